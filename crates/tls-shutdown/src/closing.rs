@@ -1,0 +1,375 @@
+//! The closing handshake as one pure table: a goal and two halves, what to do next, and what each event makes of them.
+//!
+//! No I/O, no clock, no tokio, no rustls: the driver in `shutdown.rs` carries out each [`Step`] and reports what came of it as
+//! an [`Event`]; time is an event too. The whole table is printed into `closing/table.txt`, so that a changed row is a visible
+//! diff, and checked against an oracle that was written apart from it (`closing/tests.rs`).
+//!
+//! ```text
+//! local:   Open ─▶ Handshaking ─▶ Flushing ─▶ Flushed ─▶ Notifying ─▶ Accepted ─▶ Delivered ─▶ Finished
+//!                  (0-RTT only)    data out               alert queued  alert out   flushed      FIN
+//!                        └──────────────┴───────────────────────┴───────────┴───────────┴──▶ Broken
+//! remote:  Open ─▶ Closed (close_notify) │ Ended (EOF, accepted as the end) │ Unread │ Failed
+//! ```
+
+use crate::report::Ending;
+
+/// What a closing is to reach. A later goal may only raise an earlier one, in the order given here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Goal {
+    /// Send close_notify, keep the transport open.
+    Notify,
+    /// Send close_notify and FIN.
+    Send,
+    /// As `Send`; a peer that answers is still heard, one that does not is no failure. What the reaper does for a
+    /// unidirectional close.
+    Hear,
+    /// Receive the peer's close_notify, then send ours and FIN.
+    ReceiveFirst,
+    /// Send close_notify and FIN, then receive the peer's close_notify.
+    Both,
+}
+
+impl Goal {
+    fn keeps_transport(self) -> bool {
+        self == Self::Notify
+    }
+
+    fn waits_for_peer(self) -> bool {
+        matches!(self, Self::Hear | Self::ReceiveFirst | Self::Both)
+    }
+
+    /// Raises `self` to `goal`; tells whether that asks for more than before.
+    ///
+    /// `ReceiveFirst` and `Both` ask for the same, in another order, so neither raises the other.
+    fn raise(&mut self, goal: Self) -> bool {
+        let raised = goal > *self && *self != Self::ReceiveFirst;
+        if raised {
+            *self = goal;
+        }
+        raised
+    }
+}
+
+/// How far our half is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Local {
+    /// No shutdown was asked for.
+    Open,
+    /// A 0-RTT handshake is to be finished before anything else.
+    Handshaking,
+    /// Application data is being written out.
+    Flushing,
+    /// All application data is out.
+    Flushed,
+    /// close_notify is queued, and partly written at most.
+    Notifying,
+    /// The transport has accepted close_notify to its last byte.
+    Accepted,
+    /// The transport has been flushed.
+    Delivered,
+    /// FIN is out.
+    Finished,
+    /// Writing failed or stalled, with this much unsent.
+    Broken(Unsent, Ending),
+    /// Ended without close_notify, on purpose: `Quiet`, `Aborted`, or `Refused`.
+    Withheld(Ending),
+}
+
+/// What had not been accepted by the transport when writing failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unsent {
+    Data,
+    CloseNotify,
+    Nothing,
+}
+
+/// How far the peer's half is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Remote {
+    Open,
+    /// close_notify was received, and everything before it was read.
+    Closed,
+    /// The transport ended without close_notify, and the policy accepts that as the end.
+    Ended,
+    /// Application data is there, and the policy rejects it. It was left in place.
+    Unread,
+    /// Nothing more will be read, for this reason.
+    Failed(Ending),
+}
+
+/// What the driver has to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Finish a 0-RTT handshake, write all application data and flush it.
+    FlushData,
+    /// Queue close_notify; no I/O.
+    QueueCloseNotify,
+    /// Write close_notify out.
+    WriteCloseNotify,
+    /// Flush the transport.
+    FlushTransport,
+    /// Shut the transport's write side down.
+    Finish,
+    /// Read on to the peer's close_notify.
+    Drain,
+    /// Read what has already arrived, without waiting: the peer may have said why our write failed.
+    Salvage,
+    /// Nothing: this is how it ended.
+    End(Ending),
+}
+
+/// Which limit of the policy bounds a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// The stall limit, restarted by each byte that the transport accepts.
+    Stall,
+    /// The deadline, which nothing restarts.
+    Deadline,
+}
+
+impl Step {
+    /// The limit that bounds this step, or `None` where it does not wait.
+    pub(crate) fn limit(self) -> Option<Limit> {
+        match self {
+            Self::FlushData | Self::WriteCloseNotify => Some(Limit::Stall),
+            Self::FlushTransport | Self::Finish | Self::Drain => Some(Limit::Deadline),
+            Self::QueueCloseNotify | Self::Salvage | Self::End(_) => None,
+        }
+    }
+}
+
+/// What came of a step, or passed by in the application's own reads and writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The step was carried out.
+    Done,
+    /// The TLS handshake was completed.
+    HandshakeDone,
+    /// The peer's close_notify, with everything before it read.
+    ZeroReturn,
+    /// The transport ended without close_notify.
+    TransportEnd,
+    /// Reading failed: `Reset`, `Transport`, `PeerAlert`, `ProtocolError`, `NotTls`, `DrainLimit`.
+    ReadFailed(Ending),
+    /// Writing failed: `Reset` or `Transport`.
+    WriteFailed(Ending),
+    /// Application data that the policy rejects.
+    PeerData,
+    /// Nothing more has arrived.
+    NothingToRead,
+    /// As many tickets are kept as the policy asks for.
+    TicketsKept,
+    /// The stall limit passed.
+    StallLimit,
+    /// The deadline passed.
+    Deadline,
+}
+
+/// What a transport that ends without close_notify means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UnexpectedEof {
+    /// Truncation: the closing has failed, and close_notify is not sent any more.
+    Truncates,
+    /// The end of reading, as OpenSSL's `SSL_OP_IGNORE_UNEXPECTED_EOF` has it; our close_notify is still sent.
+    Ends,
+}
+
+/// The state of one closing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Closing {
+    pub(crate) goal: Goal,
+    pub(crate) unexpected_eof: UnexpectedEof,
+    pub(crate) local: Local,
+    pub(crate) remote: Remote,
+}
+
+/// Whether [`Closing::begin`] asked for more than was asked before, so that a new deadline runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begun {
+    Raised,
+    Continued,
+}
+
+impl Closing {
+    pub(crate) const OPEN: Self =
+        Self { goal: Goal::Notify, unexpected_eof: UnexpectedEof::Truncates, local: Local::Open, remote: Remote::Open };
+
+    /// Asks for `goal`, for the first time or again.
+    pub(crate) fn begin(&mut self, goal: Goal, unexpected_eof: UnexpectedEof) -> Begun {
+        if self.remote == Remote::Unread {
+            self.remote = Remote::Open;
+        }
+        match (self.local, self.remote) {
+            //= https://www.rfc-editor.org/rfc/rfc8446#section-6.1
+            //# Each party MUST send a "close_notify" alert before closing its write
+            //# side of the connection, unless it has already sent some error alert.
+            (Local::Open, Remote::Failed(Ending::PeerAlert(_) | Ending::ProtocolError | Ending::NotTls)) => {
+                self.local = Local::Withheld(Ending::Refused);
+                Begun::Raised
+            }
+            (Local::Open, remote) => {
+                self.goal = goal;
+                self.unexpected_eof = unexpected_eof;
+                self.local = Local::Handshaking;
+                if (remote, unexpected_eof) == (Remote::Failed(Ending::Truncated), UnexpectedEof::Ends) {
+                    self.remote = Remote::Ended;
+                }
+                Begun::Raised
+            }
+            _ if self.goal.raise(goal) => Begun::Raised,
+            _ => Begun::Continued,
+        }
+    }
+
+    /// Marks the connection as shut down, and sends nothing (`SSL_CTX_set_quiet_shutdown(3)`).
+    pub(crate) fn keep_quiet(&mut self) {
+        if self.local == Local::Open {
+            self.local = Local::Withheld(Ending::Quiet);
+        }
+    }
+
+    /// Gives the connection up. A close_notify that is out already cannot be taken back.
+    pub(crate) fn abort(&mut self) {
+        if self.local != Local::Open && matches!(self.step(), Step::End(_)) {
+            return;
+        }
+        if self.sent() {
+            self.remote = Remote::Failed(Ending::Aborted);
+        } else {
+            self.local = Local::Withheld(Ending::Aborted);
+        }
+    }
+
+    /// Whether close_notify, to its last byte, was accepted by the transport.
+    pub(crate) fn sent(&self) -> bool {
+        matches!(self.local, Local::Accepted | Local::Delivered | Local::Finished | Local::Broken(Unsent::Nothing, _))
+    }
+
+    /// Whether the peer's close_notify was read.
+    pub(crate) fn received(&self) -> bool {
+        self.remote == Remote::Closed
+    }
+
+    /// Whether close_notify is queued: nothing else may be written from then on.
+    pub(crate) fn is_queued(&self) -> bool {
+        self.sent() || matches!(self.local, Local::Notifying | Local::Broken(Unsent::CloseNotify, _))
+    }
+
+    /// Whether the goal has application data discarded. Otherwise it is left to the application.
+    pub(crate) fn drains(&self) -> bool {
+        self.goal.waits_for_peer()
+    }
+
+    /// The next step.
+    pub(crate) fn step(&self) -> Step {
+        let goal = self.goal;
+        match (self.local, self.remote) {
+            (Local::Withheld(ending), _) => Step::End(ending),
+            (_, Remote::Failed(ending)) => Step::End(ending),
+            (_, Remote::Unread) => Step::End(Ending::PeerData),
+            (Local::Open, _) => Step::End(Ending::Aborted),
+
+            // The peer may have closed, or sent an alert, before our write failed; that says more than EPIPE.
+            (Local::Broken(..), Remote::Open) => Step::Salvage,
+            (Local::Broken(Unsent::Data, ending), _) => Step::End(ending),
+            (Local::Broken(..), Remote::Closed) => Step::End(Ending::Complete),
+            (Local::Broken(_, ending), Remote::Ended) => Step::End(ending),
+
+            (Local::Handshaking | Local::Flushing, _) => Step::FlushData,
+            (Local::Flushed, Remote::Open) if goal == Goal::ReceiveFirst => Step::Drain,
+            (Local::Flushed, _) => Step::QueueCloseNotify,
+            (Local::Notifying, _) => Step::WriteCloseNotify,
+            (Local::Accepted, _) => Step::FlushTransport,
+            (Local::Delivered, _) if !goal.keeps_transport() => Step::Finish,
+
+            (Local::Delivered | Local::Finished, Remote::Closed) => Step::End(Ending::Complete),
+            (Local::Delivered | Local::Finished, Remote::Ended) => Step::End(Ending::Truncated),
+            (Local::Delivered | Local::Finished, Remote::Open) if goal.waits_for_peer() => Step::Drain,
+            (Local::Delivered | Local::Finished, Remote::Open) => Step::End(Ending::Sent),
+        }
+    }
+
+    /// Takes note of an event. One that means nothing in this state changes nothing.
+    pub(crate) fn on(&mut self, event: Event) {
+        match event {
+            Event::Done => {
+                self.local = match self.local {
+                    Local::Handshaking | Local::Flushing => Local::Flushed,
+                    Local::Flushed => Local::Notifying,
+                    Local::Notifying => Local::Accepted,
+                    Local::Accepted => Local::Delivered,
+                    Local::Delivered => Local::Finished,
+                    other => other,
+                }
+            }
+            Event::HandshakeDone => {
+                if self.local == Local::Handshaking {
+                    self.local = Local::Flushing;
+                }
+            }
+            Event::ZeroReturn => self.remote_ends(Remote::Closed),
+            Event::TransportEnd => match (self.unexpected_eof, self.local) {
+                (UnexpectedEof::Truncates, _) | (_, Local::Open | Local::Handshaking) => {
+                    self.reading_fails(Ending::Truncated)
+                }
+                (UnexpectedEof::Ends, _) => self.remote_ends(Remote::Ended),
+            },
+            Event::ReadFailed(ending) => self.reading_fails(ending),
+            Event::WriteFailed(ending) => self.writing_fails(ending),
+            Event::PeerData => match self.local {
+                Local::Broken(_, ending) => self.remote_ends(Remote::Failed(ending)),
+                _ => self.remote_ends(Remote::Unread),
+            },
+            Event::NothingToRead => {
+                if let Local::Broken(_, ending) = self.local {
+                    self.remote_ends(Remote::Failed(ending));
+                }
+            }
+            Event::TicketsKept => {
+                if matches!(self.step(), Step::Drain) {
+                    self.goal = Goal::Send;
+                }
+            }
+            Event::StallLimit => match self.local {
+                Local::Handshaking => self.writing_fails(Ending::NotStarted),
+                _ => self.writing_fails(Ending::TimedOut),
+            },
+            Event::Deadline => match self.remote {
+                Remote::Open => self.reading_fails(Ending::TimedOut),
+                // All that matters is known; FIN comes with the drop of the transport.
+                _ => self.local = Local::Finished,
+            },
+        }
+    }
+
+    fn remote_ends(&mut self, end: Remote) {
+        if self.remote == Remote::Open {
+            self.remote = end;
+        }
+    }
+
+    /// No more can be read. What a failed write has found before, or what was good enough already, is the ending.
+    fn reading_fails(&mut self, ending: Ending) {
+        match (self.local, ending) {
+            (Local::Handshaking, Ending::Truncated) => self.remote_ends(Remote::Failed(Ending::NotStarted)),
+            (Local::Broken(..), Ending::PeerAlert(_)) => self.remote_ends(Remote::Failed(ending)),
+            (Local::Broken(_, first), _) => self.remote_ends(Remote::Failed(first)),
+            (Local::Finished, Ending::Reset | Ending::PeerAlert(_)) => self.remote_ends(Remote::Failed(ending)),
+            (Local::Finished, _) if self.goal == Goal::Hear => self.remote_ends(Remote::Failed(Ending::Sent)),
+            _ => self.remote_ends(Remote::Failed(ending)),
+        }
+    }
+
+    fn writing_fails(&mut self, ending: Ending) {
+        let unsent = match self.local {
+            Local::Open | Local::Handshaking | Local::Flushing | Local::Flushed => Unsent::Data,
+            Local::Notifying => Unsent::CloseNotify,
+            Local::Accepted | Local::Delivered | Local::Finished => Unsent::Nothing,
+            Local::Broken(..) | Local::Withheld(_) => return,
+        };
+        self.local = Local::Broken(unsent, ending);
+    }
+}
+
+#[cfg(test)]
+mod tests;

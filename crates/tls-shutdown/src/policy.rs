@@ -1,0 +1,200 @@
+//! What a closing is to reach, and within which bounds: [`ShutdownPolicy`].
+
+use std::time::Duration;
+
+use crate::closing::{Goal, UnexpectedEof};
+
+/// How a TLS connection is closed: what has to be reached, how long that may take, and what happens to data that comes late.
+///
+/// A policy is a small value: start from [`quiet`](Self::quiet), [`unidirectional`](Self::unidirectional),
+/// [`bidirectional`](Self::bidirectional) or [`receive_first`](Self::receive_first), and change what differs from the defaults.
+///
+/// ```
+/// use std::time::Duration;
+/// use tls_shutdown::{PeerData, ShutdownPolicy};
+///
+/// const CAREFUL: ShutdownPolicy = ShutdownPolicy::bidirectional()
+///     .deadline(Duration::from_secs(2))
+///     .peer_data(PeerData::Reject);
+/// ```
+///
+/// # Which one
+///
+/// - A client that has read all it wants, and every client that wants to resume its session: [`bidirectional`](Self::bidirectional).
+/// - A server, whose stream has a [`Reaper`](crate::Reaper): [`unidirectional`](Self::unidirectional).
+/// - A protocol in which the peer has to close first: [`receive_first`](Self::receive_first).
+/// - `tokio::io::copy_bidirectional` and every other use in which data is still to be read after our close_notify:
+///   [`unidirectional`](Self::unidirectional), since the other policies discard that data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShutdownPolicy {
+    direction: Direction,
+    stall_limit: Duration,
+    deadline: Duration,
+    drain_limit: u64,
+    peer_data: PeerData,
+    unexpected_eof: UnexpectedEof,
+    tickets: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Quiet,
+    Unidirectional,
+    Bidirectional,
+    ReceiveFirst,
+}
+
+/// What happens to application data that is still to be read when a closing drains the connection.
+///
+/// Both the data that is unread when the closing begins and the data that comes later are meant. To *have* that data, do not
+/// drain: call [`close_notify`](crate::ShutdownStream::close_notify), and read the stream to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PeerData {
+    /// Discard it, up to the [drain limit](ShutdownPolicy::drain_limit), and count it in the report.
+    Discard,
+    /// Fail with [`Ending::PeerData`](crate::Ending::PeerData), as `SSL_shutdown(3)` does, and leave the data in place: it can
+    /// be read, and the shutdown be asked for again.
+    Reject,
+}
+
+impl ShutdownPolicy {
+    /// Default [stall limit](Self::stall_limit).
+    pub const STALL_LIMIT: Duration = Duration::from_secs(60);
+    /// Default [deadline](Self::deadline).
+    pub const DEADLINE: Duration = Duration::from_secs(5);
+    /// Default [drain limit](Self::drain_limit), in bytes.
+    pub const DRAIN_LIMIT: u64 = 1024 * 1024;
+
+    const fn new(direction: Direction) -> Self {
+        Self {
+            direction,
+            stall_limit: Self::STALL_LIMIT,
+            deadline: Self::DEADLINE,
+            drain_limit: Self::DRAIN_LIMIT,
+            peer_data: PeerData::Discard,
+            unexpected_eof: UnexpectedEof::Truncates,
+            tickets: None,
+        }
+    }
+
+    /// Sends nothing and reads nothing: the connection is only marked as shut down, and succeeds at once
+    /// (`SSL_CTX_set_quiet_shutdown(3)`). Data that was written and not flushed is lost, and the peer sees a truncation.
+    pub const fn quiet() -> Self {
+        Self::new(Direction::Quiet)
+    }
+
+    /// Sends all application data, close_notify, and FIN, and does not wait for the peer.
+    ///
+    /// This is what RFC 9846 section 6.1 asks of each side: closing the write side "does not have any effect on its read side".
+    ///
+    /// Its limit: unless it is known that the peer has nothing more to say, what it still sends is lost without notice (a
+    /// truncation), and makes the kernel reset the connection when the stream is dropped, which may destroy *our* last data on
+    /// its way. TLS 1.3 session tickets alone are enough for that. A stream with a [`Reaper`](crate::Reaper) is safe from the
+    /// reset; a client should use [`bidirectional`](Self::bidirectional).
+    ///
+    /// The default of a server's stream.
+    pub const fn unidirectional() -> Self {
+        Self::new(Direction::Unidirectional)
+    }
+
+    /// Sends all application data, close_notify, and FIN, then reads on until the peer's close_notify.
+    ///
+    /// It guarantees that the peer has read to our end and that its session tickets were kept. It costs a round trip, and
+    /// against a peer that never answers, the [deadline](Self::deadline).
+    ///
+    /// The default of a client's stream.
+    pub const fn bidirectional() -> Self {
+        Self::new(Direction::Bidirectional)
+    }
+
+    /// Sends all application data, reads on until the peer's close_notify, and only then sends close_notify and FIN.
+    ///
+    /// `SSL_shutdown(3)`: "The order of those two steps depends on the application." If the peer's does not come, ours is not
+    /// sent either. The [deadline](Self::deadline) counts from the moment the last application data is out.
+    pub const fn receive_first() -> Self {
+        Self::new(Direction::ReceiveFirst)
+    }
+
+    /// Limits the time in which the transport accepts no byte of ours: application data that is still unsent, or close_notify.
+    /// Each accepted byte restarts it, so that a peer which reads slowly, but reads, is not cut. It also bounds a 0-RTT
+    /// handshake that has to be finished first. Default: [`STALL_LIMIT`](Self::STALL_LIMIT).
+    pub const fn stall_limit(mut self, limit: Duration) -> Self {
+        self.stall_limit = limit;
+        self
+    }
+
+    /// Limits the whole time from the moment the transport has accepted close_notify to the end. Nothing that the peer sends
+    /// prolongs it, and neither does a new future for the same shutdown. Default: [`DEADLINE`](Self::DEADLINE).
+    pub const fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Limits the application data that is discarded while waiting for the peer's close_notify, in bytes. What is read beside
+    /// it (record headers, padding, session tickets, key updates) may be as much again and 64 KiB.
+    /// Default: [`DRAIN_LIMIT`](Self::DRAIN_LIMIT).
+    pub const fn drain_limit(mut self, bytes: u64) -> Self {
+        self.drain_limit = bytes;
+        self
+    }
+
+    /// Chooses what happens to application data that is still to be read. Default: [`PeerData::Discard`].
+    pub const fn peer_data(mut self, peer_data: PeerData) -> Self {
+        self.peer_data = peer_data;
+        self
+    }
+
+    /// Accepts a transport that ends without close_notify as the peer's end, as `SSL_OP_IGNORE_UNEXPECTED_EOF` does: our
+    /// close_notify is still sent, and the shutdown succeeds. The ending is [`Ending::Truncated`](crate::Ending::Truncated) all
+    /// the same, never complete, and reads of the stream still fail with `UnexpectedEof`.
+    ///
+    /// Use it only where the application's own framing tells a whole message from a cut one.
+    pub const fn ignore_unexpected_eof(mut self) -> Self {
+        self.unexpected_eof = UnexpectedEof::Ends;
+        self
+    }
+
+    /// Lets a client stop waiting for the peer's close_notify once the connection has received `tickets` TLS 1.3 session
+    /// tickets, for servers that never answer: the ending is then [`Ending::Sent`](crate::Ending::Sent). In TLS 1.2, where
+    /// tickets come with the handshake, that is at once. A server's stream receives none and ignores it.
+    ///
+    /// Its limit: what the server sends later meets a closed socket, as with [`unidirectional`](Self::unidirectional).
+    pub const fn until_tickets(mut self, tickets: u32) -> Self {
+        self.tickets = Some(tickets);
+        self
+    }
+
+    /// The goal, or `None` for a quiet shutdown.
+    pub(crate) const fn goal(&self) -> Option<Goal> {
+        match self.direction {
+            Direction::Quiet => None,
+            Direction::Unidirectional => Some(Goal::Send),
+            Direction::Bidirectional => Some(Goal::Both),
+            Direction::ReceiveFirst => Some(Goal::ReceiveFirst),
+        }
+    }
+
+    pub(crate) const fn limits(&self) -> Limits {
+        Limits {
+            stall: self.stall_limit,
+            deadline: self.deadline,
+            drain: self.drain_limit,
+            peer_data: self.peer_data,
+            tickets: self.tickets,
+        }
+    }
+
+    pub(crate) const fn unexpected_eof(&self) -> UnexpectedEof {
+        self.unexpected_eof
+    }
+}
+
+/// The bounds of a policy, apart from its goal, which the table keeps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) stall: Duration,
+    pub(crate) deadline: Duration,
+    pub(crate) drain: u64,
+    pub(crate) peer_data: PeerData,
+    pub(crate) tickets: Option<u32>,
+}

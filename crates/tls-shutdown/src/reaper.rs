@@ -1,0 +1,287 @@
+//! [`Reaper`]: finishes what a dropped connection still owes, within bounds.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::poll_fn,
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    task::{AbortHandle, coop},
+    time::{Instant, sleep_until, timeout},
+};
+
+use crate::{kernel::Scratch, session::TlsSession, shutdown::poll_until, stream::Connection};
+
+/// Finishes the closing of streams that were dropped during or after their shutdown.
+///
+/// Why: a kernel that holds unread bytes when a socket is closed, or gets some later, resets the connection, and the reset may
+/// overtake our last data, close_notify included (RFC 9112 section 9.6). A server that closes unidirectionally, or that answers
+/// before it has read the whole request, loses answers that way.
+///
+/// What it does with a stream that [has it](crate::ShutdownStream::with_reaper), when that is dropped:
+///
+/// 1. It finishes the closing by the stream's policy, with what is left of its deadline. After a unidirectional close it listens
+///    for the peer's close_notify as long: a peer that answers makes the connection [complete](crate::Ending::Complete), one
+///    that does not leaves it [sent](crate::Ending::Sent).
+/// 2. Where the peer's close_notify did not come, it **lingers**: the TLS session is freed, and what still arrives at the socket
+///    is discarded, until the peer's FIN or the [limits](ReaperLimits).
+///
+/// A stream that was dropped before its shutdown was asked for is not finished, but aborted: that is no reaper's business.
+///
+/// Its limit is the life of the process and the runtime: [`wait_idle`](Self::wait_idle) before the process exits. It needs no
+/// runtime to be called from: a stream may be dropped on any thread, and after its runtime is gone, where the connection just
+/// ends.
+///
+/// Clones are handles to the same reaper.
+///
+/// ```
+/// # async fn serve(
+/// #     tls: tokio_rustls::server::TlsStream<tokio::net::TcpStream>,
+/// # ) {
+/// use tls_shutdown::{Reaper, ShutdownStream};
+///
+/// let reaper = Reaper::new();
+/// let stream = ShutdownStream::new(tls).with_reaper(&reaper);
+/// // .. serve the connection, shut it down, drop it ..
+/// # drop(stream);
+/// let left = reaper.wait_idle(std::time::Duration::from_secs(10)).await;
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Reaper {
+    shared: Arc<Shared>,
+}
+
+/// The bounds of a [`Reaper`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReaperLimits {
+    closings: usize,
+    linger: Duration,
+    linger_idle: Duration,
+}
+
+impl ReaperLimits {
+    /// Default number of [closings](Self::closings) at a time.
+    pub const CLOSINGS: usize = 10_000;
+    /// Default time of a [linger](Self::linger), as nginx's `lingering_time`.
+    pub const LINGER: Duration = Duration::from_secs(30);
+    /// Default time of a linger [without a byte](Self::linger_idle), as nginx's `lingering_timeout`.
+    pub const LINGER_IDLE: Duration = Duration::from_secs(5);
+
+    /// The defaults.
+    pub const fn new() -> Self {
+        Self { closings: Self::CLOSINGS, linger: Self::LINGER, linger_idle: Self::LINGER_IDLE }
+    }
+
+    /// Limits the closings held at a time; a further one sheds the oldest. Default: [`CLOSINGS`](Self::CLOSINGS).
+    pub const fn closings(mut self, closings: usize) -> Self {
+        self.closings = closings;
+        self
+    }
+
+    /// Limits the whole time of a linger. There is no limit in bytes: an upload that was answered early may have to be read to
+    /// its end before the peer looks at the answer. Default: [`LINGER`](Self::LINGER).
+    pub const fn linger(mut self, limit: Duration) -> Self {
+        self.linger = limit;
+        self
+    }
+
+    /// Limits the time of a linger in which nothing arrives. Default: [`LINGER_IDLE`](Self::LINGER_IDLE).
+    pub const fn linger_idle(mut self, limit: Duration) -> Self {
+        self.linger_idle = limit;
+        self
+    }
+}
+
+impl Default for ReaperLimits {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+struct Shared {
+    /// The runtime in which the reaper was made, so that a `Drop` need not be in one.
+    runtime: Option<Handle>,
+    limits: ReaperLimits,
+    closings: Mutex<Closings>,
+    /// The number of closings, for those who wait for none.
+    count: watch::Sender<usize>,
+    shed: AtomicU64,
+    scratch: Scratch,
+}
+
+/// The closings in progress by age; `None` until the task that was spawned is known.
+#[derive(Default)]
+struct Closings {
+    next: u64,
+    tasks: BTreeMap<u64, Option<AbortHandle>>,
+}
+
+impl Reaper {
+    /// A reaper with the default [limits](ReaperLimits).
+    ///
+    /// It works in the current Tokio runtime. Made outside of one, it works in that of the thread that drops a stream; where
+    /// there is none either, the connection just ends.
+    pub fn new() -> Self {
+        Self::with_limits(ReaperLimits::new())
+    }
+
+    /// A reaper with `limits`.
+    pub fn with_limits(limits: ReaperLimits) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                runtime: Handle::try_current().ok(),
+                limits,
+                closings: Mutex::default(),
+                count: watch::Sender::new(0),
+                shed: AtomicU64::new(0),
+                scratch: Scratch::new(),
+            }),
+        }
+    }
+
+    /// The number of closings in progress.
+    pub fn closings(&self) -> usize {
+        *self.shared.count.borrow()
+    }
+
+    /// The number of closings that were ended before their time, since there were too many.
+    pub fn shed(&self) -> u64 {
+        // A statistic: it orders nothing.
+        self.shared.shed.load(Ordering::Relaxed)
+    }
+
+    /// Waits until no closing is in progress, `limit` at most. Gives the number that is left: 0 where all are done.
+    ///
+    /// What is left goes on; the end of the process ends it.
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime with time enabled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped and called again.
+    pub async fn wait_idle(&self, limit: Duration) -> usize {
+        let mut count = self.shared.count.subscribe();
+        match timeout(limit, count.wait_for(|count| *count == 0)).await {
+            Ok(_) => 0,
+            Err(_) => self.closings(),
+        }
+    }
+
+    /// Takes a connection over. Dropping the connection instead is what happens where it cannot be.
+    pub(crate) fn adopt<S>(&self, connection: Box<Connection<S>>)
+    where
+        S: TlsSession<Transport: Send> + Send + 'static,
+    {
+        let Some(runtime) = self.shared.runtime.clone().or_else(|| Handle::try_current().ok()) else {
+            return;
+        };
+        let entry = self.enter();
+        let id = entry.id;
+        let task = runtime.spawn(async move {
+            let shared = &entry.shared;
+            if let Some(transport) = finish(connection).await {
+                linger::<S>(transport, shared).await;
+            }
+        });
+        // A task that has ended already, or could not even start, has removed its entry.
+        if let Some(slot) = self.shared.lock().tasks.get_mut(&id) {
+            *slot = Some(task.abort_handle());
+        }
+    }
+
+    fn enter(&self) -> Entry {
+        let mut closings = self.shared.lock();
+        let mut oldest = None;
+        if closings.tasks.len() >= self.shared.limits.closings {
+            oldest = closings.tasks.pop_first();
+        }
+        let id = closings.next;
+        closings.next += 1;
+        closings.tasks.insert(id, None);
+        self.shared.count.send_replace(closings.tasks.len());
+        drop(closings);
+        if let Some((_, task)) = oldest {
+            self.shared.shed.fetch_add(1, Ordering::Relaxed);
+            if let Some(task) = task {
+                task.abort();
+            }
+        }
+        Entry { shared: self.shared.clone(), id }
+    }
+}
+
+impl Default for Reaper {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Reaper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reaper")
+            .field("limits", &self.shared.limits)
+            .field("closings", &self.closings())
+            .field("shed", &self.shed())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Closings> {
+        self.closings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A closing's place in the reaper, left when its task ends, however it ends.
+struct Entry {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let mut closings = self.shared.lock();
+        closings.tasks.remove(&self.id);
+        self.shared.count.send_replace(closings.tasks.len());
+    }
+}
+
+/// Finishes the closing. Gives the transport if it is to linger; the TLS session is gone then.
+async fn finish<S: TlsSession>(mut connection: Box<Connection<S>>) -> Option<S::Transport> {
+    connection.close.hear_on();
+    poll_fn(|cx| connection.poll_close(cx)).await;
+    connection.close.owes_more().then(|| connection.session.into_transport())
+}
+
+/// Discards what arrives, until the peer's FIN or a limit.
+async fn linger<S: TlsSession>(mut transport: S::Transport, shared: &Shared) {
+    let limits = shared.limits;
+    let end = Instant::now() + limits.linger;
+    let mut limit = end.min(Instant::now() + limits.linger_idle);
+    let mut sleep = pin!(sleep_until(limit));
+    poll_fn(|cx| {
+        while let Poll::Ready(budget) = coop::poll_proceed(cx) {
+            match shared.scratch.poll_discard::<S>(&mut transport, cx) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) => limit = end.min(Instant::now() + limits.linger_idle),
+                Poll::Pending => break,
+            }
+            budget.made_progress();
+        }
+        poll_until(sleep.as_mut(), limit, cx)
+    })
+    .await;
+}

@@ -1,0 +1,400 @@
+//! Every touch of rustls and tokio-rustls: [`TlsSession`] opens a TLS stream up, the rest of the crate never does.
+//!
+//! From the moment close_notify is queued, the connection is driven here, on the transport and the rustls connection
+//! themselves: tokio-rustls would write what rustls queues behind close_notify, and would not survive what a peer can make
+//! rustls do then.
+
+use std::{
+    any::Any,
+    io::{self, Read, Write},
+    panic::{self, AssertUnwindSafe},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use rustls::{ClientConnection, CommonState, InvalidMessage, IoState, ProtocolVersion, ServerConnection};
+use tokio::{
+    io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use crate::{
+    closing::Event,
+    records::RecordWalk,
+    report::{Alert, Ending, ShutdownReport},
+};
+
+/// A TLS stream that can be opened up, so that this crate can close it: tokio-rustls's client, server and either streams.
+///
+/// It can be implemented for a type that wraps one of those. [`parts`](Self::parts) must always give the same transport and the
+/// same connection, and the stream's own reads and writes must go through them.
+pub trait TlsSession: AsyncRead + AsyncBufRead + AsyncWrite + Unpin {
+    /// What carries the TLS records, as a rule a [`TcpStream`].
+    type Transport: AsyncRead + AsyncWrite + Unpin + 'static;
+
+    /// The transport, and the rustls connection over it.
+    fn parts(&mut self) -> (&mut Self::Transport, TlsConnection<'_>);
+
+    /// Ends TLS without a word, and gives the transport.
+    fn into_transport(self) -> Self::Transport;
+
+    /// The TCP socket under the transport, for what only the kernel can do. By default that is the transport itself, if it is a
+    /// [`TcpStream`].
+    fn socket(transport: &Self::Transport) -> Option<&TcpStream> {
+        (transport as &dyn Any).downcast_ref()
+    }
+}
+
+/// The rustls connection of either side.
+#[derive(Debug)]
+pub enum TlsConnection<'a> {
+    /// Of a client.
+    Client(&'a mut ClientConnection),
+    /// Of a server.
+    Server(&'a mut ServerConnection),
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + 'static> TlsSession for tokio_rustls::client::TlsStream<T> {
+    type Transport = T;
+
+    fn parts(&mut self) -> (&mut T, TlsConnection<'_>) {
+        let (transport, connection) = self.get_mut();
+        (transport, TlsConnection::Client(connection))
+    }
+
+    fn into_transport(self) -> T {
+        self.into_inner().0
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + 'static> TlsSession for tokio_rustls::server::TlsStream<T> {
+    type Transport = T;
+
+    fn parts(&mut self) -> (&mut T, TlsConnection<'_>) {
+        let (transport, connection) = self.get_mut();
+        (transport, TlsConnection::Server(connection))
+    }
+
+    fn into_transport(self) -> T {
+        self.into_inner().0
+    }
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + 'static> TlsSession for tokio_rustls::TlsStream<T> {
+    type Transport = T;
+
+    fn parts(&mut self) -> (&mut T, TlsConnection<'_>) {
+        match self {
+            Self::Client(stream) => stream.parts(),
+            Self::Server(stream) => stream.parts(),
+        }
+    }
+
+    fn into_transport(self) -> T {
+        match self {
+            Self::Client(stream) => stream.into_transport(),
+            Self::Server(stream) => stream.into_transport(),
+        }
+    }
+}
+
+macro_rules! either_side {
+    ($connection:expr, $name:ident => $call:expr) => {
+        match $connection {
+            TlsConnection::Client($name) => $call,
+            TlsConnection::Server($name) => $call,
+        }
+    };
+}
+
+/// What there is to read without asking the transport.
+pub(crate) enum Plaintext<'a> {
+    /// Decrypted application data, not empty.
+    Data(&'a [u8]),
+    /// The peer's close_notify, everything before it having been read.
+    ZeroReturn,
+    /// The transport's end, without close_notify.
+    TransportEnd,
+    /// Nothing yet.
+    Nothing,
+}
+
+impl<'a> TlsConnection<'a> {
+    fn common(&self) -> &CommonState {
+        either_side!(self, connection => connection)
+    }
+
+    pub(crate) fn is_server(&self) -> bool {
+        matches!(self, Self::Server(_))
+    }
+
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.common().is_handshaking()
+    }
+
+    /// TLS 1.3 session tickets received.
+    pub(crate) fn tickets(&self) -> u32 {
+        match self {
+            Self::Client(client) => client.tls13_tickets_received(),
+            Self::Server(_) => 0,
+        }
+    }
+
+    /// Whether a client has `tickets` of them, or, in TLS 1.2, cannot receive any more. A server never has.
+    pub(crate) fn keeps_tickets(&self, tickets: u32) -> bool {
+        match self {
+            Self::Client(client) if client.protocol_version() == Some(ProtocolVersion::TLSv1_2) => true,
+            Self::Client(client) => client.tls13_tickets_received() >= tickets,
+            Self::Server(_) => false,
+        }
+    }
+
+    pub(crate) fn plaintext(self) -> Plaintext<'a> {
+        let chunk = either_side!(self, connection => connection.reader().into_first_chunk());
+        match chunk {
+            Ok([]) => Plaintext::ZeroReturn,
+            Ok(data) => Plaintext::Data(data),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Plaintext::TransportEnd,
+            Err(_) => Plaintext::Nothing,
+        }
+    }
+
+    pub(crate) fn consume(&mut self, amount: usize) {
+        either_side!(self, connection => io::BufRead::consume(&mut connection.reader(), amount));
+    }
+
+    /// Processes what was read, and survives a panic in there.
+    ///
+    /// Once close_notify is queued, rustls 0.23 takes a fatal alert for sent, and has a `debug_assert` that none is sent twice:
+    /// a single odd record of the peer then panics in a build whose rustls has debug assertions (rustls#959). The call is
+    /// synchronous, and has put the connection into its error state before it panics, so it is safe to catch. The panic hook
+    /// still runs, `panic = "abort"` still aborts, and the error itself is lost: `None`.
+    pub(crate) fn process(&mut self) -> Result<IoState, Option<rustls::Error>> {
+        panic::catch_unwind(AssertUnwindSafe(|| either_side!(self, connection => connection.process_new_packets())))
+            .map_err(|_| None)?
+            .map_err(Some)
+    }
+
+    fn read_tls(&mut self, from: &mut dyn Read) -> io::Result<usize> {
+        either_side!(self, connection => connection.read_tls(from))
+    }
+
+    fn write_tls(&mut self, to: &mut dyn Write) -> io::Result<usize> {
+        either_side!(self, connection => connection.write_tls(to))
+    }
+
+    fn wants_write(&self) -> bool {
+        self.common().wants_write()
+    }
+
+    fn send_close_notify(&mut self) {
+        either_side!(self, connection => connection.send_close_notify());
+    }
+}
+
+/// Finishes a 0-RTT handshake, writes all application data, and flushes the transport. Adds to `written` what the transport
+/// accepts.
+pub(crate) fn poll_flush_data<S: TlsSession>(
+    session: &mut S,
+    cx: &mut Context<'_>,
+    written: &mut u64,
+) -> Poll<io::Result<()>> {
+    let (transport, mut connection) = session.parts();
+    while connection.wants_write() {
+        let mut adapter = Transport { transport, cx, write_limit: usize::MAX };
+        match connection.write_tls(&mut adapter) {
+            Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Ok(amount) => *written += amount as u64,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Poll::Ready(Err(error)),
+        }
+    }
+    // Only the stream itself knows of early data that the server has rejected and that is to be written again.
+    Pin::new(session).poll_flush(cx)
+}
+
+/// Queues close_notify, and gives the number of bytes that are to be written for it, and not one more.
+pub(crate) fn queue_close_notify<S: TlsSession>(session: &mut S) -> Result<usize, Event> {
+    let (_, mut connection) = session.parts();
+    connection.send_close_notify();
+    match connection.process() {
+        Ok(state) => Ok(state.tls_bytes_to_write()),
+        Err(error) => Err(event_of_tls_error(error.as_ref())),
+    }
+}
+
+/// Writes `unwritten` bytes of what is queued.
+///
+/// More may come to be queued behind close_notify when the application reads on: an answer to a HelloRequest, a fatal alert.
+/// That must stay where it is (RFC 9846 section 6.1).
+pub(crate) fn poll_write_close_notify<S: TlsSession>(
+    session: &mut S,
+    cx: &mut Context<'_>,
+    unwritten: &mut usize,
+) -> Poll<io::Result<()>> {
+    let (transport, mut connection) = session.parts();
+    while *unwritten > 0 {
+        let mut adapter = Transport { transport, cx, write_limit: *unwritten };
+        match connection.write_tls(&mut adapter) {
+            Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Ok(amount) => *unwritten -= amount,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+            Err(error) => return Poll::Ready(Err(error)),
+        }
+    }
+    Poll::Ready(Ok(()))
+}
+
+/// Tries once to write the fatal alert that a peer's error has made rustls queue; only where no close_notify went before.
+pub(crate) fn try_write_fatal_alert<S: TlsSession>(session: &mut S, cx: &mut Context<'_>) {
+    let (transport, mut connection) = session.parts();
+    // The peer's error is what is reported; that the alert did not get out adds nothing.
+    let _ = connection.write_tls(&mut Transport { transport, cx, write_limit: usize::MAX });
+}
+
+/// Reads once from the transport and processes it. Gives the number of bytes, 0 at the transport's end; a failure is the event
+/// that it means. What was decrypted before a failure is still there to be read.
+pub(crate) fn poll_read_records<S: TlsSession>(
+    session: &mut S,
+    cx: &mut Context<'_>,
+    walk: &mut RecordWalk,
+) -> Poll<Result<usize, Event>> {
+    let (transport, mut connection) = session.parts();
+    let mut adapter = Walked { transport: Transport { transport, cx, write_limit: 0 }, walk };
+    let amount = match connection.read_tls(&mut adapter) {
+        Ok(amount) => amount,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+        Err(error) => return Poll::Ready(Err(event_of_read_error(&error))),
+    };
+    Poll::Ready(match connection.process() {
+        Ok(_) => Ok(amount),
+        Err(error) => Err(Event::ReadFailed(match ending_of_tls_error(error.as_ref()) {
+            Ending::ProtocolError | Ending::NotTls if error.is_none() && walk.is_lost() => Ending::NotTls,
+            // rustls also calls an unknown type *inside* an authentic record an invalid content type.
+            Ending::NotTls if !walk.is_lost() => Ending::ProtocolError,
+            ending => ending,
+        })),
+    })
+}
+
+/// Reads application data, as `AsyncBufRead::poll_fill_buf` does, once close_notify is queued.
+pub(crate) fn poll_fill_plaintext<'a, S: TlsSession>(
+    session: &'a mut S,
+    cx: &mut Context<'_>,
+    walk: &mut RecordWalk,
+) -> Poll<Result<&'a [u8], Event>> {
+    while matches!(session.parts().1.plaintext(), Plaintext::Nothing) {
+        // An error of before is told again, whether or not more bytes come.
+        session.parts().1.process().map_err(|error| event_of_tls_error(error.as_ref()))?;
+        ready!(poll_read_records(session, cx, walk))?;
+    }
+    Poll::Ready(match session.parts().1.plaintext() {
+        Plaintext::Data(data) => Ok(data),
+        Plaintext::ZeroReturn => Ok(&[]),
+        Plaintext::TransportEnd | Plaintext::Nothing => Err(Event::TransportEnd),
+    })
+}
+
+/// What a failed read of a TLS stream, or of the transport under it, means.
+pub(crate) fn event_of_read_error(error: &io::Error) -> Event {
+    match tls_error(error) {
+        Some(tls) => event_of_tls_error(Some(tls)),
+        None if error.kind() == io::ErrorKind::UnexpectedEof => Event::TransportEnd,
+        None => Event::ReadFailed(Ending::of_transport_error(error.kind())),
+    }
+}
+
+/// What an error of rustls means; `None` for one that was lost in a panic.
+pub(crate) fn event_of_tls_error(error: Option<&rustls::Error>) -> Event {
+    Event::ReadFailed(ending_of_tls_error(error))
+}
+
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+fn ending_of_tls_error(error: Option<&rustls::Error>) -> Ending {
+    match error {
+        Some(rustls::Error::AlertReceived(alert)) => Ending::PeerAlert(Alert(u8::from(*alert))),
+        Some(rustls::Error::InvalidMessage(
+            InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
+        )) => Ending::NotTls,
+        _ => Ending::ProtocolError,
+    }
+}
+
+impl ShutdownReport {
+    /// The report of a connection whose TLS handshake failed with `error`, for those who count every accepted connection: there
+    /// is no stream then that could tell.
+    ///
+    /// The ending is what the peer did: an alert, a reset, bytes that are not TLS, a violation of the protocol; and
+    /// [`Ending::NotStarted`] for everything else, a peer that went away or stayed silent among it.
+    pub fn of_failed_handshake(error: &io::Error) -> Self {
+        let ending = match event_of_read_error(error) {
+            Event::ReadFailed(Ending::Transport(_)) | Event::TransportEnd => Ending::NotStarted,
+            Event::ReadFailed(ending) => ending,
+            _ => Ending::NotStarted,
+        };
+        let mut report = Self::new(ending);
+        if let Ending::PeerAlert(alert) = ending {
+            report.alert = Some(alert);
+        }
+        report
+    }
+}
+
+/// An asynchronous transport as rustls wants it: synchronous, `Pending` being `WouldBlock`.
+struct Transport<'a, 'b, T> {
+    transport: &'a mut T,
+    cx: &'a mut Context<'b>,
+    write_limit: usize,
+}
+
+impl<T: AsyncRead + Unpin> Read for Transport<'_, '_, T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut buffer = ReadBuf::new(buffer);
+        match Pin::new(&mut *self.transport).poll_read(self.cx, &mut buffer) {
+            Poll::Ready(result) => result.map(|()| buffer.filled().len()),
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Write for Transport<'_, '_, T> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let buffer = &buffer[..buffer.len().min(self.write_limit)];
+        match Pin::new(&mut *self.transport).poll_write(self.cx, buffer) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        if self.write_limit < buffers.iter().map(|buffer| buffer.len()).sum() {
+            let first = buffers.iter().find(|buffer| !buffer.is_empty());
+            return self.write(first.map_or(&[], |buffer| buffer));
+        }
+        match Pin::new(&mut *self.transport).poll_write_vectored(self.cx, buffers) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Shows what is read to a [`RecordWalk`].
+struct Walked<'a, 'b, T> {
+    transport: Transport<'a, 'b, T>,
+    walk: &'a mut RecordWalk,
+}
+
+impl<T: AsyncRead + Unpin> Read for Walked<'_, '_, T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let amount = self.transport.read(buffer)?;
+        self.walk.pass(&buffer[..amount]);
+        Ok(amount)
+    }
+}

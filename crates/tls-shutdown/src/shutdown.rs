@@ -1,0 +1,590 @@
+//! Drives the table: carries out each step on the TLS stream and keeps the time. [`AsyncShutdown`] is the future over it.
+//!
+//! All state lives in [`Close`], which the stream owns, so that a future can be dropped at any poll and made again.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker, ready},
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+use tokio::{
+    io::AsyncWrite,
+    task::coop,
+    time::{Instant, Sleep},
+};
+
+use crate::{
+    closing::{Begun, Closing, Event, Goal, Limit, Local, Remote, Step},
+    policy::{Limits, PeerData, ShutdownPolicy},
+    records::RecordWalk,
+    report::{Ending, ShutdownError, ShutdownReport},
+    session::{self, Plaintext, TlsSession},
+    stream::ShutdownStream,
+};
+
+/// What may be read beside application data before the drain limit counts it, in bytes.
+const RECORD_OVERHEAD_LIMIT: u64 = 64 * 1024;
+
+type OnEnd = Box<dyn FnOnce(&ShutdownReport) + Send + Sync>;
+
+/// All that a stream keeps about its closing.
+pub(crate) struct Close {
+    pub(crate) closing: Closing,
+    /// The stream's own policy, for `poll_shutdown`, the owned future and the reaper.
+    pub(crate) policy: ShutdownPolicy,
+    /// The bounds of the policy in force.
+    limits: Limits,
+    times: Times,
+    counts: Counts,
+    /// Bytes of close_notify, once queued, that the transport has not accepted.
+    unwritten: usize,
+    walk: RecordWalk,
+    /// The last task that waits to read, and the last that waits for the closing. The transport keeps one waker, and these may
+    /// be two tasks (`tokio::io::split`).
+    reader: Option<Waker>,
+    closer: Option<Waker>,
+    pub(crate) on_end: Option<OnEnd>,
+}
+
+#[derive(Default)]
+struct Times {
+    began: Option<Instant>,
+    ended: Option<Instant>,
+    stalls: Option<Instant>,
+    deadline: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Counts {
+    /// Decrypted when the closing began, and not read or discarded yet.
+    unread: u64,
+    discarded_unread: u64,
+    discarded_late: u64,
+    tickets: u32,
+    wire_written: u64,
+    wire_read: u64,
+}
+
+impl Close {
+    pub(crate) fn new(policy: ShutdownPolicy) -> Self {
+        Self {
+            closing: Closing::OPEN,
+            policy,
+            limits: policy.limits(),
+            times: Times::default(),
+            counts: Counts::default(),
+            unwritten: 0,
+            walk: RecordWalk::default(),
+            reader: None,
+            closer: None,
+            on_end: None,
+        }
+    }
+
+    /// Whether a shutdown was asked for: from then on the application may not write.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.times.began.is_some()
+    }
+
+    /// How the connection has ended, if this was all: unlike the ending of a shutdown, a refused one tells what went before.
+    fn ending(&self) -> Ending {
+        match (self.closing.step(), self.closing.remote) {
+            (Step::End(Ending::Refused), Remote::Failed(ending)) => ending,
+            (Step::End(ending), _) => ending,
+            (Step::Salvage, _) => match self.closing.local {
+                Local::Broken(_, ending) => ending,
+                _ => Ending::Aborted,
+            },
+            _ if self.closing.sent() => Ending::Sent,
+            _ => Ending::Aborted,
+        }
+    }
+
+    pub(crate) fn report(&self, ending: Ending) -> ShutdownReport {
+        let counts = &self.counts;
+        let mut report = ShutdownReport::new(ending);
+        report.sent = self.closing.sent();
+        report.received = self.closing.received();
+        if let Remote::Failed(Ending::PeerAlert(alert)) = self.closing.remote {
+            report.alert = Some(alert);
+        }
+        report.discarded_unread = counts.discarded_unread;
+        report.discarded_late = counts.discarded_late;
+        report.tickets = counts.tickets;
+        report.wire_written = counts.wire_written;
+        report.wire_read = counts.wire_read;
+        report.elapsed = match self.times.began {
+            Some(began) => self.times.ended.unwrap_or_else(Instant::now) - began,
+            None => Duration::ZERO,
+        };
+        report
+    }
+
+    /// Asks for what `policy` says, for the first time or again.
+    pub(crate) fn begin<S: TlsSession>(&mut self, session: &mut S, policy: &ShutdownPolicy) {
+        self.start(session);
+        let Some(goal) = policy.goal() else {
+            self.closing.keep_quiet();
+            return;
+        };
+        if self.closing.begin(goal, policy.unexpected_eof()) == Begun::Raised {
+            self.limits = policy.limits();
+            self.times.deadline = None;
+            self.times.ended = None;
+        }
+    }
+
+    /// Asks for close_notify alone.
+    pub(crate) fn begin_close_notify<S: TlsSession>(&mut self, session: &mut S) {
+        self.start(session);
+        self.closing.begin(Goal::Notify, self.policy.unexpected_eof());
+    }
+
+    /// Lets the reaper listen on after a unidirectional close, within what is left of the deadline.
+    pub(crate) fn hear_on(&mut self) {
+        self.closing.begin(Goal::Hear, self.policy.unexpected_eof());
+        self.limits.peer_data = PeerData::Discard;
+    }
+
+    /// Takes note, once, of what the application's reads have not met yet: a failure that rustls knows of, and unread data.
+    fn start<S: TlsSession>(&mut self, session: &mut S) {
+        if self.has_begun() {
+            return;
+        }
+        self.times.began = Some(Instant::now());
+        match session.parts().1.process() {
+            Ok(state) => self.counts.unread = state.plaintext_bytes_to_read() as u64,
+            Err(error) => self.closing.on(session::event_of_tls_error(error.as_ref())),
+        }
+    }
+
+    /// Whether a stream that is dropped now leaves something to do: the rest of its closing, or the linger that keeps the kernel
+    /// from resetting the connection over data that nobody reads.
+    pub(crate) fn owes_more(&self) -> bool {
+        match self.closing.step() {
+            Step::End(
+                Ending::Sent
+                | Ending::TimedOut
+                | Ending::DrainLimit
+                | Ending::PeerData
+                | Ending::ProtocolError
+                | Ending::NotTls,
+            ) => self.closing.sent() && !self.closing.received(),
+            Step::End(_) => false,
+            _ => self.has_begun(),
+        }
+    }
+
+    pub(crate) fn note_tickets<S: TlsSession>(&mut self, session: &mut S) {
+        self.counts.tickets = session.parts().1.tickets();
+    }
+
+    /// The instant at which the step in progress is given up.
+    pub(crate) fn limit(&self) -> Option<Instant> {
+        match self.closing.step().limit()? {
+            Limit::Stall => self.times.stalls,
+            Limit::Deadline => self.times.deadline,
+        }
+    }
+
+    /// The instant of [`limit`](Self::limit) has come.
+    pub(crate) fn expire(&mut self) {
+        match self.closing.step().limit() {
+            Some(Limit::Stall) => self.closing.on(Event::StallLimit),
+            Some(Limit::Deadline) => self.closing.on(Event::Deadline),
+            None => {}
+        }
+    }
+
+    /// Starts the clock that bounds `step`, unless it runs.
+    fn start_clock(&mut self, step: Step) {
+        let (clock, limit) = match step.limit() {
+            Some(Limit::Stall) => (&mut self.times.stalls, self.limits.stall),
+            Some(Limit::Deadline) => (&mut self.times.deadline, self.limits.deadline),
+            None => return,
+        };
+        if clock.is_none() {
+            *clock = Instant::now().checked_add(limit);
+        }
+    }
+
+    fn note_written(&mut self, amount: u64) {
+        if amount > 0 {
+            self.counts.wire_written += amount;
+            self.times.stalls = Instant::now().checked_add(self.limits.stall);
+        }
+    }
+
+    /// The application, or the drain, has taken `amount` bytes of plaintext; gives how many of them were unread at the beginning.
+    pub(crate) fn note_consumed(&mut self, amount: usize) -> u64 {
+        let unread = self.counts.unread.min(amount as u64);
+        self.counts.unread -= unread;
+        unread
+    }
+
+    /// Carries the closing on to its end.
+    pub(crate) fn poll<S: TlsSession>(&mut self, session: &mut S, cx: &mut Context<'_>) -> Poll<Ending> {
+        loop {
+            let step = self.closing.step();
+            self.start_clock(step);
+            match step {
+                Step::FlushData => ready!(self.poll_flush_data(session, cx)),
+                Step::QueueCloseNotify => match session::queue_close_notify(session) {
+                    Ok(bytes) => {
+                        self.unwritten = bytes;
+                        self.closing.on(Event::Done);
+                    }
+                    Err(event) => self.closing.on(event),
+                },
+                Step::WriteCloseNotify => {
+                    let before = self.unwritten;
+                    let result = session::poll_write_close_notify(session, cx, &mut self.unwritten);
+                    self.note_written((before - self.unwritten) as u64);
+                    self.on_written(ready!(result));
+                }
+                Step::FlushTransport => {
+                    let result = Pin::new(session.parts().0).poll_flush(cx);
+                    self.on_written(ready!(result));
+                }
+                Step::Finish => {
+                    let result = ready!(Pin::new(session.parts().0).poll_shutdown(cx));
+                    self.on_written(match result {
+                        // The peer has closed TCP already: there is nothing left to shut down.
+                        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+                        result => result,
+                    });
+                }
+                Step::Drain => {
+                    remember(&mut self.closer, cx.waker());
+                    let waker = shared_waker(cx.waker(), &self.reader);
+                    let cx = &mut Context::from_waker(waker.as_ref().unwrap_or(cx.waker()));
+                    ready!(self.poll_drain(session, cx));
+                }
+                Step::Salvage => {
+                    if self.poll_drain(session, cx).is_pending() {
+                        self.closing.on(Event::NothingToRead);
+                    }
+                }
+                Step::End(ending) => {
+                    self.note_tickets(session);
+                    self.times.ended.get_or_insert_with(Instant::now);
+                    self.closer = None;
+                    if let Some(reader) = self.reader.take() {
+                        reader.wake();
+                    }
+                    return Poll::Ready(ending);
+                }
+            }
+        }
+    }
+
+    fn poll_flush_data<S: TlsSession>(&mut self, session: &mut S, cx: &mut Context<'_>) -> Poll<()> {
+        let was_handshaking = session.parts().1.is_handshaking();
+        let mut written = 0;
+        let result = session::poll_flush_data(session, cx, &mut written);
+        self.note_written(written);
+        if !session.parts().1.is_handshaking() {
+            self.closing.on(Event::HandshakeDone);
+        }
+        match ready!(result) {
+            Err(error) if was_handshaking => self.closing.on(session::event_of_read_error(&error)),
+            result => self.on_written(result),
+        }
+        Poll::Ready(())
+    }
+
+    fn on_written(&mut self, result: io::Result<()>) {
+        self.closing.on(match result {
+            Ok(()) => Event::Done,
+            Err(error) => Event::WriteFailed(Ending::of_transport_error(error.kind())),
+        });
+    }
+
+    /// Reads and discards, until an event has come of it.
+    fn poll_drain<S: TlsSession>(&mut self, session: &mut S, cx: &mut Context<'_>) -> Poll<()> {
+        let event = loop {
+            match session.parts().1.plaintext() {
+                Plaintext::Data(data) => {
+                    let amount = data.len();
+                    if let Some(event) = self.discard(amount) {
+                        break event;
+                    }
+                    session.parts().1.consume(amount);
+                    continue;
+                }
+                Plaintext::ZeroReturn => break Event::ZeroReturn,
+                Plaintext::TransportEnd => break Event::TransportEnd,
+                Plaintext::Nothing => {}
+            }
+            if let Some(tickets) = self.limits.tickets
+                && session.parts().1.keeps_tickets(tickets)
+            {
+                break Event::TicketsKept;
+            }
+            let beside_data = self.counts.wire_read.saturating_sub(self.counts.discarded_late);
+            if beside_data > self.limits.drain.saturating_add(RECORD_OVERHEAD_LIMIT) {
+                break Event::ReadFailed(Ending::DrainLimit);
+            }
+            let budget = ready!(coop::poll_proceed(cx));
+            let result = ready!(session::poll_read_records(session, cx, &mut self.walk));
+            budget.made_progress();
+            match result {
+                Ok(amount) => self.counts.wire_read += amount as u64,
+                Err(event) => {
+                    self.discard_before_failure(session);
+                    if !self.closing.is_queued() {
+                        session::try_write_fatal_alert(session, cx);
+                    }
+                    break event;
+                }
+            }
+        };
+        self.closing.on(event);
+        Poll::Ready(())
+    }
+
+    /// Counts `amount` bytes of plaintext as discarded, or tells why they must not be.
+    fn discard(&mut self, amount: usize) -> Option<Event> {
+        let discarded = self.counts.discarded_unread + self.counts.discarded_late;
+        if self.limits.peer_data == PeerData::Reject || !self.closing.drains() {
+            return Some(Event::PeerData);
+        }
+        if discarded + amount as u64 > self.limits.drain {
+            return Some(Event::ReadFailed(Ending::DrainLimit));
+        }
+        let unread = self.note_consumed(amount);
+        self.counts.discarded_unread += unread;
+        self.counts.discarded_late += amount as u64 - unread;
+        None
+    }
+
+    /// Data that was decrypted before a record that failed is discarded too, and must not go uncounted.
+    fn discard_before_failure<S: TlsSession>(&mut self, session: &mut S) {
+        while let Plaintext::Data(data) = session.parts().1.plaintext() {
+            let amount = data.len();
+            if self.discard(amount).is_some() {
+                return;
+            }
+            session.parts().1.consume(amount);
+        }
+    }
+
+    /// The waker with which the application's read is to poll the transport, if not that of `cx`.
+    pub(crate) fn reader_waker(&self, cx: &Context<'_>) -> Option<Waker> {
+        shared_waker(cx.waker(), &self.closer)
+    }
+
+    /// The application's read waits.
+    pub(crate) fn reader_waits(&mut self, cx: &Context<'_>) {
+        remember(&mut self.reader, cx.waker());
+    }
+
+    pub(crate) fn walk(&mut self) -> &mut RecordWalk {
+        &mut self.walk
+    }
+}
+
+impl Drop for Close {
+    fn drop(&mut self) {
+        let report = self.report(self.ending());
+        tracing::debug!(
+            ending = %report.ending(),
+            sent = report.sent(),
+            received = report.received(),
+            discarded = report.discarded(),
+            elapsed = ?report.elapsed(),
+            "TLS connection ended"
+        );
+        if let Some(on_end) = self.on_end.take() {
+            on_end(&report);
+        }
+    }
+}
+
+fn remember(slot: &mut Option<Waker>, waker: &Waker) {
+    match slot {
+        Some(slot) => slot.clone_from(waker),
+        None => *slot = Some(waker.clone()),
+    }
+}
+
+/// A waker for both tasks, if there are two.
+fn shared_waker(mine: &Waker, other: &Option<Waker>) -> Option<Waker> {
+    struct Shared([Waker; 2]);
+
+    impl Wake for Shared {
+        fn wake(self: Arc<Self>) {
+            self.0.iter().for_each(Waker::wake_by_ref);
+        }
+    }
+
+    let other = other.as_ref().filter(|other| !other.will_wake(mine))?;
+    Some(Arc::new(Shared([mine.clone(), other.clone()])).into())
+}
+
+pin_project! {
+    /// Closes a TLS connection: the answer to `SSL_shutdown(3)`.
+    ///
+    /// It first polls application data and close_notify out, then FIN, then reads on to the peer's close_notify, as far as the
+    /// [policy](ShutdownPolicy) asks for that. It does not wait for TCP: a peer that answers and keeps TCP open is done with
+    /// after one round trip.
+    ///
+    /// [`ShutdownStream::shutdown_with`] makes one that borrows the stream. [`AsyncShutdown::new`] makes one that owns it, uses
+    /// the stream's own policy, and can be spawned; the stream is dropped with the future.
+    ///
+    /// ```
+    /// # use tls_shutdown::{ShutdownPolicy, ShutdownStream};
+    /// # async fn close(
+    /// #     mut stream: ShutdownStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>,
+    /// # ) {
+    /// match stream.shutdown_with(ShutdownPolicy::bidirectional()).await {
+    ///     Ok(report) => println!("closed: {report}"),
+    ///     Err(error) => eprintln!("{error}"),
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// `Ok` exactly when the policy's goal was reached; [`ShutdownError`] tells what went wrong, and carries the report. Nothing
+    /// is sent, and the shutdown is refused, after a fatal alert of either side ([`Ending::Refused`]), after a transport error,
+    /// and after a truncation.
+    ///
+    /// # Panics
+    ///
+    /// When it has to wait outside a Tokio runtime with time enabled.
+    ///
+    /// # Cancel safety
+    ///
+    /// The state lives in the stream, the deadline's instant included. Dropping the future at any point and making it again
+    /// continues: nothing is sent twice and no clock starts again. A later shutdown can only ask for more than an earlier one,
+    /// from unidirectional to bidirectional; only then does a new deadline run.
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless polled"]
+    pub struct AsyncShutdown<T> {
+        target: T,
+        policy: ShutdownPolicy,
+        state: FutureState,
+        #[pin]
+        sleep: Option<Sleep>,
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum FutureState {
+    Unpolled,
+    Polled,
+    Finished,
+}
+
+/// What an [`AsyncShutdown`] can close: a [`ShutdownStream`], owned or by `&mut`.
+pub trait ShutdownTarget: sealed::Sealed {
+    /// The TLS stream in it.
+    type Session: TlsSession;
+
+    #[doc(hidden)]
+    fn stream(&mut self) -> &mut ShutdownStream<Self::Session>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl<S: crate::TlsSession> Sealed for crate::ShutdownStream<S> {}
+    impl<S: crate::TlsSession> Sealed for &mut crate::ShutdownStream<S> {}
+}
+
+impl<S: TlsSession> ShutdownTarget for ShutdownStream<S> {
+    type Session = S;
+
+    fn stream(&mut self) -> &mut Self {
+        self
+    }
+}
+
+impl<S: TlsSession> ShutdownTarget for &mut ShutdownStream<S> {
+    type Session = S;
+
+    fn stream(&mut self) -> &mut ShutdownStream<S> {
+        self
+    }
+}
+
+impl<S: TlsSession> AsyncShutdown<ShutdownStream<S>> {
+    /// Takes the stream and closes it by its [own policy](ShutdownStream::policy).
+    pub fn new(stream: ShutdownStream<S>) -> Self {
+        let policy = *stream.policy();
+        Self::with_policy(stream, policy)
+    }
+}
+
+impl<T: ShutdownTarget> AsyncShutdown<T> {
+    pub(crate) fn with_policy(target: T, policy: ShutdownPolicy) -> Self {
+        Self { target, policy, state: FutureState::Unpolled, sleep: None }
+    }
+}
+
+impl<T: ShutdownTarget> Future for AsyncShutdown<T> {
+    type Output = Result<ShutdownReport, ShutdownError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let (session, close) = this.target.stream().parts();
+        if *this.state == FutureState::Unpolled {
+            close.begin(session, this.policy);
+            *this.state = FutureState::Polled;
+        }
+        loop {
+            if let Poll::Ready(ending) = close.poll(session, cx) {
+                *this.state = FutureState::Finished;
+                return Poll::Ready(close.result(ending, this.policy));
+            }
+            let Some(limit) = close.limit() else {
+                return Poll::Pending;
+            };
+            if this.sleep.is_none() {
+                this.sleep.set(Some(tokio::time::sleep_until(limit)));
+            }
+            if let Some(sleep) = this.sleep.as_mut().as_pin_mut() {
+                ready!(poll_until(sleep, limit, cx));
+            }
+            close.expire();
+        }
+    }
+}
+
+impl<T: ShutdownTarget> futures_core::FusedFuture for AsyncShutdown<T> {
+    fn is_terminated(&self) -> bool {
+        self.state == FutureState::Finished
+    }
+}
+
+impl Close {
+    /// `Ok` exactly when what `policy` asks for was reached.
+    pub(crate) fn result(&self, ending: Ending, policy: &ShutdownPolicy) -> Result<ShutdownReport, ShutdownError> {
+        let report = self.report(ending);
+        let reached = match ending {
+            Ending::Complete | Ending::Sent => true,
+            Ending::Quiet => policy.goal().is_none(),
+            // Only where the policy accepts that end does the table go on to send close_notify after it.
+            Ending::Truncated => self.closing.remote == Remote::Ended && report.sent,
+            _ => false,
+        };
+        if reached { Ok(report) } else { Err(ShutdownError::new(report)) }
+    }
+}
+
+/// Waits for `instant` with `sleep`, whatever that was set to before.
+pub(crate) fn poll_until(mut sleep: Pin<&mut Sleep>, instant: Instant, cx: &mut Context<'_>) -> Poll<()> {
+    // Under a flood every poll uses up the task's budget before it comes here, and a `Sleep` without budget is never ready.
+    if Instant::now() >= instant {
+        return Poll::Ready(());
+    }
+    if sleep.deadline() != instant {
+        sleep.as_mut().reset(instant);
+    }
+    sleep.poll(cx)
+}

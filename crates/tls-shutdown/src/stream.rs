@@ -1,0 +1,426 @@
+//! [`ShutdownStream`]: a TLS stream that knows how to end.
+
+use std::{
+    fmt, io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf},
+    time::Sleep,
+};
+
+use crate::{
+    closing::Event,
+    kernel,
+    policy::ShutdownPolicy,
+    reaper::Reaper,
+    report::{Ending, ShutdownReport},
+    session::{self, TlsSession},
+    shutdown::{AsyncShutdown, Close, poll_until},
+};
+
+/// A TLS stream that ends as its [policy](ShutdownPolicy) says.
+///
+/// It reads and writes as the stream in it does, and as fast. What differs is the end:
+///
+/// - [`poll_shutdown`](AsyncWrite::poll_shutdown) runs the policy: a client's stream by default waits for the peer's
+///   close_notify, and so keeps its session tickets and loses no data; a server's does not wait. hyper, h2, tonic and
+///   `AsyncWriteExt::shutdown` need nothing else.
+/// - [`shutdown_with`](Self::shutdown_with) runs a policy and gives a [`ShutdownReport`].
+/// - [`close_notify`](Self::close_notify) closes the write half alone; the stream stays readable.
+/// - [`abort`](Self::abort) ends without close_notify.
+/// - **Dropping never tells a lie.** A stream that is dropped before its shutdown was asked for is aborted, so that a message
+///   that was cut cannot look complete (RFC 9112 section 9.8). A stream that is dropped while or after it is shut down leaves
+///   what is owed to its [`Reaper`], if it [has one](Self::with_reaper).
+/// - [`on_end`](Self::on_end) is called exactly once for the connection, whatever path it took.
+///
+/// ```
+/// # use tls_shutdown::ShutdownStream;
+/// use tokio::io::AsyncWriteExt;
+///
+/// # async fn upload(
+/// #     tls: tokio_rustls::client::TlsStream<tokio::net::TcpStream>,
+/// # ) -> std::io::Result<()> {
+/// let mut stream = ShutdownStream::new(tls);
+/// stream.write_all(b"all of it").await?;
+/// stream.shutdown().await?; // all of it has been read by the peer
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// Once a shutdown was asked for, writes fail with [`BrokenPipe`](io::ErrorKind::BrokenPipe): rustls would accept them, and the
+/// peer would ignore them. A transport that ends without close_notify fails reads with
+/// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof).
+///
+/// # Cancel safety
+///
+/// All state is kept here, none in the futures.
+pub struct ShutdownStream<S: TlsSession> {
+    /// `None` only while the stream is taken apart.
+    connection: Option<Connection<S>>,
+}
+
+/// A TLS stream and what there is to know about its end. `on_end` is called when this is dropped, after the socket was.
+pub(crate) struct Connection<S> {
+    pub(crate) session: S,
+    pub(crate) close: Box<Close>,
+    timer: Option<Pin<Box<Sleep>>>,
+    read_error: Option<io::Error>,
+    adopter: Option<Adopter<S>>,
+}
+
+/// A reaper, and the way into it for this type of stream; known where the stream is known to be `Send`, used in `Drop`, which
+/// knows no such thing.
+struct Adopter<S> {
+    reaper: Reaper,
+    adopt: fn(&Reaper, Box<Connection<S>>),
+}
+
+/// How far both halves of a connection are, as `SSL_get_shutdown(3)` tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ShutdownState {
+    /// Neither side has closed.
+    Open,
+    /// The transport has accepted our close_notify (`SSL_SENT_SHUTDOWN`).
+    Sent,
+    /// The peer's close_notify was read (`SSL_RECEIVED_SHUTDOWN`).
+    Received,
+    /// Both.
+    Both,
+}
+
+/// What [`ShutdownStream::abort`] does to TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Abort {
+    /// FIN. For a peer that can tell a cut message by its framing (Content-Length, chunks, HTTP/2).
+    Fin,
+    /// RST, so that no peer takes the end of the connection for the end of the message: many take FIN without close_notify for
+    /// complete. It also discards what the kernel has not sent yet. FIN on a transport that is no TCP socket.
+    Reset,
+}
+
+impl<S: TlsSession> ShutdownStream<S> {
+    /// Wraps a stream. Its policy is [`bidirectional`](ShutdownPolicy::bidirectional) for a client and
+    /// [`unidirectional`](ShutdownPolicy::unidirectional) for a server.
+    pub fn new(mut session: S) -> Self {
+        let policy = match session.parts().1.is_server() {
+            true => ShutdownPolicy::unidirectional(),
+            false => ShutdownPolicy::bidirectional(),
+        };
+        let close = Box::new(Close::new(policy));
+        Self { connection: Some(Connection { session, close, timer: None, read_error: None, adopter: None }) }
+    }
+
+    /// Sets the policy by which [`poll_shutdown`](AsyncWrite::poll_shutdown), [`AsyncShutdown::new`] and the reaper close.
+    pub fn with_policy(mut self, policy: ShutdownPolicy) -> Self {
+        self.parts().1.policy = policy;
+        self
+    }
+
+    /// Attaches a reaper, which takes over what a dropped stream still owes.
+    pub fn with_reaper(mut self, reaper: &Reaper) -> Self
+    where
+        S: TlsSession<Transport: Send> + Send + 'static,
+    {
+        self.connection().adopter = Some(Adopter { reaper: reaper.clone(), adopt: Reaper::adopt });
+        self
+    }
+
+    /// Has `on_end` called when the TLS connection is over: exactly once, whatever the path, also when the stream is dropped or
+    /// its closing is shed by a reaper. A later one replaces an earlier one.
+    ///
+    /// It is called by whoever drops the last of the connection, so it should be short, and must not block. The report's ending
+    /// is that of the connection: after a shutdown that was [refused](Ending::Refused), it is what had gone wrong before.
+    pub fn on_end(mut self, on_end: impl FnOnce(&ShutdownReport) + Send + Sync + 'static) -> Self {
+        self.parts().1.on_end = Some(Box::new(on_end));
+        self
+    }
+
+    /// The stream's own policy.
+    pub fn policy(&self) -> &ShutdownPolicy {
+        &self.connection_ref().close.policy
+    }
+
+    /// The TLS stream, for what it knows about the connection: ALPN, certificates, the peer's address.
+    pub fn session(&self) -> &S {
+        &self.connection_ref().session
+    }
+
+    /// How far both halves are.
+    pub fn state(&self) -> ShutdownState {
+        let closing = &self.connection_ref().close.closing;
+        match (closing.sent(), closing.received()) {
+            (false, false) => ShutdownState::Open,
+            (true, false) => ShutdownState::Sent,
+            (false, true) => ShutdownState::Received,
+            (true, true) => ShutdownState::Both,
+        }
+    }
+
+    /// Closes the connection as `policy` says, and tells how it went. [`AsyncShutdown`] tells the rest.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped and called again; see [`AsyncShutdown`].
+    pub fn shutdown_with(&mut self, policy: ShutdownPolicy) -> AsyncShutdown<&mut Self> {
+        AsyncShutdown::with_policy(self, policy)
+    }
+
+    /// Closes the write half: sends all application data and close_notify, and neither FIN nor waits for the peer. The stream
+    /// stays readable to the peer's close_notify, and can be shut down later.
+    ///
+    /// This is `SSL_shutdown(3)` called once: "SSL_shutdown() only closes the write direction."
+    ///
+    /// # Errors
+    ///
+    /// As [`AsyncShutdown`], as an [`io::Error`]. The time is bounded by the policy's
+    /// [stall limit](ShutdownPolicy::stall_limit) and [deadline](ShutdownPolicy::deadline).
+    ///
+    /// # Panics
+    ///
+    /// When it has to wait outside a Tokio runtime with time enabled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped and called again: close_notify is sent once.
+    pub async fn close_notify(&mut self) -> io::Result<ShutdownReport> {
+        std::future::poll_fn(|cx| {
+            let connection = self.connection();
+            connection.close.begin_close_notify(&mut connection.session);
+            let policy = connection.close.policy;
+            connection.poll_close(cx).map(|ending| Ok(connection.close.result(ending, &policy)?))
+        })
+        .await
+    }
+
+    /// Ends the connection now and without close_notify, so that the peer knows that something is missing.
+    ///
+    /// A close_notify that is out already cannot be taken back. No reaper takes over.
+    pub fn abort(mut self, abort: Abort) {
+        let connection = self.connection();
+        connection.adopter = None;
+        connection.close.closing.abort();
+        if abort == Abort::Reset {
+            kernel::reset_on_drop::<S>(connection.session.parts().0);
+        }
+    }
+
+    /// Takes the TLS stream out, whatever its state: from then on this crate does nothing for it. `on_end` is called, with what is
+    /// known now.
+    pub fn into_session(mut self) -> S {
+        let mut connection = self.connection.take().expect(WHOLE);
+        connection.close.note_tickets(&mut connection.session);
+        connection.session
+    }
+
+    pub(crate) fn parts(&mut self) -> (&mut S, &mut Close) {
+        let connection = self.connection();
+        (&mut connection.session, &mut connection.close)
+    }
+
+    fn connection(&mut self) -> &mut Connection<S> {
+        self.connection.as_mut().expect(WHOLE)
+    }
+
+    fn connection_ref(&self) -> &Connection<S> {
+        self.connection.as_ref().expect(WHOLE)
+    }
+}
+
+const WHOLE: &str = "a stream is whole until it is consumed";
+
+impl<S: TlsSession> Connection<S> {
+    /// Carries the closing on, with a timer that is made at the first wait.
+    pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        loop {
+            if let Poll::Ready(ending) = self.close.poll(&mut self.session, cx) {
+                self.timer = None;
+                return Poll::Ready(ending);
+            }
+            let Some(limit) = self.close.limit() else {
+                return Poll::Pending;
+            };
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(limit)));
+            ready!(poll_until(timer.as_mut(), limit, cx));
+            self.close.expire();
+        }
+    }
+
+    /// Reads on, and takes note of the ends that pass by.
+    fn poll_fill_buf(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        if let Some(error) = self.read_error.take() {
+            return Poll::Ready(Err(error));
+        }
+        let Self { session, close, .. } = self;
+        let waker = close.reader_waker(cx);
+        let shared = &mut Context::from_waker(waker.as_ref().unwrap_or(cx.waker()));
+        let result = match close.closing.is_queued() {
+            true => {
+                session::poll_fill_plaintext(session, shared, close.walk()).map_err(|event| (event, error_of(event)))
+            }
+            false => {
+                Pin::new(session).poll_fill_buf(shared).map_err(|error| (session::event_of_read_error(&error), error))
+            }
+        };
+        match result {
+            Poll::Ready(Ok(data)) => {
+                if data.is_empty() {
+                    close.closing.on(Event::ZeroReturn);
+                }
+                Poll::Ready(Ok(data))
+            }
+            Poll::Ready(Err((event, error))) => {
+                close.closing.on(event);
+                Poll::Ready(Err(error))
+            }
+            Poll::Pending => {
+                close.reader_waits(cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    fn consume(&mut self, amount: usize) {
+        if self.close.has_begun() {
+            self.close.note_consumed(amount);
+        }
+        self.session.parts().1.consume(amount);
+    }
+
+    /// The stream, if it may still be written to.
+    fn writable(&mut self) -> io::Result<Pin<&mut S>> {
+        if self.close.has_begun() {
+            let message = "the TLS connection is shut down for writing";
+            return Err(io::Error::new(io::ErrorKind::BrokenPipe, message));
+        }
+        Ok(Pin::new(&mut self.session))
+    }
+
+    fn written<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(error)) = &result {
+            self.close.closing.on(Event::WriteFailed(Ending::of_transport_error(error.kind())));
+        }
+        result
+    }
+}
+
+/// The error of a read that met `event`, once tokio-rustls, which would word it, is not asked any more.
+fn error_of(event: Event) -> io::Error {
+    let ending = match event {
+        Event::ReadFailed(ending) => ending,
+        _ => Ending::Truncated,
+    };
+    io::Error::new(ending.error_kind(), format!("TLS read failed: {ending}"))
+}
+
+impl<S: TlsSession> AsyncBufRead for ShutdownStream<S> {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        self.get_mut().connection().poll_fill_buf(cx)
+    }
+
+    fn consume(self: Pin<&mut Self>, amount: usize) {
+        self.get_mut().connection().consume(amount);
+    }
+}
+
+impl<S: TlsSession> AsyncRead for ShutdownStream<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let connection = self.get_mut().connection();
+        // As many records as fit, as tokio-rustls does; but not by its own `poll_read`, which keeps an error that comes after data
+        // where nobody finds it again.
+        let before = buffer.filled().len();
+        while buffer.remaining() > 0 {
+            let has_read = buffer.filled().len() > before;
+            match connection.poll_fill_buf(cx) {
+                Poll::Ready(Ok(data)) => {
+                    let amount = data.len().min(buffer.remaining());
+                    if amount == 0 {
+                        break;
+                    }
+                    buffer.put_slice(&data[..amount]);
+                    connection.consume(amount);
+                }
+                Poll::Ready(Err(error)) if has_read => {
+                    connection.read_error = Some(error);
+                    break;
+                }
+                Poll::Pending if has_read => break,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: TlsSession> AsyncWrite for ShutdownStream<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        let connection = self.get_mut().connection();
+        let result = connection.writable()?.poll_write(cx, buffer);
+        connection.written(result)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let connection = self.get_mut().connection();
+        let result = connection.writable()?.poll_write_vectored(cx, buffers);
+        connection.written(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.session().is_write_vectored()
+    }
+
+    /// Flushes application data; once close_notify is queued, only the transport.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let connection = self.get_mut().connection();
+        let result = match connection.close.closing.is_queued() {
+            true => Pin::new(connection.session.parts().0).poll_flush(cx),
+            false => Pin::new(&mut connection.session).poll_flush(cx),
+        };
+        connection.written(result)
+    }
+
+    /// Runs the stream's own policy, as [`AsyncShutdown`] does. `Err` exactly when the goal was not reached; the error can be
+    /// downcast to [`ShutdownError`](crate::ShutdownError).
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let connection = self.get_mut().connection();
+        let policy = connection.close.policy;
+        connection.close.begin(&mut connection.session, &policy);
+        let ending = ready!(connection.poll_close(cx));
+        connection.close.result(ending, &policy)?;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: TlsSession> Drop for ShutdownStream<S> {
+    fn drop(&mut self) {
+        let Some(mut connection) = self.connection.take() else {
+            return;
+        };
+        connection.close.note_tickets(&mut connection.session);
+        if let Some(Adopter { reaper, adopt }) = connection.adopter.take()
+            && connection.close.owes_more()
+        {
+            adopt(&reaper, Box::new(connection));
+        }
+    }
+}
+
+impl<S: TlsSession + fmt::Debug> fmt::Debug for ShutdownStream<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ShutdownStream")
+            .field("session", self.session())
+            .field("policy", self.policy())
+            .field("state", &self.state())
+            .finish_non_exhaustive()
+    }
+}
