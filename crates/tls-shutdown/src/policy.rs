@@ -26,6 +26,7 @@ use crate::closing::{Goal, UnexpectedEof};
 /// - `tokio::io::copy_bidirectional` and every other use in which data is still to be read after our close_notify:
 ///   [`unidirectional`](Self::unidirectional), since the other policies discard that data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
 pub struct ShutdownPolicy {
     direction: Direction,
     stall_limit: Duration,

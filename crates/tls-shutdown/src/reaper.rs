@@ -64,6 +64,7 @@ pub struct Reaper {
 
 /// The bounds of a [`Reaper`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
 pub struct ReaperLimits {
     closings: usize,
     linger: Duration,

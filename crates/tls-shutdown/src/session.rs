@@ -260,6 +260,8 @@ pub(crate) fn poll_read_records<S: TlsSession>(
     walk: &mut RecordWalk,
 ) -> Poll<Result<usize, Event>> {
     let (transport, mut connection) = session.parts();
+    // A failure of before stays one, whether or not more bytes come.
+    connection.process().map_err(|error| event_of_tls_error(error.as_ref()))?;
     let mut adapter = Walked { transport: Transport { transport, cx, write_limit: 0 }, walk };
     let amount = match connection.read_tls(&mut adapter) {
         Ok(amount) => amount,
@@ -284,9 +286,13 @@ pub(crate) fn poll_fill_plaintext<'a, S: TlsSession>(
     walk: &mut RecordWalk,
 ) -> Poll<Result<&'a [u8], Event>> {
     while matches!(session.parts().1.plaintext(), Plaintext::Nothing) {
-        // An error of before is told again, whether or not more bytes come.
-        session.parts().1.process().map_err(|error| event_of_tls_error(error.as_ref()))?;
-        ready!(poll_read_records(session, cx, walk))?;
+        if let Err(event) = ready!(poll_read_records(session, cx, walk)) {
+            // What was decrypted before the failure comes first; the failure is told by the next call.
+            match session.parts().1.plaintext() {
+                Plaintext::Data(_) => break,
+                _ => return Poll::Ready(Err(event)),
+            }
+        }
     }
     Poll::Ready(match session.parts().1.plaintext() {
         Plaintext::Data(data) => Ok(data),

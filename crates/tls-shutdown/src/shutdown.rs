@@ -267,6 +267,9 @@ impl Close {
                 }
                 Step::Salvage => {
                     if self.poll_drain(session, cx).is_pending() {
+                        if !coop::has_budget_remaining() {
+                            return Poll::Pending;
+                        }
                         self.closing.on(Event::NothingToRead);
                     }
                 }

@@ -1,0 +1,84 @@
+//! Authentic records with any content, such as no TLS library would send.
+
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use rustls::{Connection, ConnectionTrafficSecrets, ProtocolVersion};
+
+use crate::wire::Wire;
+
+/// Seals records with the sending keys of a peer, AES-256-GCM being what the tests negotiate.
+pub struct Forge {
+    /// The transport of the side under test.
+    pub wire: Wire,
+    key: LessSafeKey,
+    iv: [u8; 12],
+    sequence: u64,
+    version: ProtocolVersion,
+}
+
+impl Forge {
+    /// Alert level 1.
+    pub const WARNING: u8 = 1;
+    /// Alert level 2.
+    pub const FATAL: u8 = 2;
+    /// Content type of change_cipher_spec.
+    pub const CHANGE_CIPHER_SPEC: u8 = 20;
+    /// Content type of an alert.
+    pub const ALERT: u8 = 21;
+    /// Content type of a handshake message.
+    pub const HANDSHAKE: u8 = 22;
+    /// Content type of application data.
+    pub const DATA: u8 = 23;
+
+    pub(crate) fn new(tls: Connection, wire: Wire) -> Self {
+        let version = tls.protocol_version().expect("a handshake");
+        let (sequence, secrets) = tls.dangerous_extract_secrets().expect("allowed").tx;
+        let ConnectionTrafficSecrets::Aes256Gcm { key, iv } = secrets else {
+            panic!("the tests negotiate AES-256-GCM");
+        };
+        let key = UnboundKey::new(&AES_256_GCM, key.as_ref()).expect("a key");
+        let iv = iv.as_ref().try_into().expect("12 bytes");
+        Self { wire, key: LessSafeKey::new(key), iv, sequence, version }
+    }
+
+    /// A sealed record.
+    pub fn record(&mut self, content_type: u8, content: &[u8]) -> Vec<u8> {
+        let sequence = self.sequence.to_be_bytes();
+        self.sequence += 1;
+        let mut nonce = self.iv;
+        let mut sealed = content.to_vec();
+        let mut record;
+        if self.version == ProtocolVersion::TLSv1_3 {
+            nonce[4..].iter_mut().zip(sequence).for_each(|(byte, sequence)| *byte ^= sequence);
+            sealed.push(content_type);
+            let length = sealed.len() as u16 + 16;
+            record = [&[Self::DATA, 3, 3][..], &length.to_be_bytes()].concat();
+            self.seal(nonce, &record, &mut sealed);
+        } else {
+            nonce[4..].copy_from_slice(&sequence);
+            let length = content.len() as u16;
+            let additional = [&sequence[..], &[content_type, 3, 3], &length.to_be_bytes()].concat();
+            self.seal(nonce, &additional, &mut sealed);
+            let length = sealed.len() as u16 + 8;
+            record = [&[content_type, 3, 3][..], &length.to_be_bytes(), &nonce[4..]].concat();
+        }
+        record.extend(sealed);
+        record
+    }
+
+    /// Sends a sealed record.
+    pub fn send(&mut self, content_type: u8, content: &[u8]) {
+        let record = self.record(content_type, content);
+        self.wire.deliver(&record);
+    }
+
+    /// Sends an alert.
+    pub fn alert(&mut self, level: u8, description: u8) {
+        self.send(Self::ALERT, &[level, description]);
+    }
+
+    fn seal(&self, nonce: [u8; 12], additional: &[u8], content: &mut Vec<u8>) {
+        self.key
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(additional), content)
+            .expect("short enough");
+    }
+}
