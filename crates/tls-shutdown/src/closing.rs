@@ -151,7 +151,7 @@ pub(crate) enum Event {
     TransportEnd,
     /// Reading failed: `Reset`, `Transport`, `PeerAlert`, `ProtocolError`, `NotTls`, `DrainLimit`.
     ReadFailed(Ending),
-    /// Writing failed: `Reset` or `Transport`.
+    /// Writing failed: `Reset`, `Transport`, or `ProtocolError` where rustls would not seal close_notify.
     WriteFailed(Ending),
     /// Application data that the policy rejects.
     PeerData,
@@ -362,8 +362,8 @@ impl Closing {
 
     fn writing_fails(&mut self, ending: Ending) {
         let unsent = match self.local {
-            Local::Open | Local::Handshaking | Local::Flushing | Local::Flushed => Unsent::Data,
-            Local::Notifying => Unsent::CloseNotify,
+            Local::Open | Local::Handshaking | Local::Flushing => Unsent::Data,
+            Local::Flushed | Local::Notifying => Unsent::CloseNotify,
             Local::Accepted | Local::Delivered | Local::Finished => Unsent::Nothing,
             Local::Broken(..) | Local::Withheld(_) => return,
         };

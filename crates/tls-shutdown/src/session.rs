@@ -214,12 +214,12 @@ pub(crate) fn poll_flush_data<S: TlsSession>(
 }
 
 /// Queues close_notify, and gives the number of bytes that are to be written for it, and not one more.
-pub(crate) fn queue_close_notify<S: TlsSession>(session: &mut S) -> Result<usize, Event> {
+pub(crate) fn queue_close_notify<S: TlsSession>(session: &mut S) -> Result<usize, Ending> {
     let (_, mut connection) = session.parts();
     connection.send_close_notify();
     match connection.process() {
         Ok(state) => Ok(state.tls_bytes_to_write()),
-        Err(error) => Err(event_of_tls_error(error.as_ref())),
+        Err(error) => Err(ending_of_tls_error(error.as_ref())),
     }
 }
 

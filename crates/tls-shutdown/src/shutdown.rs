@@ -239,7 +239,7 @@ impl Close {
                         self.unwritten = bytes;
                         self.closing.on(Event::Done);
                     }
-                    Err(event) => self.closing.on(event),
+                    Err(ending) => self.closing.on(Event::WriteFailed(ending)),
                 },
                 Step::WriteCloseNotify => {
                     let before = self.unwritten;
