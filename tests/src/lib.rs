@@ -2,6 +2,7 @@
 //!
 
 mod forge;
+pub mod openssl_peer;
 
 mod wire;
 

@@ -131,6 +131,14 @@ impl Wire {
         self.script(|script| script.inbound.extend(bytes));
     }
 
+    /// Makes room for what a test does, so that the transport does not allocate while it does it.
+    pub fn reserve(&self) {
+        let mut script = self.lock();
+        script.log.reserve(1000);
+        script.outbound.reserve(1 << 20);
+        script.wakers.reserve(1000);
+    }
+
     /// Whether FIN is out.
     pub fn is_finished(&self) -> bool {
         self.lock().log.contains(&Done::Finished)

@@ -403,7 +403,7 @@ async fn a_slow_reader_is_not_cut_and_a_stalled_one_is() {
 #[tokio::test(start_paused = true)]
 async fn a_later_call_raises_the_goal_and_only_then_the_deadline() {
     for (side, version) in each_kind() {
-        let (mut stream, mut peer) = connect(side, version);
+        let (mut stream, peer) = connect(side, version);
         assert_eq!(ending(shut_down_now(&mut stream, UNIDIRECTIONAL)), Ending::Sent);
         assert_eq!(stream.state(), ShutdownState::Sent);
         let before = peer.wire.script(|script| script.outbound.len());
@@ -1231,5 +1231,93 @@ async fn split_halves_do_not_lose_each_others_wake_ups() {
         assert_ready!(shutdown.poll()).expect("complete");
         assert!(read.is_woken());
         assert_eq!(assert_ready!(read.poll()).expect("zero-return"), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_wait_has_its_own_limit() {
+    // The stall limit bounds each time that nothing is accepted; what the peer took to answer in between is not part of it.
+    let policy = RECEIVE_FIRST.stall_limit(Duration::from_secs(10)).deadline(Duration::from_secs(120));
+    for (side, version) in each_kind() {
+        let (mut stream, mut peer) = connect(side, version);
+        let wire = peer.wire.clone();
+        let peer_acts = async {
+            tokio::time::sleep(Duration::from_secs(70)).await;
+            wire.script(|script| script.room = 0);
+            peer.close_notify();
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            wire.script(|script| script.room = usize::MAX);
+            std::future::pending::<()>().await;
+        };
+        let outcome = tokio::select! {
+            outcome = stream.shutdown_with(policy) => outcome,
+            () = peer_acts => unreachable!("it stays"),
+        };
+        let report = outcome.expect("complete");
+        assert_eq!((report.ending(), report.sent()), (Ending::Complete, true));
+        assert_eq!(report.elapsed(), Duration::from_secs(79));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_goal_comes_with_its_policy() {
+    for (side, version) in each_kind() {
+        // An end that was no end for the first goal is one for the next.
+        let (mut stream, peer) = connect(side, version);
+        assert_ready!(task::spawn(Box::pin(stream.close_notify())).poll()).expect("sent");
+        peer.wire.script(|script| script.then = Then::End);
+        assert_ready!(task::spawn(stream.read(&mut [0; 9])).poll()).expect_err("cut");
+        let report = shut_down_now(&mut stream, BIDIRECTIONAL.ignore_unexpected_eof()).expect("accepted");
+        assert_eq!(report.ending(), Ending::Truncated);
+        assert!(peer.wire.is_finished());
+
+        // What was rejected may be discarded, or be read at leisure.
+        let reject = BIDIRECTIONAL.peer_data(PeerData::Reject);
+        let (mut stream, mut peer) = connect(side, version);
+        peer.send(b"unread");
+        assert_eq!(ending(shut_down_now(&mut stream, reject)), Ending::PeerData);
+        peer.close_notify();
+        let report = shut_down_now(&mut stream, BIDIRECTIONAL).expect("complete");
+        assert_eq!((report.ending(), report.discarded()), (Ending::Complete, 6));
+
+        let (mut stream, mut peer) = connect(side, version);
+        peer.send(b"unread");
+        assert_eq!(ending(shut_down_now(&mut stream, reject)), Ending::PeerData);
+        tokio::time::sleep(ShutdownPolicy::DEADLINE * 2).await;
+        assert_ready!(task::spawn(stream.read_exact(&mut [0; 6])).poll()).expect("still there");
+        let began = Instant::now();
+        assert_eq!(ending(stream.shutdown_with(reject).await), Ending::TimedOut);
+        assert_eq!(began.elapsed(), ShutdownPolicy::DEADLINE);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_that_never_come_are_no_limits() {
+    let policy = BIDIRECTIONAL.deadline(Duration::MAX).stall_limit(Duration::MAX).drain_limit(u64::MAX);
+    for (side, version) in each_kind() {
+        let (mut stream, mut peer) = connect(side, version);
+        let mut shutdown = shut_down(&mut stream, policy);
+        assert_pending!(shutdown.poll());
+        peer.send(b"late");
+        assert_pending!(shutdown.poll());
+        peer.close_notify();
+        assert_eq!(ending(assert_ready!(shutdown.poll())), Ending::Complete);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_alert_behind_a_cut_connection_is_found() {
+    for (side, version) in each_kind() {
+        // The peer has sent an alert, and reset; our data cannot get out.
+        let (mut stream, peer) = connect(side, version);
+        peer.wire.script(|script| script.room = 0);
+        assert_pending!(task::spawn(stream.write_all(&[0; 100_000])).poll());
+        peer.wire.script(|script| script.full = Full::Error(io::ErrorKind::BrokenPipe));
+        let wire = peer.wire.clone();
+        peer.into_forge().alert(Forge::FATAL, 80);
+        wire.script(|script| script.then = Then::Error(io::ErrorKind::ConnectionReset));
+        for policy in POLICIES {
+            assert_eq!(ending(shut_down_now(&mut stream, policy)), Ending::PeerAlert(Alert(80)));
+        }
     }
 }

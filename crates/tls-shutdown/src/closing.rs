@@ -183,10 +183,10 @@ pub(crate) struct Closing {
     pub(crate) remote: Remote,
 }
 
-/// Whether [`Closing::begin`] asked for more than was asked before, so that a new deadline runs.
+/// Whether [`Closing::begin`] asked for something new, so that the policy in force and its deadline are new too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Begun {
-    Raised,
+    Anew,
     Continued,
 }
 
@@ -196,29 +196,29 @@ impl Closing {
 
     /// Asks for `goal`, for the first time or again.
     pub(crate) fn begin(&mut self, goal: Goal, unexpected_eof: UnexpectedEof) -> Begun {
-        if self.remote == Remote::Unread {
-            self.remote = Remote::Open;
-        }
-        match (self.local, self.remote) {
-            //= https://www.rfc-editor.org/rfc/rfc8446#section-6.1
-            //# Each party MUST send a "close_notify" alert before closing its write
-            //# side of the connection, unless it has already sent some error alert.
-            (Local::Open, Remote::Failed(Ending::PeerAlert(_) | Ending::ProtocolError | Ending::NotTls)) => {
-                self.local = Local::Withheld(Ending::Refused);
-                Begun::Raised
-            }
-            (Local::Open, remote) => {
-                self.goal = goal;
-                self.unexpected_eof = unexpected_eof;
-                self.local = Local::Handshaking;
-                if (remote, unexpected_eof) == (Remote::Failed(Ending::Truncated), UnexpectedEof::Ends) {
-                    self.remote = Remote::Ended;
+        if self.local == Local::Open {
+            self.goal = goal;
+            self.local = match self.remote {
+                //= https://www.rfc-editor.org/rfc/rfc8446#section-6.1
+                //# Each party MUST send a "close_notify" alert before closing its write
+                //# side of the connection, unless it has already sent some error alert.
+                Remote::Failed(Ending::PeerAlert(_) | Ending::ProtocolError | Ending::NotTls) => {
+                    Local::Withheld(Ending::Refused)
                 }
-                Begun::Raised
-            }
-            _ if self.goal.raise(goal) => Begun::Raised,
-            _ => Begun::Continued,
+                _ => Local::Handshaking,
+            };
+        } else if self.remote == Remote::Unread {
+            // The application may have read what was in the way.
+            self.remote = Remote::Open;
+            self.goal.raise(goal);
+        } else if !self.goal.raise(goal) {
+            return Begun::Continued;
         }
+        self.unexpected_eof = unexpected_eof;
+        if (self.remote, unexpected_eof) == (Remote::Failed(Ending::Truncated), UnexpectedEof::Ends) {
+            self.remote = Remote::Ended;
+        }
+        Begun::Anew
     }
 
     /// Marks the connection as shut down, and sends nothing (`SSL_CTX_set_quiet_shutdown(3)`).

@@ -100,8 +100,9 @@ impl ShutdownPolicy {
 
     /// Sends all application data, close_notify, and FIN, then reads on until the peer's close_notify.
     ///
-    /// It guarantees that the peer has read to our end and that its session tickets were kept. It costs a round trip, and
-    /// against a peer that never answers, the [deadline](Self::deadline).
+    /// A peer that answers our close_notify has read all that we have sent, and what it sent before its own, session tickets
+    /// among it, has been received. It costs a round trip, and against a peer that never answers, the
+    /// [deadline](Self::deadline). Its limit: a peer that had closed before we did may not have read on.
     ///
     /// The default of a client's stream.
     pub const fn bidirectional() -> Self {

@@ -17,10 +17,15 @@ use tokio::{
     runtime::Handle,
     sync::watch,
     task::{AbortHandle, coop},
-    time::{Instant, sleep_until, timeout},
+    time::{sleep_until, timeout},
 };
 
-use crate::{kernel::Scratch, session::TlsSession, shutdown::poll_until, stream::Connection};
+use crate::{
+    kernel::Scratch,
+    session::TlsSession,
+    shutdown::{from_now, poll_until},
+    stream::Connection,
+};
 
 /// Finishes the closing of streams that were dropped during or after their shutdown.
 ///
@@ -197,9 +202,10 @@ impl Reaper {
                 linger::<S>(transport, shared).await;
             }
         });
-        // A task that has ended already, or could not even start, has removed its entry.
-        if let Some(slot) = self.shared.lock().tasks.get_mut(&id) {
-            *slot = Some(task.abort_handle());
+        match self.shared.lock().tasks.get_mut(&id) {
+            Some(slot) => *slot = Some(task.abort_handle()),
+            // It has ended, could not even start, or was shed before it could be told.
+            None => task.abort(),
         }
     }
 
@@ -270,14 +276,14 @@ async fn finish<S: TlsSession>(mut connection: Box<Connection<S>>) -> Option<S::
 /// Discards what arrives, until the peer's FIN or a limit.
 async fn linger<S: TlsSession>(mut transport: S::Transport, shared: &Shared) {
     let limits = shared.limits;
-    let end = Instant::now() + limits.linger;
-    let mut limit = end.min(Instant::now() + limits.linger_idle);
+    let end = from_now(limits.linger);
+    let mut limit = end.min(from_now(limits.linger_idle));
     let mut sleep = pin!(sleep_until(limit));
     poll_fn(|cx| {
         while let Poll::Ready(budget) = coop::poll_proceed(cx) {
             match shared.scratch.poll_discard::<S>(&mut transport, cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(_)) => limit = end.min(Instant::now() + limits.linger_idle),
+                Poll::Ready(Ok(_)) => limit = end.min(from_now(limits.linger_idle)),
                 Poll::Pending => break,
             }
             budget.made_progress();

@@ -242,7 +242,7 @@ impl ShutdownReport {
         self.wire_written
     }
 
-    /// Bytes of TLS records that were read from the transport during the closing.
+    /// Bytes of TLS records that the closing itself has read from the transport, apart from the application's reads.
     pub const fn wire_read(&self) -> u64 {
         self.wire_read
     }

@@ -9,7 +9,7 @@ use std::{
     io::{self, Read, Write},
     panic::{self, AssertUnwindSafe},
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use rustls::{ClientConnection, CommonState, InvalidMessage, IoState, ProtocolVersion, ServerConnection};
@@ -168,7 +168,10 @@ impl<'a> TlsConnection<'a> {
     /// Once close_notify is queued, rustls 0.23 takes a fatal alert for sent, and has a `debug_assert` that none is sent twice:
     /// a single odd record of the peer then panics in a build whose rustls has debug assertions (rustls#959). The call is
     /// synchronous, and has put the connection into its error state before it panics, so it is safe to catch. The panic hook
-    /// still runs, `panic = "abort"` still aborts, and the error itself is lost: `None`.
+    /// still runs, `panic = "abort"` still aborts, and the error itself is lost: `None`. So is a panic of the user's own session
+    /// store or verifier, which is called from there.
+    ///
+    /// Users can switch the assertion off with `debug-assertions = false` in `[profile.dev.package.rustls]`.
     pub(crate) fn process(&mut self) -> Result<IoState, Option<rustls::Error>> {
         panic::catch_unwind(AssertUnwindSafe(|| either_side!(self, connection => connection.process_new_packets())))
             .map_err(|_| None)?
@@ -260,8 +263,6 @@ pub(crate) fn poll_read_records<S: TlsSession>(
     walk: &mut RecordWalk,
 ) -> Poll<Result<usize, Event>> {
     let (transport, mut connection) = session.parts();
-    // A failure of before stays one, whether or not more bytes come.
-    connection.process().map_err(|error| event_of_tls_error(error.as_ref()))?;
     let mut adapter = Walked { transport: Transport { transport, cx, write_limit: 0 }, walk };
     let amount = match connection.read_tls(&mut adapter) {
         Ok(amount) => amount,
@@ -276,28 +277,6 @@ pub(crate) fn poll_read_records<S: TlsSession>(
             Ending::NotTls if !walk.is_lost() => Ending::ProtocolError,
             ending => ending,
         })),
-    })
-}
-
-/// Reads application data, as `AsyncBufRead::poll_fill_buf` does, once close_notify is queued.
-pub(crate) fn poll_fill_plaintext<'a, S: TlsSession>(
-    session: &'a mut S,
-    cx: &mut Context<'_>,
-    walk: &mut RecordWalk,
-) -> Poll<Result<&'a [u8], Event>> {
-    while matches!(session.parts().1.plaintext(), Plaintext::Nothing) {
-        if let Err(event) = ready!(poll_read_records(session, cx, walk)) {
-            // What was decrypted before the failure comes first; the failure is told by the next call.
-            match session.parts().1.plaintext() {
-                Plaintext::Data(_) => break,
-                _ => return Poll::Ready(Err(event)),
-            }
-        }
-    }
-    Poll::Ready(match session.parts().1.plaintext() {
-        Plaintext::Data(data) => Ok(data),
-        Plaintext::ZeroReturn => Ok(&[]),
-        Plaintext::TransportEnd | Plaintext::Nothing => Err(Event::TransportEnd),
     })
 }
 

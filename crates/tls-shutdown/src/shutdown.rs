@@ -30,6 +30,9 @@ use crate::{
 /// What may be read beside application data before the drain limit counts it, in bytes.
 const RECORD_OVERHEAD_LIMIT: u64 = 64 * 1024;
 
+/// A time that no process lives to see, and that clocks can still add.
+const NEVER: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
+
 type OnEnd = Box<dyn FnOnce(&ShutdownReport) + Send + Sync>;
 
 /// All that a stream keeps about its closing.
@@ -132,7 +135,7 @@ impl Close {
             self.closing.keep_quiet();
             return;
         };
-        if self.closing.begin(goal, policy.unexpected_eof()) == Begun::Raised {
+        if self.closing.begin(goal, policy.unexpected_eof()) == Begun::Anew {
             self.limits = policy.limits();
             self.times.deadline = None;
             self.times.ended = None;
@@ -205,18 +208,21 @@ impl Close {
     fn start_clock(&mut self, step: Step) {
         let (clock, limit) = match step.limit() {
             Some(Limit::Stall) => (&mut self.times.stalls, self.limits.stall),
-            Some(Limit::Deadline) => (&mut self.times.deadline, self.limits.deadline),
+            Some(Limit::Deadline) => {
+                self.times.stalls = None;
+                (&mut self.times.deadline, self.limits.deadline)
+            }
             None => return,
         };
         if clock.is_none() {
-            *clock = Instant::now().checked_add(limit);
+            *clock = Some(from_now(limit));
         }
     }
 
     fn note_written(&mut self, amount: u64) {
         if amount > 0 {
             self.counts.wire_written += amount;
-            self.times.stalls = Instant::now().checked_add(self.limits.stall);
+            self.times.stalls = Some(from_now(self.limits.stall));
         }
     }
 
@@ -296,6 +302,8 @@ impl Close {
         }
         match ready!(result) {
             Err(error) if was_handshaking => self.closing.on(session::event_of_read_error(&error)),
+            // A handshake that nothing will finish, and an alert that would not be encrypted.
+            Ok(()) if session.parts().1.is_handshaking() => self.closing.on(Event::ReadFailed(Ending::NotStarted)),
             result => self.on_written(result),
         }
         Poll::Ready(())
@@ -387,8 +395,37 @@ impl Close {
         remember(&mut self.reader, cx.waker());
     }
 
-    pub(crate) fn walk(&mut self) -> &mut RecordWalk {
-        &mut self.walk
+    /// Reads application data, as `AsyncBufRead::poll_fill_buf` does, once close_notify is queued.
+    pub(crate) fn poll_fill_plaintext<'a, S: TlsSession>(
+        &mut self,
+        session: &'a mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<&'a [u8], Ending>> {
+        while matches!(session.parts().1.plaintext(), Plaintext::Nothing) {
+            if let Remote::Failed(ending @ (Ending::PeerAlert(_) | Ending::ProtocolError | Ending::NotTls)) =
+                self.closing.remote
+            {
+                return Poll::Ready(Err(ending));
+            }
+            // What was decrypted before a record that failed comes first. The failure is remembered.
+            if let Err(event) = ready!(session::poll_read_records(session, cx, &mut self.walk)) {
+                self.closing.on(event);
+                if let (Event::ReadFailed(ending), Plaintext::Nothing) = (event, session.parts().1.plaintext()) {
+                    return Poll::Ready(Err(ending));
+                }
+            }
+        }
+        Poll::Ready(match session.parts().1.plaintext() {
+            Plaintext::Data(data) => Ok(data),
+            Plaintext::ZeroReturn => {
+                self.closing.on(Event::ZeroReturn);
+                Ok(&[])
+            }
+            Plaintext::TransportEnd | Plaintext::Nothing => {
+                self.closing.on(Event::TransportEnd);
+                Err(Ending::Truncated)
+            }
+        })
     }
 }
 
@@ -466,7 +503,8 @@ pin_project! {
     ///
     /// The state lives in the stream, the deadline's instant included. Dropping the future at any point and making it again
     /// continues: nothing is sent twice and no clock starts again. A later shutdown can only ask for more than an earlier one,
-    /// from unidirectional to bidirectional; only then does a new deadline run.
+    /// from unidirectional to bidirectional; only then, and after [`Ending::PeerData`], do its policy and a new deadline count.
+    /// One that asks for less gets the outcome of what was asked before.
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct AsyncShutdown<T> {
@@ -578,6 +616,12 @@ impl Close {
         };
         if reached { Ok(report) } else { Err(ShutdownError::new(report)) }
     }
+}
+
+/// The instant after `limit`, or one that never comes.
+pub(crate) fn from_now(limit: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(limit).unwrap_or_else(|| now + NEVER)
 }
 
 /// Waits for `instant` with `sleep`, whatever that was set to before.

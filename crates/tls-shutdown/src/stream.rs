@@ -45,7 +45,7 @@ use crate::{
 /// # ) -> std::io::Result<()> {
 /// let mut stream = ShutdownStream::new(tls);
 /// stream.write_all(b"all of it").await?;
-/// stream.shutdown().await?; // all of it has been read by the peer
+/// stream.shutdown().await?; // the server has read all of it, and has answered
 /// # Ok(())
 /// # }
 /// ```
@@ -97,7 +97,7 @@ pub enum ShutdownState {
 /// What [`ShutdownStream::abort`] does to TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Abort {
-    /// FIN. For a peer that can tell a cut message by its framing (Content-Length, chunks, HTTP/2).
+    /// FIN, or RST if the kernel holds bytes that were not read. For a peer that can tell a cut message by its framing (Content-Length, chunks, HTTP/2).
     Fin,
     /// RST, so that no peer takes the end of the connection for the end of the message: many take FIN without close_notify for
     /// complete. It also discards what the kernel has not sent yet. FIN on a transport that is no TCP socket.
@@ -259,30 +259,21 @@ impl<S: TlsSession> Connection<S> {
         let Self { session, close, .. } = self;
         let waker = close.reader_waker(cx);
         let shared = &mut Context::from_waker(waker.as_ref().unwrap_or(cx.waker()));
-        let result = match close.closing.is_queued() {
-            true => {
-                session::poll_fill_plaintext(session, shared, close.walk()).map_err(|event| (event, error_of(event)))
+        let result = if close.closing.is_queued() {
+            close.poll_fill_plaintext(session, shared).map_err(error_of)
+        } else {
+            let result = Pin::new(session).poll_fill_buf(shared);
+            match &result {
+                Poll::Ready(Ok([])) => close.closing.on(Event::ZeroReturn),
+                Poll::Ready(Err(error)) => close.closing.on(session::event_of_read_error(error)),
+                _ => {}
             }
-            false => {
-                Pin::new(session).poll_fill_buf(shared).map_err(|error| (session::event_of_read_error(&error), error))
-            }
+            result
         };
-        match result {
-            Poll::Ready(Ok(data)) => {
-                if data.is_empty() {
-                    close.closing.on(Event::ZeroReturn);
-                }
-                Poll::Ready(Ok(data))
-            }
-            Poll::Ready(Err((event, error))) => {
-                close.closing.on(event);
-                Poll::Ready(Err(error))
-            }
-            Poll::Pending => {
-                close.reader_waits(cx);
-                Poll::Pending
-            }
+        if result.is_pending() {
+            close.reader_waits(cx);
         }
+        result
     }
 
     fn consume(&mut self, amount: usize) {
@@ -309,12 +300,8 @@ impl<S: TlsSession> Connection<S> {
     }
 }
 
-/// The error of a read that met `event`, once tokio-rustls, which would word it, is not asked any more.
-fn error_of(event: Event) -> io::Error {
-    let ending = match event {
-        Event::ReadFailed(ending) => ending,
-        _ => Ending::Truncated,
-    };
+/// The error of a failed read, once tokio-rustls, which would word it, is not asked any more.
+fn error_of(ending: Ending) -> io::Error {
     io::Error::new(ending.error_kind(), format!("TLS read failed: {ending}"))
 }
 

@@ -1,0 +1,161 @@
+//! OpenSSL peers in threads of the test process, over real sockets.
+
+use std::{
+    io::{ErrorKind, Read},
+    net::{SocketAddr, TcpListener, TcpStream},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use openssl::{
+    pkey::PKey,
+    ssl::{ErrorCode, Ssl, SslAcceptor, SslConnector, SslMethod, SslOptions, SslStream, SslVerifyMode, SslVersion},
+    x509::X509,
+};
+use rustls::{ProtocolVersion, SupportedProtocolVersion};
+
+use crate::certificate;
+
+/// How the read half of an OpenSSL peer ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Saw {
+    /// `SSL_ERROR_ZERO_RETURN`: close_notify.
+    ZeroReturn,
+    /// The transport's end, without close_notify.
+    UnexpectedEof,
+    /// `ECONNRESET`, or `EPIPE` where FIN had come before.
+    Reset,
+    /// Something else.
+    Other(String),
+}
+
+/// No peer waits longer than this for anything.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn version_of(version: &SupportedProtocolVersion) -> SslVersion {
+    match version.version {
+        ProtocolVersion::TLSv1_2 => SslVersion::TLS1_2,
+        _ => SslVersion::TLS1_3,
+    }
+}
+
+/// Whether a server asks its clients for a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificate {
+    /// No.
+    Ignored,
+    /// Yes, and ends the connection with an alert where there is none.
+    Required,
+}
+
+/// The acceptor of a server with [`certificate`], session tickets on.
+pub fn acceptor(version: &'static SupportedProtocolVersion, client_certificate: ClientCertificate) -> SslAcceptor {
+    let (certificate, key) = certificate();
+    let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).expect("an acceptor");
+    builder.set_certificate(&X509::from_der(&certificate).expect("a certificate")).expect("a certificate");
+    builder.set_private_key(&PKey::private_key_from_der(key.secret_der()).expect("a key")).expect("a key");
+    builder.set_min_proto_version(Some(version_of(version))).expect("a version");
+    builder.set_max_proto_version(Some(version_of(version))).expect("a version");
+    builder.clear_options(SslOptions::NO_TICKET);
+    builder.set_session_id_context(b"tests").expect("short enough");
+    if client_certificate == ClientCertificate::Required {
+        builder.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
+    }
+    builder.build()
+}
+
+/// A server for `connections` connections, one after the other. `peer` gets each once its handshake is done.
+pub fn serve<R: Send + 'static>(
+    acceptor: SslAcceptor,
+    connections: usize,
+    peer: impl Fn(SslStream<TcpStream>) -> R + Send + 'static,
+) -> (SocketAddr, JoinHandle<Vec<R>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let serve = move || {
+        let accept = |_| {
+            let (socket, _) = listener.accept().expect("a connection");
+            bound(&socket);
+            acceptor.accept(socket).ok().map(&peer)
+        };
+        (0..connections).filter_map(accept).collect()
+    };
+    (address, thread::spawn(serve))
+}
+
+/// A client that connects to `address` and hands the stream to `peer` once its handshake is done.
+pub fn connect<R: Send + 'static>(
+    version: &'static SupportedProtocolVersion,
+    address: SocketAddr,
+    peer: impl FnOnce(SslStream<TcpStream>) -> R + Send + 'static,
+) -> JoinHandle<R> {
+    thread::spawn(move || {
+        let mut builder = SslConnector::builder(SslMethod::tls_client()).expect("a connector");
+        builder.set_verify(SslVerifyMode::NONE);
+        builder.set_min_proto_version(Some(version_of(version))).expect("a version");
+        builder.set_max_proto_version(Some(version_of(version))).expect("a version");
+        let ssl = Ssl::new(builder.build().context()).expect("a client");
+        let socket = TcpStream::connect(address).expect("a server");
+        bound(&socket);
+        let mut stream = SslStream::new(ssl, socket).expect("a client");
+        stream.connect().expect("a handshake");
+        peer(stream)
+    })
+}
+
+fn bound(socket: &TcpStream) {
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    socket.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    socket.set_nodelay(true).expect("an option");
+}
+
+/// Reads to the end: the number of bytes, and the end.
+pub fn read_to_end(stream: &mut SslStream<TcpStream>) -> (usize, Saw) {
+    read_paced(stream, 64 * 1024, Duration::ZERO)
+}
+
+/// Reads to the end, `piece` bytes at most in each `pause`.
+pub fn read_paced(stream: &mut SslStream<TcpStream>, piece: usize, pause: Duration) -> (usize, Saw) {
+    let mut buffer = vec![0; piece];
+    let mut total = 0;
+    loop {
+        match stream.ssl_read(&mut buffer) {
+            Ok(amount) => total += amount,
+            Err(error) => return (total, end_of(&error)),
+        }
+        wait(pause);
+    }
+}
+
+/// Discards raw bytes to the socket's end: how it ended.
+pub fn read_socket_to_end(mut socket: &TcpStream) -> Saw {
+    let mut buffer = [0; 4096];
+    loop {
+        match socket.read(&mut buffer) {
+            Ok(0) => return Saw::UnexpectedEof,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return Saw::Reset,
+            Err(error) => return Saw::Other(error.to_string()),
+        }
+    }
+}
+
+/// Lets time pass: a slow peer is slow by the clock.
+pub fn wait(time: Duration) {
+    let end = Instant::now() + time;
+    while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        thread::park_timeout(left);
+    }
+}
+
+fn end_of(error: &openssl::ssl::Error) -> Saw {
+    match error.code() {
+        ErrorCode::ZERO_RETURN => Saw::ZeroReturn,
+        _ if error.to_string().contains("unexpected eof") => Saw::UnexpectedEof,
+        _ => match error.io_error() {
+            Some(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => Saw::Reset,
+            None if error.code() == ErrorCode::SYSCALL => Saw::UnexpectedEof,
+            _ => Saw::Other(error.to_string()),
+        },
+    }
+}
