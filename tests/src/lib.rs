@@ -3,6 +3,7 @@
 
 mod forge;
 pub mod openssl_peer;
+pub mod scripted;
 
 mod wire;
 

@@ -302,7 +302,7 @@ pub fn connect_with(side: Side, client: ClientConfig, server: ServerConfig) -> (
     let wire = Wire::default();
     let name = ServerName::try_from("localhost").expect("a name");
     let early_data = client.enable_early_data;
-    let (mut handshake, tls): (Pin<Box<dyn Future<Output = io::Result<TlsStream<Wire>>>>>, Connection) = match side {
+    let (mut handshake, tls): (Pin<Box<dyn Future<Output = _>>>, Connection) = match side {
         Side::Client => {
             let connect = TlsConnector::from(Arc::new(client)).early_data(early_data).connect(name, wire.clone());
             let peer = ServerConnection::new(Arc::new(server)).expect("a server");
@@ -318,7 +318,7 @@ pub fn connect_with(side: Side, client: ClientConfig, server: ServerConfig) -> (
     let mut cx = Context::from_waker(Waker::noop());
     let stream = loop {
         if let Poll::Ready(stream) = pin!(&mut handshake).as_mut().poll(&mut cx) {
-            break stream.expect("a handshake");
+            break io::Result::expect(stream, "a handshake");
         }
         peer.receive().expect("a handshake");
         peer.flush();

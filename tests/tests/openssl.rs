@@ -151,6 +151,14 @@ struct Case {
     received: bool,
 }
 
+//= https://www.rfc-editor.org/rfc/rfc8446#section-6.1
+//# Both parties need not wait to receive a "close_notify" alert before
+//# closing their read side of the connection, though doing so would
+//# introduce the possibility of truncation.
+//= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+//# It is acceptable for an application to only send its shutdown alert
+//# and then close the underlying connection without waiting for the
+//# peer's response.
 #[tokio::test]
 async fn every_ending_that_openssl_can_cause() {
     let case = |description, peer, policy, ending, received| Case { description, peer, policy, ending, received };
@@ -263,6 +271,9 @@ async fn a_truncation_a_reset_and_an_alert_are_not_answered() {
     assert_eq!(error.report().alert().and_then(Alert::name), Some("certificate_required"));
 }
 
+//= https://www.rfc-editor.org/rfc/rfc9112#section-9.8
+//# A response that has neither chunked transfer coding nor Content-Length
+//# is complete only if a valid closure alert has been received.
 #[tokio::test]
 async fn an_abort_and_a_drop_are_no_close() {
     enum How {
@@ -308,6 +319,11 @@ fn upload_to(acceptor: openssl::ssl::SslAcceptor, connections: usize) -> (Socket
     })
 }
 
+//= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+//# When a client only writes and never reads from the connection, and the
+//# server has sent a session ticket to establish a session, the client
+//# might not be able to resume the session because it did not received
+//# and process the session ticket from the server.
 #[tokio::test]
 async fn a_write_only_client_loses_nothing_and_resumes() {
     for version in VERSIONS {
@@ -373,6 +389,15 @@ async fn answer_early(reaper: Option<&Reaper>) -> (Vec<u8>, ShutdownReport) {
     (answer, report.await.expect("once"))
 }
 
+//= https://www.rfc-editor.org/rfc/rfc9112#section-9.6
+//# First, the server performs a half-close by closing only the write side
+//# of the read/write connection.
+//= https://www.rfc-editor.org/rfc/rfc9112#section-9.6
+//# The server then continues to read from the connection until it
+//# receives a corresponding close by the client, or until the server is
+//# reasonably certain that its own TCP stack has received the client's
+//# acknowledgement of the packet(s) containing the server's last
+//# response.
 #[tokio::test]
 async fn an_early_answer_arrives_whole() {
     let reaper = Reaper::new();

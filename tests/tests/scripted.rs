@@ -10,52 +10,20 @@ use std::{
 };
 
 use rustls::SupportedProtocolVersion;
-use tls_shutdown::{
-    Abort, Alert, AsyncShutdown, Ending, PeerData, ShutdownError, ShutdownPolicy, ShutdownReport, ShutdownState,
-    ShutdownStream,
-};
+use tls_shutdown::{Abort, Alert, AsyncShutdown, Ending, PeerData, ShutdownError, ShutdownPolicy, ShutdownState};
 use tls_shutdown_tests::{
-    Forge, Peer, Side, VERSIONS, Wire, client_config, connect, connect_with, server_config,
+    Forge, Peer, Side, client_config, connect, connect_with,
+    scripted::{
+        BIDIRECTIONAL, POLICIES, RECEIVE_FIRST, Stream, UNIDIRECTIONAL, each_kind, ending, shut_down, shut_down_now,
+    },
+    server_config,
     wire_script::{Buffering, Done, Full, Then},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    task::coop::{Unconstrained, unconstrained},
     time::Instant,
 };
-use tokio_rustls::TlsStream;
 use tokio_test::{assert_pending, assert_ready, task};
-
-type Stream = ShutdownStream<TlsStream<Wire>>;
-type Outcome = Result<ShutdownReport, ShutdownError>;
-
-const BIDIRECTIONAL: ShutdownPolicy = ShutdownPolicy::bidirectional();
-const UNIDIRECTIONAL: ShutdownPolicy = ShutdownPolicy::unidirectional();
-const RECEIVE_FIRST: ShutdownPolicy = ShutdownPolicy::receive_first();
-const POLICIES: [ShutdownPolicy; 3] = [UNIDIRECTIONAL, BIDIRECTIONAL, RECEIVE_FIRST];
-
-fn each_kind() -> impl Iterator<Item = (Side, &'static SupportedProtocolVersion)> {
-    Side::BOTH.into_iter().flat_map(|side| VERSIONS.map(|version| (side, version)))
-}
-
-fn ending(outcome: Outcome) -> Ending {
-    outcome.map_or_else(|error| error.kind(), |report| report.ending())
-}
-
-/// A shutdown to be polled by hand, with no budget, since the test's own is never renewed.
-fn shut_down(stream: &mut Stream, policy: ShutdownPolicy) -> task::Spawn<Unconstrained<AsyncShutdown<&mut Stream>>> {
-    task::spawn(unconstrained(stream.shutdown_with(policy)))
-}
-
-/// Polls a shutdown that must not need to wait.
-fn shut_down_now(stream: &mut Stream, policy: ShutdownPolicy) -> Outcome {
-    assert_ready!(shut_down(stream, policy).poll())
-}
-
-/// Polls a shutdown once; what is awaited has yet to be scripted.
-async fn start(stream: &mut Stream, policy: ShutdownPolicy) {
-    assert_pending!(shut_down(stream, policy).poll());
-}
 
 #[tokio::test(start_paused = true)]
 async fn one_byte_a_call_is_enough() {
@@ -75,6 +43,9 @@ async fn one_byte_a_call_is_enough() {
     }
 }
 
+//= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+//# When using a buffering BIO, like a BIO pair, data must be written into
+//# or retrieved out of the BIO before being able to continue.
 #[tokio::test(start_paused = true)]
 async fn a_transport_that_buffers_is_flushed_before_fin_and_before_the_wait() {
     for (side, version) in each_kind() {
@@ -160,6 +131,10 @@ async fn data_that_could_not_be_sent_is_never_complete() {
     }
 }
 
+//= https://www.rfc-editor.org/rfc/rfc8446#section-6.1
+//# If a transport-level close is received prior to a "close_notify", the
+//# receiver cannot know that all the data that was sent has been
+//# received.
 #[tokio::test(start_paused = true)]
 async fn the_end_after_every_byte_of_the_peer() {
     for (side, version) in each_kind() {
@@ -185,30 +160,6 @@ async fn the_end_after_every_byte_of_the_peer() {
                     assert_eq!(io::Error::from(error).kind(), io::ErrorKind::UnexpectedEof);
                 }
             }
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_forged_close_notify_never_completes() {
-    for (side, version) in each_kind() {
-        let (_, mut peer) = connect(side, version);
-        peer.tls.send_close_notify();
-        let length = peer.records().len();
-        // rustls takes the version, and in TLS 1.3 the outer type, for the constants that the RFCs make them, whatever was
-        // received: a change there changes nothing.
-        let constant = if version == &rustls::version::TLS13 { 0..3 } else { 1..3 };
-        for bit in (0..length * 8).filter(|bit| !constant.contains(&(bit / 8))) {
-            let (mut stream, mut peer) = connect(side, version);
-            peer.tls.send_close_notify();
-            let mut records = peer.records();
-            records[bit / 8] ^= 1 << (bit % 8);
-            peer.wire.deliver(&records);
-            peer.wire.script(|script| script.then = Then::End);
-            let outcome = shut_down_now(&mut stream, BIDIRECTIONAL);
-            assert_ne!(ending(outcome), Ending::Complete, "bit {bit} in {version:?}");
-            let written = peer.receive().expect("no alert after close_notify");
-            assert_eq!(written, (vec![], true));
         }
     }
 }
@@ -267,139 +218,9 @@ async fn a_future_dropped_at_every_poll_goes_on() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_deadline_does_not_start_again_with_a_new_future() {
-    for (side, version) in each_kind() {
-        let (mut stream, _peer) = connect(side, version);
-        let began = Instant::now();
-        let policy = BIDIRECTIONAL.deadline(Duration::from_secs(3));
-        for _ in 0..29 {
-            let step = tokio::time::timeout(Duration::from_millis(100), stream.shutdown_with(policy));
-            assert!(step.await.is_err(), "after {:?}", began.elapsed());
-        }
-        let outcome = stream.shutdown_with(policy).await;
-        assert_eq!((ending(outcome), began.elapsed()), (Ending::TimedOut, Duration::from_secs(3)));
-        // Neither does it for another future of the same goal, nor for a longer deadline.
-        let outcome = stream.shutdown_with(BIDIRECTIONAL.deadline(Duration::from_secs(60))).await;
-        assert_eq!((ending(outcome), began.elapsed()), (Ending::TimedOut, Duration::from_secs(3)));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_silent_peer_ends_at_the_deadline() {
-    for (side, version) in each_kind() {
-        for policy in [BIDIRECTIONAL, RECEIVE_FIRST] {
-            let (mut stream, mut peer) = connect(side, version);
-            let began = Instant::now();
-            let error = stream.shutdown_with(policy).await.expect_err("silence");
-            assert_eq!((error.kind(), began.elapsed()), (Ending::TimedOut, ShutdownPolicy::DEADLINE));
-            assert_eq!(error.report().elapsed(), ShutdownPolicy::DEADLINE);
-            assert_eq!(io::Error::from(error).kind(), io::ErrorKind::TimedOut);
-            assert_eq!(peer.receive(), Ok((vec![], policy == BIDIRECTIONAL)), "only what was received is answered");
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_dripping_peer_prolongs_nothing() {
-    for (side, version) in each_kind() {
-        for deadline in [Duration::from_secs(5), Duration::from_millis(5_001)] {
-            let (mut stream, mut peer) = connect(side, version);
-            let began = Instant::now();
-            let drip = async {
-                loop {
-                    peer.send(b".");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            };
-            let outcome = tokio::select! {
-                outcome = stream.shutdown_with(BIDIRECTIONAL.deadline(deadline)) => outcome,
-                () = drip => unreachable!("it drips for ever"),
-            };
-            assert_eq!((ending(outcome), began.elapsed()), (Ending::TimedOut, deadline));
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_flood_ends_at_the_deadline_too() {
-    for (side, version) in each_kind() {
-        let (mut stream, mut peer) = connect(side, version);
-        let began = Instant::now();
-        let flood = async {
-            loop {
-                // More than the budget of one poll, so that the closing always has something to read.
-                (0..300).for_each(|_| peer.send(&[0; 100]));
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        let policy = BIDIRECTIONAL.drain_limit(u64::MAX).deadline(Duration::from_millis(100));
-        let outcome = tokio::select! {
-            outcome = stream.shutdown_with(policy) => outcome,
-            () = flood => unreachable!("it floods for ever"),
-        };
-        assert_eq!(ending(outcome), Ending::TimedOut);
-        assert!(began.elapsed() <= Duration::from_millis(101), "{:?}", began.elapsed());
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_round_trip_is_all_it_takes() {
-    const ROUND_TRIP: Duration = Duration::from_millis(120);
-    for (side, version) in each_kind() {
-        for then in [Then::Pending, Then::End] {
-            let (mut stream, mut peer) = connect(side, version);
-            let began = Instant::now();
-            let answer = async {
-                tokio::time::sleep(ROUND_TRIP).await;
-                assert_eq!(peer.receive(), Ok((vec![], true)), "our close_notify is what it answers");
-                peer.close_notify();
-                peer.wire.script(|script| script.then = then);
-                std::future::pending::<()>().await;
-            };
-            let outcome = tokio::select! {
-                outcome = stream.shutdown_with(BIDIRECTIONAL) => outcome,
-                () = answer => unreachable!("it stays"),
-            };
-            assert_eq!((ending(outcome), began.elapsed()), (Ending::Complete, ROUND_TRIP));
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_slow_reader_is_not_cut_and_a_stalled_one_is() {
-    let limit = Duration::from_secs(10);
-    for (side, version) in each_kind() {
-        for (pause, expected) in [(limit - Duration::from_millis(1), true), (limit + Duration::from_millis(1), false)] {
-            let (mut stream, mut peer) = connect(side, version);
-            peer.wire.script(|script| script.room = 0);
-            assert_pending!(task::spawn(stream.write_all(&[7; 100_000])).poll());
-            let wire = peer.wire.clone();
-            let read = async {
-                for _ in 0..200 {
-                    tokio::time::sleep(pause).await;
-                    wire.script(|script| script.room += 1000);
-                }
-                std::future::pending::<()>().await;
-            };
-            let began = Instant::now();
-            let outcome = tokio::select! {
-                outcome = stream.shutdown_with(UNIDIRECTIONAL.stall_limit(limit)) => outcome,
-                () = read => unreachable!("it stays"),
-            };
-            if expected {
-                assert_eq!(ending(outcome), Ending::Sent);
-                assert!(began.elapsed() > limit * 50);
-                assert!(peer.receive().expect("records").1);
-            } else {
-                let error = outcome.expect_err("stalled");
-                assert_eq!((error.kind(), began.elapsed()), (Ending::TimedOut, limit));
-                assert!(!error.report().sent());
-            }
-        }
-    }
-}
-
+//= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+//# After SSL_shutdown() returned 0, it is possible to call SSL_shutdown()
+//# again to wait for the peer's close_notify alert.
 #[tokio::test(start_paused = true)]
 async fn a_later_call_raises_the_goal_and_only_then_the_deadline() {
     for (side, version) in each_kind() {
@@ -426,6 +247,9 @@ async fn a_later_call_raises_the_goal_and_only_then_the_deadline() {
     }
 }
 
+//= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+//# When "quiet shutdown" is enabled, SSL_shutdown() will always succeed
+//# and return 1.
 #[tokio::test(start_paused = true)]
 async fn quiet_touches_nothing() {
     for (side, version) in each_kind() {
@@ -439,6 +263,8 @@ async fn quiet_touches_nothing() {
     }
 }
 
+//= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+//# The order of those two steps depends on the application.
 #[tokio::test(start_paused = true)]
 async fn receive_first_says_nothing_before_the_peer() {
     for (side, version) in each_kind() {
@@ -456,6 +282,9 @@ async fn receive_first_says_nothing_before_the_peer() {
     }
 }
 
+//= https://www.rfc-editor.org/rfc/rfc8446#section-6
+//# Upon receiving such an alert, the TLS implementation SHOULD indicate
+//# end-of-data to the application.
 #[tokio::test(start_paused = true)]
 async fn a_received_close_notify_needs_no_read() {
     for (side, version) in each_kind() {
@@ -477,6 +306,9 @@ async fn a_received_close_notify_needs_no_read() {
     }
 }
 
+//= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+//# The peer is still allowed to send data after receiving the
+//# close_notify event.
 #[tokio::test(start_paused = true)]
 async fn unread_and_late_data_are_discarded_and_counted_apart() {
     for (side, version) in each_kind() {
@@ -491,31 +323,8 @@ async fn unread_and_late_data_are_discarded_and_counted_apart() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_drain_limit_is_exact() {
-    for (side, version) in each_kind() {
-        for (limit, expected) in [(3000, Ending::Complete), (2999, Ending::DrainLimit)] {
-            let (mut stream, mut peer) = connect(side, version);
-            (0..3).for_each(|_| peer.send(&[0; 1000]));
-            peer.close_notify();
-            let outcome = shut_down_now(&mut stream, BIDIRECTIONAL.drain_limit(limit));
-            assert_eq!(ending(outcome), expected);
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn records_without_data_are_limited_too() {
-    for (side, version) in each_kind() {
-        let (mut stream, mut peer) = connect(side, version);
-        // One byte of data in each: far below the limit, with more than 64 KiB of headers and tags around it.
-        (0..4000).for_each(|_| peer.send(b"."));
-        let outcome =
-            tokio::time::timeout(Duration::from_secs(1), stream.shutdown_with(BIDIRECTIONAL.drain_limit(10_000)));
-        assert_eq!(ending(outcome.await.expect("a limit, not the deadline")), Ending::DrainLimit);
-    }
-}
-
+//= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#return-values
+//# It can also occur when not all data was read using SSL_read().
 #[tokio::test(start_paused = true)]
 async fn rejected_data_stays_to_be_read() {
     for (side, version) in each_kind() {
@@ -533,6 +342,14 @@ async fn rejected_data_stays_to_be_read() {
     }
 }
 
+//= https://www.rfc-editor.org/rfc/rfc8446#section-6.1
+//# This does not have any effect on its read side of the connection.
+//= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+//# SSL_shutdown() only closes the write direction.
+//= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+//# It is not possible to call SSL_write() after calling SSL_shutdown().
+//= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+//# SSL_read() should be called until all data is received.
 #[tokio::test(start_paused = true)]
 async fn close_notify_leaves_the_read_half_open() {
     for (side, version) in each_kind() {
@@ -587,6 +404,16 @@ async fn reading_after_close_notify_tells_every_end() {
     }
 }
 
+//= https://www.rfc-editor.org/rfc/rfc8446#section-6.1
+//# Each party MUST send a "close_notify" alert before closing its write
+//# side of the connection, unless it has already sent some error alert.
+//= https://www.rfc-editor.org/rfc/rfc8446#section-6.2
+//# Upon transmission or receipt of a fatal alert message, both parties
+//# MUST immediately close the connection.
+//= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+//# Note that SSL_shutdown() must not be called if a previous fatal error
+//# has occurred on a connection i.e. if SSL_get_error() has returned
+//# SSL_ERROR_SYSCALL or SSL_ERROR_SSL.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_said_after_a_fatal_error() {
     for (side, version) in each_kind() {
@@ -681,321 +508,6 @@ async fn a_failed_write_of_the_application_is_remembered() {
     }
 }
 
-/// What a peer may send behind our close_notify, and how that ends.
-struct Odd {
-    description: &'static str,
-    versions: &'static [&'static SupportedProtocolVersion],
-    side: Option<Side>,
-    records: fn(&mut Forge),
-    endings: &'static [Ending],
-}
-
-const TLS12: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
-const TLS13: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
-const ANY: &[&SupportedProtocolVersion] = &VERSIONS;
-
-fn close_notify(forge: &mut Forge) {
-    forge.alert(Forge::WARNING, 0);
-}
-
-fn repeat(forge: &mut Forge, times: usize, content_type: u8, content: &[u8]) {
-    (0..times).for_each(|_| forge.send(content_type, content));
-    close_notify(forge);
-}
-
-const KEY_UPDATE_REQUESTED: [u8; 5] = [24, 0, 0, 1, 1];
-
-const ODD: &[Odd] = &[
-    Odd {
-        description: "user_canceled x1",
-        versions: ANY,
-        side: None,
-        endings: &[Ending::Complete],
-        records: |forge| repeat(forge, 1, Forge::ALERT, &[1, 90]),
-    },
-    Odd {
-        description: "user_canceled x4",
-        versions: ANY,
-        side: None,
-        endings: &[Ending::Complete],
-        records: |forge| repeat(forge, 4, Forge::ALERT, &[1, 90]),
-    },
-    Odd {
-        description: "user_canceled x5",
-        versions: ANY,
-        side: None,
-        endings: &[Ending::ProtocolError],
-        records: |forge| repeat(forge, 5, Forge::ALERT, &[1, 90]),
-    },
-    Odd {
-        description: "user_canceled, fatal",
-        versions: ANY,
-        side: None,
-        endings: &[Ending::PeerAlert(Alert(90))],
-        records: |forge| repeat(forge, 1, Forge::ALERT, &[2, 90]),
-    },
-    Odd {
-        description: "no_renegotiation, warning, 1.2",
-        versions: TLS12,
-        side: None,
-        endings: &[Ending::Complete],
-        records: |forge| repeat(forge, 1, Forge::ALERT, &[1, 100]),
-    },
-    Odd {
-        description: "no_renegotiation, warning, 1.3",
-        versions: TLS13,
-        side: None,
-        endings: &[Ending::PeerAlert(Alert(100)), Ending::ProtocolError],
-        records: |forge| repeat(forge, 1, Forge::ALERT, &[1, 100]),
-    },
-    Odd {
-        description: "internal_error, warning, 1.2",
-        versions: TLS12,
-        side: None,
-        endings: &[Ending::Complete],
-        records: |forge| repeat(forge, 1, Forge::ALERT, &[1, 80]),
-    },
-    Odd {
-        description: "internal_error, warning, 1.3",
-        versions: TLS13,
-        side: None,
-        endings: &[Ending::PeerAlert(Alert(80)), Ending::ProtocolError],
-        records: |forge| repeat(forge, 1, Forge::ALERT, &[1, 80]),
-    },
-    Odd {
-        description: "unknown alert, warning, 1.3",
-        versions: TLS13,
-        side: None,
-        endings: &[Ending::PeerAlert(Alert(200)), Ending::ProtocolError],
-        records: |forge| repeat(forge, 1, Forge::ALERT, &[1, 200]),
-    },
-    Odd {
-        description: "unknown alert level",
-        versions: ANY,
-        side: None,
-        endings: &[Ending::PeerAlert(Alert(0)), Ending::ProtocolError],
-        records: |forge| repeat(forge, 1, Forge::ALERT, &[7, 0]),
-    },
-    Odd {
-        description: "internal_error, fatal",
-        versions: ANY,
-        side: None,
-        endings: &[Ending::PeerAlert(Alert(80))],
-        records: |forge| repeat(forge, 1, Forge::ALERT, &[2, 80]),
-    },
-    Odd {
-        description: "close_notify, fatal",
-        versions: ANY,
-        side: None,
-        endings: &[Ending::Complete],
-        records: |forge| forge.alert(Forge::FATAL, 0),
-    },
-    Odd {
-        description: "32 empty records",
-        versions: ANY,
-        side: None,
-        endings: &[Ending::Complete],
-        records: |forge| repeat(forge, 32, Forge::DATA, &[]),
-    },
-    Odd {
-        description: "33 empty records",
-        versions: ANY,
-        side: None,
-        endings: &[Ending::ProtocolError],
-        records: |forge| repeat(forge, 33, Forge::DATA, &[]),
-    },
-    Odd {
-        description: "empty alert",
-        versions: ANY,
-        side: None,
-        endings: &[Ending::ProtocolError],
-        records: |forge| repeat(forge, 1, Forge::ALERT, &[]),
-    },
-    Odd {
-        description: "alert of 1 byte",
-        versions: ANY,
-        side: None,
-        endings: &[Ending::ProtocolError],
-        records: |forge| repeat(forge, 1, Forge::ALERT, &[1]),
-    },
-    Odd {
-        description: "alert of 3 bytes",
-        versions: ANY,
-        side: None,
-        endings: &[Ending::ProtocolError],
-        records: |forge| repeat(forge, 1, Forge::ALERT, &[1, 0, 0]),
-    },
-    Odd {
-        description: "two alerts in one record",
-        versions: ANY,
-        side: None,
-        endings: &[Ending::ProtocolError],
-        records: |forge| repeat(forge, 1, Forge::ALERT, &[1, 90, 1, 0]),
-    },
-    Odd {
-        description: "data behind close_notify",
-        versions: ANY,
-        side: None,
-        endings: &[Ending::Complete],
-        records: |forge| {
-            close_notify(forge);
-            forge.send(Forge::DATA, b"ignored");
-        },
-    },
-    Odd {
-        description: "change_cipher_spec, 1.2",
-        versions: TLS12,
-        side: None,
-        endings: &[Ending::ProtocolError],
-        records: |forge| repeat(forge, 1, Forge::CHANGE_CIPHER_SPEC, &[1]),
-    },
-    Odd {
-        description: "change_cipher_spec inside, 1.3",
-        versions: TLS13,
-        side: None,
-        endings: &[Ending::ProtocolError],
-        records: |forge| repeat(forge, 1, Forge::CHANGE_CIPHER_SPEC, &[1]),
-    },
-    Odd {
-        description: "unknown type inside",
-        versions: TLS13,
-        side: None,
-        endings: &[Ending::ProtocolError],
-        records: |forge| repeat(forge, 1, 99, b"what"),
-    },
-    Odd {
-        description: "HelloRequest x1",
-        versions: TLS12,
-        side: Some(Side::Client),
-        endings: &[Ending::Complete],
-        records: |forge| repeat(forge, 1, Forge::HANDSHAKE, &[0; 4]),
-    },
-    Odd {
-        description: "HelloRequest x2",
-        versions: TLS12,
-        side: Some(Side::Client),
-        endings: &[Ending::ProtocolError],
-        records: |forge| repeat(forge, 2, Forge::HANDSHAKE, &[0; 4]),
-    },
-    Odd {
-        description: "KeyUpdate(requested) cut, then close_notify",
-        versions: TLS13,
-        side: None,
-        endings: &[Ending::ProtocolError],
-        records: |forge| repeat(forge, 1, Forge::HANDSHAKE, &KEY_UPDATE_REQUESTED[..3]),
-    },
-    Odd {
-        description: "CertificateRequest",
-        versions: TLS13,
-        side: Some(Side::Client),
-        endings: &[Ending::ProtocolError],
-        records: |forge| {
-            repeat(forge, 1, Forge::HANDSHAKE, &[13, 0, 0, 15, 0, 0, 12, 0, 13, 0, 8, 0, 6, 4, 3, 5, 3, 6, 3])
-        },
-    },
-    Odd {
-        description: "plaintext",
-        versions: ANY,
-        side: None,
-        endings: &[Ending::NotTls],
-        records: |forge| forge.wire.deliver(b"220 plain text\r\n"),
-    },
-    Odd {
-        description: "a record that does not decrypt",
-        versions: ANY,
-        side: None,
-        endings: &[Ending::ProtocolError],
-        records: |forge| {
-            let mut record = forge.record(Forge::DATA, b"data");
-            record[9] ^= 1;
-            forge.wire.deliver(&record);
-        },
-    },
-    Odd {
-        description: "a record that is too long",
-        versions: ANY,
-        side: None,
-        endings: &[Ending::ProtocolError],
-        records: |forge| forge.wire.deliver(&[23, 3, 3, 0xff, 0xff, 0]),
-    },
-    Odd {
-        description: "plain alert",
-        versions: ANY,
-        side: None,
-        endings: &[Ending::ProtocolError],
-        records: |forge| forge.wire.deliver(&[21, 3, 3, 0, 2, 1, 0]),
-    },
-];
-
-#[tokio::test(start_paused = true)]
-async fn every_odd_record_after_our_close_notify_has_a_defined_ending() {
-    for odd in ODD {
-        for (side, version) in each_kind() {
-            if !odd.versions.contains(&version) || odd.side.is_some_and(|only| only != side) {
-                continue;
-            }
-            let what = format!("{} to a {side:?} of {version:?}", odd.description);
-            let (mut stream, mut peer) = connect(side, version);
-            let mut shutdown = shut_down(&mut stream, BIDIRECTIONAL);
-            assert_pending!(shutdown.poll());
-            assert_eq!(peer.receive(), Ok((vec![], true)), "{what}");
-            let mut forge = peer.into_forge();
-            forge.send(Forge::DATA, b"some data");
-            (odd.records)(&mut forge);
-            let outcome = assert_ready!(shutdown.poll(), "{}", what);
-            drop(shutdown);
-            let report = *outcome.as_ref().unwrap_or_else(|error| error.report());
-            assert!(odd.endings.contains(&report.ending()), "{what}: {outcome:?}");
-            assert_eq!(report.discarded(), 9, "{what}: what came before is counted");
-            assert_eq!(report.received(), report.ending() == Ending::Complete, "{what}");
-            // Nothing is ever written behind close_notify, whatever is asked of the stream later.
-            assert_ready!(task::spawn(stream.flush()).poll()).expect("nothing to flush");
-            assert_eq!(ending(shut_down_now(&mut stream, BIDIRECTIONAL)), report.ending(), "{what}");
-            let _ = task::spawn(stream.read(&mut [0; 9])).poll();
-            drop(stream);
-            assert_eq!(forge.wire.script(|script| script.outbound.len()), 0, "{what}");
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn odd_records_read_by_the_application_after_close_notify() {
-    for odd in ODD {
-        for (side, version) in each_kind() {
-            if !odd.versions.contains(&version) || odd.side.is_some_and(|only| only != side) {
-                continue;
-            }
-            let (mut stream, mut peer) = connect(side, version);
-            assert_ready!(task::spawn(Box::pin(stream.close_notify())).poll()).expect("sent");
-            assert_eq!(peer.receive(), Ok((vec![], true)));
-            let mut forge = peer.into_forge();
-            forge.send(Forge::DATA, b"some data");
-            (odd.records)(&mut forge);
-            let mut data = Vec::new();
-            let outcome = assert_ready!(task::spawn(stream.read_to_end(&mut data)).poll());
-            assert_eq!(outcome.is_ok(), odd.endings == [Ending::Complete], "{}", odd.description);
-            assert_eq!(data, b"some data", "{}", odd.description);
-            assert_eq!(forge.wire.script(|script| script.outbound.len()), 0, "{}", odd.description);
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn key_updates_are_followed_and_not_answered() {
-    let version = &rustls::version::TLS13;
-    for side in Side::BOTH {
-        let (mut stream, mut peer) = connect(side, version);
-        start(&mut stream, BIDIRECTIONAL).await;
-        assert_eq!(peer.receive(), Ok((vec![], true)));
-        peer.tls.refresh_traffic_keys().expect("TLS 1.3");
-        peer.send(b"under new keys");
-        peer.close_notify();
-        let report = shut_down_now(&mut stream, BIDIRECTIONAL).expect("complete");
-        assert_eq!((report.ending(), report.discarded()), (Ending::Complete, 14));
-        assert_eq!(peer.wire.script(|script| script.outbound.len()), 0);
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn tickets_are_received_by_a_client_that_never_reads() {
     let version = &rustls::version::TLS13;
@@ -1015,7 +527,7 @@ async fn tickets_are_received_by_a_client_that_never_reads() {
     let (mut stream, _peer) = connect(Side::Client, &rustls::version::TLS12);
     assert_eq!(ending(shut_down_now(&mut stream, BIDIRECTIONAL.until_tickets(1))), Ending::Sent);
     let (mut stream, mut peer) = connect(Side::Server, version);
-    start(&mut stream, BIDIRECTIONAL.until_tickets(0)).await;
+    assert_pending!(shut_down(&mut stream, BIDIRECTIONAL.until_tickets(0)).poll());
     peer.close_notify();
     assert_eq!(ending(shut_down_now(&mut stream, BIDIRECTIONAL.until_tickets(0))), Ending::Complete);
 }
@@ -1061,7 +573,7 @@ async fn a_0_rtt_handshake_is_finished_first_and_rejected_data_sent_again() {
             }
             let records = peer.records();
             peer.wire.deliver(&records);
-            let _ = shutdown.poll().is_pending() || panic!("it waits for close_notify");
+            assert_pending!(shutdown.poll(), "it waits for close_notify");
         }
         assert_eq!(data, b"early");
         assert!(peer.wire.is_finished());
@@ -1125,7 +637,7 @@ async fn on_end_is_called_once_whatever_the_path() {
 
         let (stream, _peer) = connect(side, version);
         let (mut stream, ends) = counted(stream);
-        start(&mut stream, BIDIRECTIONAL).await;
+        assert_pending!(shut_down(&mut stream, BIDIRECTIONAL).poll());
         drop(stream);
         assert_eq!(ends(), once(Ending::Sent));
 
@@ -1152,6 +664,11 @@ async fn on_end_is_called_once_whatever_the_path() {
     }
 }
 
+//= https://www.rfc-editor.org/rfc/rfc9112#section-9.8
+//# Clients MUST send a closure alert before closing the connection.
+//= https://www.rfc-editor.org/rfc/rfc9112#section-9.8
+//# Servers MUST attempt to initiate an exchange of closure alerts with
+//# the client before closing the connection.
 #[tokio::test(start_paused = true)]
 async fn poll_shutdown_runs_the_streams_own_policy() {
     for (side, version) in each_kind() {
@@ -1235,31 +752,6 @@ async fn split_halves_do_not_lose_each_others_wake_ups() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_wait_has_its_own_limit() {
-    // The stall limit bounds each time that nothing is accepted; what the peer took to answer in between is not part of it.
-    let policy = RECEIVE_FIRST.stall_limit(Duration::from_secs(10)).deadline(Duration::from_secs(120));
-    for (side, version) in each_kind() {
-        let (mut stream, mut peer) = connect(side, version);
-        let wire = peer.wire.clone();
-        let peer_acts = async {
-            tokio::time::sleep(Duration::from_secs(70)).await;
-            wire.script(|script| script.room = 0);
-            peer.close_notify();
-            tokio::time::sleep(Duration::from_secs(9)).await;
-            wire.script(|script| script.room = usize::MAX);
-            std::future::pending::<()>().await;
-        };
-        let outcome = tokio::select! {
-            outcome = stream.shutdown_with(policy) => outcome,
-            () = peer_acts => unreachable!("it stays"),
-        };
-        let report = outcome.expect("complete");
-        assert_eq!((report.ending(), report.sent()), (Ending::Complete, true));
-        assert_eq!(report.elapsed(), Duration::from_secs(79));
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_new_goal_comes_with_its_policy() {
     for (side, version) in each_kind() {
         // An end that was no end for the first goal is one for the next.
@@ -1288,20 +780,6 @@ async fn a_new_goal_comes_with_its_policy() {
         let began = Instant::now();
         assert_eq!(ending(stream.shutdown_with(reject).await), Ending::TimedOut);
         assert_eq!(began.elapsed(), ShutdownPolicy::DEADLINE);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn limits_that_never_come_are_no_limits() {
-    let policy = BIDIRECTIONAL.deadline(Duration::MAX).stall_limit(Duration::MAX).drain_limit(u64::MAX);
-    for (side, version) in each_kind() {
-        let (mut stream, mut peer) = connect(side, version);
-        let mut shutdown = shut_down(&mut stream, policy);
-        assert_pending!(shutdown.poll());
-        peer.send(b"late");
-        assert_pending!(shutdown.poll());
-        peer.close_notify();
-        assert_eq!(ending(assert_ready!(shutdown.poll())), Ending::Complete);
     }
 }
 

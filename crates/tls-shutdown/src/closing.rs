@@ -202,6 +202,10 @@ impl Closing {
                 //= https://www.rfc-editor.org/rfc/rfc8446#section-6.1
                 //# Each party MUST send a "close_notify" alert before closing its write
                 //# side of the connection, unless it has already sent some error alert.
+                //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+                //# Note that SSL_shutdown() must not be called if a previous fatal error
+                //# has occurred on a connection i.e. if SSL_get_error() has returned
+                //# SSL_ERROR_SYSCALL or SSL_ERROR_SSL.
                 Remote::Failed(Ending::PeerAlert(_) | Ending::ProtocolError | Ending::NotTls) => {
                     Local::Withheld(Ending::Refused)
                 }
@@ -211,6 +215,9 @@ impl Closing {
             // The application may have read what was in the way.
             self.remote = Remote::Open;
             self.goal.raise(goal);
+        //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+        //# After SSL_shutdown() returned 0, it is possible to call SSL_shutdown()
+        //# again to wait for the peer's close_notify alert.
         } else if !self.goal.raise(goal) {
             return Begun::Continued;
         }
@@ -221,6 +228,9 @@ impl Closing {
         Begun::Anew
     }
 
+    //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+    //# When "quiet shutdown" is enabled, SSL_shutdown() will always succeed
+    //# and return 1.
     /// Marks the connection as shut down, and sends nothing (`SSL_CTX_set_quiet_shutdown(3)`).
     pub(crate) fn keep_quiet(&mut self) {
         if self.local == Local::Open {
@@ -260,11 +270,18 @@ impl Closing {
         self.goal.waits_for_peer()
     }
 
+    //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+    //# The shutdown procedure consists of two steps: sending of the
+    //# close_notify shutdown alert, and reception of the peer's close_notify
+    //# shutdown alert.
     /// The next step.
     pub(crate) fn step(&self) -> Step {
         let goal = self.goal;
         match (self.local, self.remote) {
             (Local::Withheld(ending), _) => Step::End(ending),
+            //= https://www.rfc-editor.org/rfc/rfc8446#section-6.2
+            //# Upon transmission or receipt of a fatal alert message, both parties
+            //# MUST immediately close the connection.
             (_, Remote::Failed(ending)) => Step::End(ending),
             (_, Remote::Unread) => Step::End(Ending::PeerData),
             (Local::Open, _) => Step::End(Ending::Aborted),
@@ -276,10 +293,15 @@ impl Closing {
             (Local::Broken(_, ending), Remote::Ended) => Step::End(ending),
 
             (Local::Handshaking | Local::Flushing, _) => Step::FlushData,
+            //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+            //# The order of those two steps depends on the application.
             (Local::Flushed, Remote::Open) if goal == Goal::ReceiveFirst => Step::Drain,
             (Local::Flushed, _) => Step::QueueCloseNotify,
             (Local::Notifying, _) => Step::WriteCloseNotify,
             (Local::Accepted, _) => Step::FlushTransport,
+            //= https://www.rfc-editor.org/rfc/rfc9112#section-9.6
+            //# First, the server performs a half-close by closing only the write side
+            //# of the read/write connection.
             (Local::Delivered, _) if !goal.keeps_transport() => Step::Finish,
 
             (Local::Delivered | Local::Finished, Remote::Closed) => Step::End(Ending::Complete),
@@ -308,9 +330,13 @@ impl Closing {
                 }
             }
             Event::ZeroReturn => self.remote_ends(Remote::Closed),
+            //= https://www.rfc-editor.org/rfc/rfc8446#section-6.1
+            //# If a transport-level close is received prior to a "close_notify", the
+            //# receiver cannot know that all the data that was sent has been
+            //# received.
             Event::TransportEnd => match (self.unexpected_eof, self.local) {
                 (UnexpectedEof::Truncates, _) | (_, Local::Open | Local::Handshaking) => {
-                    self.reading_fails(Ending::Truncated)
+                    self.reading_fails(Ending::Truncated);
                 }
                 (UnexpectedEof::Ends, _) => self.remote_ends(Remote::Ended),
             },

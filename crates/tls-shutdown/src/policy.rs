@@ -84,6 +84,14 @@ impl ShutdownPolicy {
         Self::new(Direction::Quiet)
     }
 
+    //= https://www.rfc-editor.org/rfc/rfc8446#section-6.1
+    //# Both parties need not wait to receive a "close_notify" alert before
+    //# closing their read side of the connection, though doing so would
+    //# introduce the possibility of truncation.
+    //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+    //# It is acceptable for an application to only send its shutdown alert
+    //# and then close the underlying connection without waiting for the
+    //# peer's response.
     /// Sends all application data, close_notify, and FIN, and does not wait for the peer.
     ///
     /// This is what RFC 9846 section 6.1 asks of each side: closing the write side "does not have any effect on its read side".
@@ -98,6 +106,11 @@ impl ShutdownPolicy {
         Self::new(Direction::Unidirectional)
     }
 
+    //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+    //# When a client only writes and never reads from the connection, and the
+    //# server has sent a session ticket to establish a session, the client
+    //# might not be able to resume the session because it did not received
+    //# and process the session ticket from the server.
     /// Sends all application data, close_notify, and FIN, then reads on until the peer's close_notify.
     ///
     /// A peer that answers our close_notify has read all that we have sent, and what it sent before its own, session tickets

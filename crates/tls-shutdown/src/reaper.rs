@@ -273,6 +273,12 @@ async fn finish<S: TlsSession>(mut connection: Box<Connection<S>>) -> Option<S::
     connection.close.owes_more().then(|| connection.session.into_transport())
 }
 
+//= https://www.rfc-editor.org/rfc/rfc9112#section-9.6
+//# The server then continues to read from the connection until it
+//# receives a corresponding close by the client, or until the server is
+//# reasonably certain that its own TCP stack has received the client's
+//# acknowledgement of the packet(s) containing the server's last
+//# response.
 /// Discards what arrives, until the peer's FIN or a limit.
 async fn linger<S: TlsSession>(mut transport: S::Transport, shared: &Shared) {
     let limits = shared.limits;

@@ -226,6 +226,11 @@ pub(crate) fn queue_close_notify<S: TlsSession>(session: &mut S) -> Result<usize
     }
 }
 
+//= https://www.rfc-editor.org/rfc/rfc8446#section-4.6.3
+//# If the request_update field is set to "update_requested", then the
+//# receiver MUST send a KeyUpdate of its own with request_update set to
+//# "update_not_requested" prior to sending its next Application Data
+//# record.
 /// Writes `unwritten` bytes of what is queued.
 ///
 /// More may come to be queued behind close_notify when the application reads on: an answer to a HelloRequest, a fatal alert.

@@ -253,6 +253,9 @@ impl Close {
                     self.note_written((before - self.unwritten) as u64);
                     self.on_written(ready!(result));
                 }
+                //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+                //# When using a buffering BIO, like a BIO pair, data must be written into
+                //# or retrieved out of the BIO before being able to continue.
                 Step::FlushTransport => {
                     let result = Pin::new(session.parts().0).poll_flush(cx);
                     self.on_written(ready!(result));
@@ -316,6 +319,9 @@ impl Close {
         });
     }
 
+    //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+    //# The peer is still allowed to send data after receiving the
+    //# close_notify event.
     /// Reads and discards, until an event has come of it.
     fn poll_drain<S: TlsSession>(&mut self, session: &mut S, cx: &mut Context<'_>) -> Poll<()> {
         let event = loop {
@@ -328,6 +334,9 @@ impl Close {
                     session.parts().1.consume(amount);
                     continue;
                 }
+                //= https://www.rfc-editor.org/rfc/rfc8446#section-6.1
+                //# Any data received after a closure alert has been received MUST be
+                //# ignored.
                 Plaintext::ZeroReturn => break Event::ZeroReturn,
                 Plaintext::TransportEnd => break Event::TransportEnd,
                 Plaintext::Nothing => {}
@@ -362,6 +371,8 @@ impl Close {
     /// Counts `amount` bytes of plaintext as discarded, or tells why they must not be.
     fn discard(&mut self, amount: usize) -> Option<Event> {
         let discarded = self.counts.discarded_unread + self.counts.discarded_late;
+        //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#return-values
+        //# It can also occur when not all data was read using SSL_read().
         if self.limits.peer_data == PeerData::Reject || !self.closing.drains() {
             return Some(Event::PeerData);
         }
@@ -395,6 +406,8 @@ impl Close {
         remember(&mut self.reader, cx.waker());
     }
 
+    //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+    //# SSL_read() should be called until all data is received.
     /// Reads application data, as `AsyncBufRead::poll_fill_buf` does, once close_notify is queued.
     pub(crate) fn poll_fill_plaintext<'a, S: TlsSession>(
         &mut self,

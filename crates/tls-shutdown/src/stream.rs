@@ -108,6 +108,11 @@ impl<S: TlsSession> ShutdownStream<S> {
     /// Wraps a stream. Its policy is [`bidirectional`](ShutdownPolicy::bidirectional) for a client and
     /// [`unidirectional`](ShutdownPolicy::unidirectional) for a server.
     pub fn new(mut session: S) -> Self {
+        //= https://www.rfc-editor.org/rfc/rfc9112#section-9.8
+        //# Clients MUST send a closure alert before closing the connection.
+        //= https://www.rfc-editor.org/rfc/rfc9112#section-9.8
+        //# Servers MUST attempt to initiate an exchange of closure alerts with
+        //# the client before closing the connection.
         let policy = match session.parts().1.is_server() {
             true => ShutdownPolicy::unidirectional(),
             false => ShutdownPolicy::bidirectional(),
@@ -171,6 +176,10 @@ impl<S: TlsSession> ShutdownStream<S> {
         AsyncShutdown::with_policy(self, policy)
     }
 
+    //= https://www.rfc-editor.org/rfc/rfc8446#section-6.1
+    //# This does not have any effect on its read side of the connection.
+    //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+    //# SSL_shutdown() only closes the write direction.
     /// Closes the write half: sends all application data and close_notify, and neither FIN nor waits for the peer. The stream
     /// stays readable to the peer's close_notify, and can be shut down later.
     ///
@@ -264,6 +273,9 @@ impl<S: TlsSession> Connection<S> {
         } else {
             let result = Pin::new(session).poll_fill_buf(shared);
             match &result {
+                //= https://www.rfc-editor.org/rfc/rfc8446#section-6
+                //# Upon receiving such an alert, the TLS implementation SHOULD indicate
+                //# end-of-data to the application.
                 Poll::Ready(Ok([])) => close.closing.on(Event::ZeroReturn),
                 Poll::Ready(Err(error)) => close.closing.on(session::event_of_read_error(error)),
                 _ => {}
@@ -283,6 +295,8 @@ impl<S: TlsSession> Connection<S> {
         self.session.parts().1.consume(amount);
     }
 
+    //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+    //# It is not possible to call SSL_write() after calling SSL_shutdown().
     /// The stream, if it may still be written to.
     fn writable(&mut self) -> io::Result<Pin<&mut S>> {
         if self.close.has_begun() {
@@ -389,6 +403,9 @@ impl<S: TlsSession> AsyncWrite for ShutdownStream<S> {
 }
 
 impl<S: TlsSession> Drop for ShutdownStream<S> {
+    //= https://www.rfc-editor.org/rfc/rfc9112#section-9.8
+    //# A response that has neither chunked transfer coding nor Content-Length
+    //# is complete only if a valid closure alert has been received.
     fn drop(&mut self) {
         let Some(mut connection) = self.connection.take() else {
             return;

@@ -207,7 +207,7 @@ fn every_ending_is_what_happened() {
     let mut endings = BTreeSet::new();
     explore_all(|goal, eof, closing, history, ending| {
         endings.insert(ending.name());
-        let flushed = history.steps.iter().any(|step| *step == Step::QueueCloseNotify);
+        let flushed = history.steps.contains(&Step::QueueCloseNotify);
         let wrote = history.wrote_close_notify().is_some();
         let first = |wanted: &dyn Fn(&Event) -> bool| history.events.iter().position(wanted);
         let zero_return = history.saw(Event::ZeroReturn);

@@ -1,0 +1,46 @@
+//! What the tests over a scripted transport share.
+
+use rustls::SupportedProtocolVersion;
+use tls_shutdown::{AsyncShutdown, Ending, ShutdownError, ShutdownPolicy, ShutdownReport, ShutdownStream};
+use tokio::task::coop::{Unconstrained, unconstrained};
+use tokio_rustls::TlsStream;
+use tokio_test::{assert_ready, task};
+
+use crate::{Side, VERSIONS, Wire};
+
+/// The stream under test.
+pub type Stream = ShutdownStream<TlsStream<Wire>>;
+/// What a shutdown of it gives.
+pub type Outcome = Result<ShutdownReport, ShutdownError>;
+
+/// The policy, with its defaults.
+pub const BIDIRECTIONAL: ShutdownPolicy = ShutdownPolicy::bidirectional();
+/// The policy, with its defaults.
+pub const UNIDIRECTIONAL: ShutdownPolicy = ShutdownPolicy::unidirectional();
+/// The policy, with its defaults.
+pub const RECEIVE_FIRST: ShutdownPolicy = ShutdownPolicy::receive_first();
+/// The policies that send anything.
+pub const POLICIES: [ShutdownPolicy; 3] = [UNIDIRECTIONAL, BIDIRECTIONAL, RECEIVE_FIRST];
+
+/// Both sides, in both versions.
+pub fn each_kind() -> impl Iterator<Item = (Side, &'static SupportedProtocolVersion)> {
+    Side::BOTH.into_iter().flat_map(|side| VERSIONS.map(|version| (side, version)))
+}
+
+/// How a shutdown ended, well or not.
+pub fn ending(outcome: Outcome) -> Ending {
+    outcome.map_or_else(|error| error.kind(), |report| report.ending())
+}
+
+/// A shutdown to be polled by hand, with no budget, since the test's own is never renewed.
+pub fn shut_down(
+    stream: &mut Stream,
+    policy: ShutdownPolicy,
+) -> task::Spawn<Unconstrained<AsyncShutdown<&mut Stream>>> {
+    task::spawn(unconstrained(stream.shutdown_with(policy)))
+}
+
+/// Polls a shutdown that must not need to wait.
+pub fn shut_down_now(stream: &mut Stream, policy: ShutdownPolicy) -> Outcome {
+    assert_ready!(shut_down(stream, policy).poll())
+}
