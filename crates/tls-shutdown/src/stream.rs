@@ -261,7 +261,23 @@ impl<S: TlsSession> Connection<S> {
     }
 
     /// Reads on, and takes note of the ends that pass by.
+    #[inline]
     fn poll_fill_buf(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        if self.close.has_begun() || self.read_error.is_some() {
+            return self.poll_fill_buf_at_end(cx);
+        }
+        let result = Pin::new(&mut self.session).poll_fill_buf(cx);
+        match &result {
+            Poll::Ready(Ok(data)) if !data.is_empty() => {}
+            Poll::Pending => self.close.reader_waits(cx),
+            end => note_end(&mut self.close, end),
+        }
+        result
+    }
+
+    /// The same while the connection is closing, or after it failed.
+    #[cold]
+    fn poll_fill_buf_at_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         if let Some(error) = self.read_error.take() {
             return Poll::Ready(Err(error));
         }
@@ -272,14 +288,7 @@ impl<S: TlsSession> Connection<S> {
             close.poll_fill_plaintext(session, shared).map_err(error_of)
         } else {
             let result = Pin::new(session).poll_fill_buf(shared);
-            match &result {
-                //= https://www.rfc-editor.org/rfc/rfc8446#section-6
-                //# Upon receiving such an alert, the TLS implementation SHOULD indicate
-                //# end-of-data to the application.
-                Poll::Ready(Ok([])) => close.closing.on(Event::ZeroReturn),
-                Poll::Ready(Err(error)) => close.closing.on(session::event_of_read_error(error)),
-                _ => {}
-            }
+            note_end(close, &result);
             result
         };
         if result.is_pending() {
@@ -311,6 +320,18 @@ impl<S: TlsSession> Connection<S> {
             self.close.closing.on(Event::WriteFailed(Ending::of_transport_error(error.kind())));
         }
         result
+    }
+}
+
+/// Takes note of the end of reading, if tokio-rustls has met it.
+fn note_end(close: &mut Close, read: &Poll<io::Result<&[u8]>>) {
+    match read {
+        //= https://www.rfc-editor.org/rfc/rfc8446#section-6
+        //# Upon receiving such an alert, the TLS implementation SHOULD indicate
+        //# end-of-data to the application.
+        Poll::Ready(Ok([])) => close.closing.on(Event::ZeroReturn),
+        Poll::Ready(Err(error)) => close.closing.on(session::event_of_read_error(error)),
+        _ => {}
     }
 }
 

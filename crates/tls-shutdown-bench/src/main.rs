@@ -1,0 +1,149 @@
+//! The data path of `ShutdownStream` against the bare tokio-rustls stream, as ratios: both take turns in one process, so that
+//! what else the machine does meets both.
+//!
+//! ```console
+//! $ cargo run --release -p tls-shutdown-bench
+//! ```
+
+use std::sync::Arc;
+
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig,
+    crypto::ring::default_provider,
+    pki_types::{PrivatePkcs8KeyDer, ServerName},
+};
+use tls_shutdown::ShutdownStream;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex},
+    time::Instant,
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+
+const ROUNDS: usize = 60;
+const BULK: usize = 32 * 1024 * 1024;
+const BULK_WRITE: usize = 64 * 1024;
+const MESSAGES: usize = 20_000;
+const MESSAGE: usize = 100;
+const PIPE: usize = 256 * 1024;
+
+/// One transfer over a connected pair; gives its seconds.
+#[derive(Clone, Copy)]
+enum Load {
+    /// All one way, in large writes.
+    Bulk,
+    /// A small message there and back, and again.
+    Messages,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let (connector, acceptor) = configurations();
+    for (load, name) in [(Load::Bulk, "bulk throughput"), (Load::Messages, "small messages")] {
+        let mut ratios = Vec::new();
+        for round in 0..ROUNDS {
+            // Who goes first changes, so that neither always finds a warm cache.
+            let (bare, wrapped) = if round % 2 == 0 {
+                let bare = run_bare(load, &connector, &acceptor).await;
+                (bare, run_wrapped(load, &connector, &acceptor).await)
+            } else {
+                let wrapped = run_wrapped(load, &connector, &acceptor).await;
+                (run_bare(load, &connector, &acceptor).await, wrapped)
+            };
+            ratios.push((bare / wrapped).ln());
+        }
+        let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
+        let variance = ratios.iter().map(|ratio| (ratio - mean).powi(2)).sum::<f64>() / (ratios.len() - 1) as f64;
+        let margin = 1.96 * (variance / ratios.len() as f64).sqrt();
+        println!(
+            "{name}: {:.4} of the bare stream's (95 %: {:.4} to {:.4}, {ROUNDS} pairs)",
+            mean.exp(),
+            (mean - margin).exp(),
+            (mean + margin).exp()
+        );
+    }
+}
+
+async fn run_bare(load: Load, connector: &TlsConnector, acceptor: &TlsAcceptor) -> f64 {
+    let (client, server) = connect(connector, acceptor).await;
+    run(load, client, server).await
+}
+
+async fn run_wrapped(load: Load, connector: &TlsConnector, acceptor: &TlsAcceptor) -> f64 {
+    let (client, server) = connect(connector, acceptor).await;
+    run(load, ShutdownStream::new(client), ShutdownStream::new(server)).await
+}
+
+async fn run<C, S>(load: Load, mut client: C, mut server: S) -> f64
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let began = Instant::now();
+    match load {
+        Load::Bulk => {
+            let send = async {
+                let data = vec![7; BULK_WRITE];
+                for _ in 0..BULK / BULK_WRITE {
+                    client.write_all(&data).await.expect("sent");
+                }
+                client.flush().await.expect("sent");
+            };
+            let receive = async {
+                let mut buffer = vec![0; BULK_WRITE];
+                let mut left = BULK;
+                while left > 0 {
+                    left -= server.read(&mut buffer).await.expect("received");
+                }
+            };
+            tokio::join!(send, receive);
+        }
+        Load::Messages => {
+            let ask = async {
+                let mut buffer = [0; MESSAGE];
+                for _ in 0..MESSAGES {
+                    client.write_all(&[7; MESSAGE]).await.expect("sent");
+                    client.read_exact(&mut buffer).await.expect("received");
+                }
+            };
+            let answer = async {
+                let mut buffer = [0; MESSAGE];
+                for _ in 0..MESSAGES {
+                    server.read_exact(&mut buffer).await.expect("received");
+                    server.write_all(&buffer).await.expect("sent");
+                }
+            };
+            tokio::join!(ask, answer);
+        }
+    }
+    began.elapsed().as_secs_f64()
+}
+
+async fn connect(
+    connector: &TlsConnector,
+    acceptor: &TlsAcceptor,
+) -> (client::TlsStream<DuplexStream>, server::TlsStream<DuplexStream>) {
+    let (near, far) = duplex(PIPE);
+    let name = ServerName::try_from("localhost").expect("a name");
+    let (client, server) = tokio::join!(connector.connect(name, near), acceptor.accept(far));
+    (client.expect("a handshake"), server.expect("a handshake"))
+}
+
+fn configurations() -> (TlsConnector, TlsAcceptor) {
+    let certified = rcgen::generate_simple_self_signed(["localhost".into()]).expect("a certificate");
+    let key = PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
+    let mut roots = RootCertStore::empty();
+    roots.add(certified.cert.der().clone()).expect("a root");
+    let provider = Arc::new(default_provider());
+    let client = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let server = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key.into())
+        .expect("a certificate");
+    (TlsConnector::from(Arc::new(client)), TlsAcceptor::from(Arc::new(server)))
+}
