@@ -139,6 +139,11 @@ impl Wire {
         script.wakers.reserve(1000);
     }
 
+    /// How many hold the transport.
+    pub fn handles(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
     /// Whether FIN is out.
     pub fn is_finished(&self) -> bool {
         self.lock().log.contains(&Done::Finished)
