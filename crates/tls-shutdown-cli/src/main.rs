@@ -1,2 +1,38 @@
-//! placeholder
-fn main() {}
+//! The `tls-shutdown` command: TLS connections that end properly, to be tried out and measured.
+
+mod arguments;
+mod certificate;
+mod connection;
+mod events;
+mod failure;
+mod routes;
+mod send;
+mod serve;
+mod signals;
+
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
+
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
+use arguments::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse_or_exit();
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
+    let colours = io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
+    let result = match &arguments.command {
+        Command::Serve(arguments) => serve::run(arguments),
+        Command::Send(arguments) => send::run(arguments),
+    };
+    match result {
+        Ok(exit_code) => exit_code,
+        Err(failure) => {
+            eprintln!("tls-shutdown: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

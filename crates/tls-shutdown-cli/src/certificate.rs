@@ -1,0 +1,136 @@
+//! Certificates: what `serve` shows, and what `send` trusts.
+
+use std::{path::Path, sync::Arc};
+
+use rustls::{
+    ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem, pem::PemObject},
+};
+
+use crate::{
+    arguments::{Protocol, SendArguments, ServeArguments},
+    failure::Failure,
+};
+
+/// The names for which a self-signed certificate is made.
+const SELF_SIGNED_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+pub(crate) fn server_config(arguments: &ServeArguments) -> Result<ServerConfig, Failure> {
+    let (chain, key) = match (&arguments.cert, &arguments.key) {
+        (Some(cert), Some(key)) => (load_certificates(cert)?, load_key(key)?),
+        _ => self_signed()?,
+    };
+    let mut config = ServerConfig::builder_with_provider(ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Failure::new(format!("cannot set TLS up: {error}")))?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|error| Failure::new(format!("cannot use this certificate with this key: {error}")))?;
+    config.alpn_protocols = arguments.alpn.iter().copied().map(Protocol::alpn).map(<[u8]>::to_vec).collect();
+    Ok(config)
+}
+
+/// One configuration for all connections: a session is resumed only by the configuration that has its ticket.
+pub(crate) fn client_config(arguments: &SendArguments) -> Result<ClientConfig, Failure> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Failure::new(format!("cannot set TLS up: {error}")))?;
+    let builder = match arguments.insecure {
+        true => builder.dangerous().with_custom_certificate_verifier(Arc::new(TrustAll(provider))),
+        false => builder.with_root_certificates(match &arguments.ca {
+            Some(file) => roots_in(file)?,
+            None => roots_of_the_system()?,
+        }),
+    };
+    Ok(builder.with_no_client_auth())
+}
+
+fn self_signed() -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Failure> {
+    let certified = rcgen::generate_simple_self_signed(SELF_SIGNED_NAMES.map(str::to_owned))
+        .map_err(|error| Failure::new(format!("cannot make a self-signed certificate: {error}")))?;
+    Ok((vec![certified.cert.into()], certified.signing_key.into()))
+}
+
+fn load_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    let read = || CertificateDer::pem_file_iter(file)?.collect::<Result<Vec<_>, _>>();
+    let certificates = read().map_err(|error| cannot_read("certificate", file, &error))?;
+    match certificates.is_empty() {
+        true => Err(cannot_read("certificate", file, &pem::Error::NoItemsFound)),
+        false => Ok(certificates),
+    }
+}
+
+fn load_key(file: &Path) -> Result<PrivateKeyDer<'static>, Failure> {
+    PrivateKeyDer::from_pem_file(file).map_err(|error| cannot_read("private key", file, &error))
+}
+
+fn cannot_read(what: &str, file: &Path, error: &pem::Error) -> Failure {
+    let file = file.display();
+    Failure::new(match error {
+        pem::Error::Io(error) => format!("cannot read the {what} {file}: {error}"),
+        pem::Error::NoItemsFound => format!("there is no {what} in {file}: it has to be in PEM format"),
+        error => format!("the {what} in {file} is not valid PEM: {error}"),
+    })
+}
+
+fn roots_in(file: &Path) -> Result<RootCertStore, Failure> {
+    let mut roots = RootCertStore::empty();
+    for certificate in load_certificates(file)? {
+        roots
+            .add(certificate)
+            .map_err(|error| Failure::new(format!("cannot use a certificate in {}: {error}", file.display())))?;
+    }
+    Ok(roots)
+}
+
+fn roots_of_the_system() -> Result<RootCertStore, Failure> {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        return Err(Failure::new("this system has no trusted certificates: give some with --ca, or use --insecure"));
+    }
+    Ok(roots)
+}
+
+/// Trusts every certificate; that the server has the key to it is still checked.
+#[derive(Debug)]
+struct TrustAll(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for TrustAll {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

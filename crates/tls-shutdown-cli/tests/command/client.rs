@@ -1,0 +1,88 @@
+//! A client that knows nothing of this project: tokio-rustls, and HTTP by hand.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::process::{CERTIFICATE, within};
+
+/// What a client trusts.
+pub(crate) enum Trust {
+    TheCertificate,
+    Nothing,
+}
+
+pub(crate) async fn handshake(tcp: TcpStream, alpn: &str, trust: Trust) -> io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    if let Trust::TheCertificate = trust {
+        let certificate = CertificateDer::from_pem_file(CERTIFICATE.cert()).expect("a certificate");
+        roots.add(certificate).expect("a root");
+    }
+    let mut config = ClientConfig::builder_with_provider(ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+    let name = ServerName::try_from("localhost").expect("a name");
+    within(TlsConnector::from(Arc::new(config)).connect(name, tcp)).await
+}
+
+pub(crate) async fn connect(address: SocketAddr) -> TlsStream<TcpStream> {
+    let tcp = TcpStream::connect(address).await.expect("it listens");
+    handshake(tcp, "http/1.1", Trust::TheCertificate).await.expect("handshake")
+}
+
+pub(crate) async fn request(stream: &mut TlsStream<TcpStream>, line: &str) {
+    let head = format!("{line} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    within(stream.write_all(head.as_bytes())).await.expect("the request is sent");
+}
+
+/// A response, as far as it came.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Reads a head, and the body that is with it.
+pub(crate) async fn response(stream: &mut TlsStream<TcpStream>) -> Response {
+    let mut received = Vec::new();
+    loop {
+        let amount = within(stream.read_buf(&mut received)).await.expect("a response");
+        assert_ne!(amount, 0, "the connection ended: {}", String::from_utf8_lossy(&received));
+        if let Some(response) = Response::parse(&received)
+            && response.content_length().is_none_or(|length| response.body.len() >= length)
+        {
+            return response;
+        }
+    }
+}
+
+/// Reads to the end of the connection: `Ok` if that is a close_notify.
+pub(crate) async fn read_to_end(stream: &mut TlsStream<TcpStream>) -> (Vec<u8>, io::Result<()>) {
+    let mut received = Vec::new();
+    let end = within(stream.read_to_end(&mut received)).await.map(|_| ());
+    (received, end)
+}
+
+impl Response {
+    pub(crate) fn parse(received: &[u8]) -> Option<Self> {
+        let end = received.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+        let head = String::from_utf8_lossy(&received[..end]).to_lowercase();
+        Some(Self { head, body: received[end..].to_vec() })
+    }
+
+    fn content_length(&self) -> Option<usize> {
+        self.head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok())
+    }
+}

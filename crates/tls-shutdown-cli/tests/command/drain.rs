@@ -1,0 +1,207 @@
+//! What SIGTERM and Ctrl-C make of the connections there are.
+
+use std::{io::ErrorKind, time::Duration};
+
+use rustix::process::Signal;
+use serde_json::json;
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
+
+use crate::{
+    client::{Response, Trust, connect, handshake, read_to_end, request, response},
+    process::{Serve, within},
+};
+
+#[tokio::test]
+async fn everything_in_progress_is_finished_and_everything_idle_is_closed() {
+    let server = Serve::start(&["--last-request", "300ms", "--grace", "1h"]).await;
+    // Idle after a request, idle before one, about to be answered, in the middle of an answer, not even in the handshake.
+    let mut used = connect(server.address).await;
+    request(&mut used, "GET /health").await;
+    response(&mut used).await;
+    let unused = connect(server.address).await;
+    let mut waiting = connect(server.address).await;
+    request(&mut waiting, "GET /delay/1000").await;
+    let mut receiving = connect(server.address).await;
+    request(&mut receiving, "GET /drip/20/50").await;
+    response(&mut receiving).await;
+    let silent = TcpStream::connect(server.address).await.unwrap();
+
+    server.signal(Signal::TERM);
+    refuses(&server).await;
+    let mut late = handshake(silent, "http/1.1", Trust::TheCertificate).await.unwrap();
+    request(&mut late, "GET /bytes/100000").await;
+
+    let answered = [(&mut waiting, "after 1000 ms\n".len()), (&mut late, 100_000)];
+    for (stream, length) in answered {
+        let (received, end) = read_to_end(stream).await;
+        end.unwrap();
+        let response = Response::parse(&received).unwrap();
+        assert!(response.head.contains("connection: close"), "{}", response.head);
+        assert_eq!(response.body.len(), length);
+        stream.shutdown().await.unwrap();
+    }
+    let (rest, end) = read_to_end(&mut receiving).await;
+    end.unwrap();
+    assert!(rest.ends_with(b"0\r\n\r\n"), "the last chunk is missing");
+    receiving.shutdown().await.unwrap();
+    for mut idle in [used, unused] {
+        let (rest, end) = read_to_end(&mut idle).await;
+        end.unwrap();
+        assert!(rest.is_empty());
+        idle.shutdown().await.unwrap();
+    }
+
+    let (status, events) = server.exit().await;
+    assert!(status.success());
+    let drained = events.last().unwrap();
+    assert_eq!(drained["event"], "drained");
+    assert_eq!(drained["endings"]["complete"], 5);
+    assert_eq!((&drained["cut"], &drained["lingering"]), (&0.into(), &0.into()));
+    let complete = events.iter().filter(|event| event["ending"] == "complete");
+    assert_eq!(complete.count(), 5, "each connection once: {events:?}");
+}
+
+#[tokio::test]
+async fn an_idle_connection_has_time_for_a_last_request() {
+    let server = Serve::start(&["--last-request", "60s", "--grace", "90s"]).await;
+    let mut idle = connect(server.address).await;
+    request(&mut idle, "GET /health").await;
+    response(&mut idle).await;
+    server.signal(Signal::INT);
+    refuses(&server).await;
+    request(&mut idle, "GET /bytes/10").await;
+    let (received, end) = read_to_end(&mut idle).await;
+    end.unwrap();
+    let response = Response::parse(&received).unwrap();
+    assert!(response.head.contains("connection: close"), "{}", response.head);
+    assert_eq!(response.body.len(), 10);
+    idle.shutdown().await.unwrap();
+    // Nothing is left: the exit does not wait for the end of the window.
+    let (status, events) = server.exit().await;
+    assert!(status.success());
+    assert_eq!(events.last().unwrap()["endings"]["complete"], 1);
+}
+
+#[tokio::test]
+async fn what_the_system_has_accepted_is_served() {
+    // It is left to chance whether the server sees the signal or its connections first.
+    const ROUNDS: usize = 6;
+    const CONNECTIONS: usize = 10;
+    for _ in 0..ROUNDS {
+        let server = Serve::start(&["--last-request", "20s", "--grace", "1h"]).await;
+        server.signal(Signal::STOP);
+        let mut waiting = Vec::new();
+        for _ in 0..CONNECTIONS {
+            waiting.push(TcpStream::connect(server.address).await.unwrap());
+        }
+        server.signal(Signal::TERM);
+        server.signal(Signal::CONT);
+        refuses(&server).await;
+        for tcp in waiting {
+            let mut stream = handshake(tcp, "http/1.1", Trust::TheCertificate).await.expect("accepted");
+            request(&mut stream, "GET /bytes/10").await;
+            let (received, end) = read_to_end(&mut stream).await;
+            end.unwrap();
+            assert_eq!(Response::parse(&received).unwrap().body.len(), 10);
+            stream.shutdown().await.unwrap();
+        }
+        let (status, events) = server.exit().await;
+        assert!(status.success());
+        assert_eq!(events.iter().filter(|event| event["ending"] == "complete").count(), CONNECTIONS);
+    }
+}
+
+#[tokio::test]
+async fn an_http2_client_that_never_speaks_is_closed_at_the_end_of_the_window() {
+    let server = Serve::start(&["--last-request", "100ms", "--grace", "1h"]).await;
+    let tcp = TcpStream::connect(server.address).await.unwrap();
+    let mut silent = handshake(tcp, "h2", Trust::TheCertificate).await.unwrap();
+    server.signal(Signal::TERM);
+    read_to_end(&mut silent).await.1.unwrap();
+    silent.shutdown().await.unwrap();
+    let (status, events) = server.exit().await;
+    assert!(status.success());
+    assert_eq!(events.last().unwrap()["endings"], json!({ "complete": 1 }));
+}
+
+#[tokio::test]
+async fn under_notice_the_server_is_not_ready_but_still_serves() {
+    let server = Serve::start(&["--notice", "1h", "--grace", "2h"]).await;
+    server.signal(Signal::TERM);
+    loop {
+        let mut stream = connect(server.address).await;
+        request(&mut stream, "GET /health").await;
+        let health = response(&mut stream).await;
+        assert!(!health.head.contains("connection: close"), "{}", health.head);
+        if health.head.starts_with("http/1.1 503") {
+            assert_eq!(health.body, b"draining\n");
+            break;
+        }
+        assert_eq!(health.body, b"ready\n");
+    }
+    server.signal(Signal::TERM);
+    let (status, _) = server.exit().await;
+    assert!(status.success());
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let server = Serve::start(&["--last-request", "1h", "--grace", "2h"]).await;
+    let mut idle = connect(server.address).await;
+    request(&mut idle, "GET /health").await;
+    response(&mut idle).await;
+    let mut waiting = connect(server.address).await;
+    request(&mut waiting, "GET /delay/3600000").await;
+    server.signal(Signal::INT);
+    refuses(&server).await;
+    server.signal(Signal::INT);
+
+    assert_eq!(read_to_end(&mut waiting).await.1.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    read_to_end(&mut idle).await.1.expect("an idle connection is not cut, but closed");
+    idle.shutdown().await.unwrap();
+    let (status, events) = server.exit().await;
+    assert!(status.success());
+    let drained = events.last().unwrap();
+    assert_eq!(drained["cut"], 1);
+    assert_eq!(drained["endings"]["aborted"], 1);
+}
+
+#[tokio::test]
+async fn the_grace_time_includes_everything() {
+    let server = Serve::start(&["--last-request", "0s", "--grace", "1s"]).await;
+    let mut waiting = connect(server.address).await;
+    request(&mut waiting, "GET /delay/3600000").await;
+    // It has closed its connection, and does not hear the client's end: the client keeps it lingering.
+    let mut lingering = connect(server.address).await;
+    request(&mut lingering, "GET /close/10").await;
+    read_to_end(&mut lingering).await.1.unwrap();
+
+    let signalled = Instant::now();
+    server.signal(Signal::TERM);
+    let (status, events) = server.exit().await;
+    let elapsed = signalled.elapsed();
+    assert!(status.success());
+    assert!(elapsed < Duration::from_secs(3), "{elapsed:?}");
+    let drained = events.last().unwrap();
+    assert_eq!((&drained["cut"], &drained["lingering"]), (&1.into(), &1.into()));
+    assert_eq!(drained["endings"], json!({ "aborted": 1, "sent": 1 }));
+    assert_eq!(events.len(), 3, "each connection once: {events:?}");
+    drop((waiting, lingering));
+}
+
+#[tokio::test]
+async fn a_reader_of_its_events_that_goes_away_does_not_stop_it() {
+    let mut server = Serve::start(&[]).await;
+    server.stop_reading().await;
+    let mut stream = connect(server.address).await;
+    stream.shutdown().await.unwrap();
+    read_to_end(&mut stream).await.1.unwrap();
+    connect(server.address).await.shutdown().await.unwrap();
+    server.signal(Signal::TERM);
+    assert!(server.exit_status().await.success());
+}
+
+/// Waits until the server has stopped listening. What it accepts until then is told as `not_started`.
+async fn refuses(server: &Serve) {
+    within(async { while TcpStream::connect(server.address).await.is_ok() {} }).await;
+}

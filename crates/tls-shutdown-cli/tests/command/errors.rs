@@ -1,0 +1,82 @@
+//! Wrong usage, and what can go wrong before anything runs: one clear line, and the right exit code.
+
+use tokio::net::TcpListener;
+
+use crate::process::{CERTIFICATE, run};
+
+#[tokio::test]
+async fn wrong_usage_is_told_with_exit_code_2() {
+    let cases: [(&[&str], &str); 14] = [
+        (&[], "Usage: tls-shutdown"),
+        (&["serve", "--policy", "receive-first"], "possible values: quiet, unidirectional, bidirectional"),
+        (&["serve", "--alpn", "h3"], "possible values: h2, http/1.1"),
+        (&["serve", "--deadline", "5"], "time unit needed"),
+        (&["serve", "--drain-limit", "much"], "--drain-limit"),
+        (&["serve", "--cert", "cert.pem"], "--key"),
+        (&["serve", "--key", "key.pem"], "--cert"),
+        (&["serve", "--listen", "8443"], "expected HOST:PORT"),
+        (&["serve", "--listen", "127.0.0.1:84430"], "not a port"),
+        (&["send"], "<HOST:PORT>"),
+        (&["send", "::1:443"], "[::1]:443"),
+        (&["send", "localhost:443", "--connections", "2"], "needs --bytes"),
+        (&["send", "localhost:443", "--connections", "0"], "--connections"),
+        (&["send", "localhost:443", "--ca", "ca.pem", "--insecure"], "cannot be used with"),
+    ];
+    for (arguments, expected) in cases {
+        let output = run(arguments).await;
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
+        assert!(message.contains(expected), "{arguments:?}: {message}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn failures_are_one_line_with_exit_code_1() {
+    let busy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let busy = busy.local_addr().unwrap().to_string();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let closed = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let (cert, key) = (CERTIFICATE.cert(), CERTIFICATE.key());
+    let missing = "/nonexistent/file.pem";
+    let other_key = other_key();
+    let cases: [(&[&str], &str); 12] = [
+        (&["serve", "--listen", &busy], "another port with --listen"),
+        (&["serve", "--listen", "192.0.2.1:0"], "an address of this machine"),
+        (&["serve", "--listen", "host.invalid:0"], "cannot listen on host.invalid:0"),
+        (&["serve", "--cert", missing, "--key", key], "cannot read the certificate /nonexistent/file.pem"),
+        (&["serve", "--cert", cert, "--key", missing], "cannot read the private key /nonexistent/file.pem"),
+        (&["serve", "--cert", key, "--key", key], "there is no certificate in"),
+        (&["serve", "--cert", cert, "--key", cert], "there is no private key in"),
+        (&["serve", "--cert", cert, "--key", &other_key], "this certificate with this key"),
+        (&["send", &closed, "--insecure", "--bytes", "1"], "is the server running"),
+        (&["send", "host.invalid:443", "--insecure", "--bytes", "1"], "cannot find the host host.invalid"),
+        (&["send", &closed, "--ca", missing, "--bytes", "1"], "cannot read the certificate"),
+        (&["send", "a b:1", "--insecure", "--bytes", "1"], "--server-name"),
+    ];
+    for (arguments, expected) in cases {
+        let output = run(arguments).await;
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {message}");
+        assert!(message.starts_with("tls-shutdown: ") && message.contains(expected), "{arguments:?}: {message}");
+        assert_eq!(message.lines().count(), 1, "{arguments:?}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn help_has_examples() {
+    for command in ["serve", "send"] {
+        let output = run(&[command, "--help"]).await;
+        assert!(output.status.success());
+        assert!(String::from_utf8_lossy(&output.stdout).contains("Examples:\n"), "{command}");
+    }
+}
+
+/// A key that does not belong to the certificate.
+fn other_key() -> String {
+    let file = CERTIFICATE.key.with_extension("other.pem");
+    let key = rcgen::KeyPair::generate().unwrap();
+    std::fs::write(&file, key.serialize_pem()).unwrap();
+    file.to_str().unwrap().to_owned()
+}

@@ -1,0 +1,8 @@
+//! The `tls-shutdown` command, as a user sees it: processes, sockets, exit codes.
+
+mod client;
+mod drain;
+mod endings;
+mod errors;
+mod process;
+mod send;

@@ -1,0 +1,134 @@
+//! The command as a child process, which ends with the test.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    process::{ExitStatus, Output, Stdio},
+    sync::LazyLock,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    task::JoinHandle,
+    time::timeout,
+};
+
+/// No step of a test takes so long, unless it hangs.
+const HANG: Duration = Duration::from_secs(30);
+
+/// A certificate for localhost, and its key, in PEM files.
+pub(crate) struct Certificate {
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+pub(crate) static CERTIFICATE: LazyLock<Certificate> = LazyLock::new(|| {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let file =
+        |name: &str| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}.pem", std::process::id()));
+    let certificate = Certificate { cert: file("cert"), key: file("key") };
+    std::fs::write(&certificate.cert, made.cert.pem()).expect("cert file");
+    std::fs::write(&certificate.key, made.signing_key.serialize_pem()).expect("key file");
+    certificate
+});
+
+impl Certificate {
+    pub(crate) fn cert(&self) -> &str {
+        self.cert.to_str().expect("UTF-8 path")
+    }
+
+    pub(crate) fn key(&self) -> &str {
+        self.key.to_str().expect("UTF-8 path")
+    }
+}
+
+/// Awaits `step`, and fails the test if that hangs.
+pub(crate) async fn within<T>(step: impl Future<Output = T>) -> T {
+    timeout(HANG, step).await.expect("a step hangs")
+}
+
+pub(crate) fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tls-shutdown"));
+    command.args(arguments).kill_on_drop(true).stdin(Stdio::null()).env_remove("RUST_LOG");
+    command
+}
+
+/// Runs the command to its end.
+pub(crate) async fn run(arguments: &[&str]) -> Output {
+    within(command(arguments).output()).await.expect("the command runs")
+}
+
+/// A running `serve --json`.
+pub(crate) struct Serve {
+    child: Child,
+    lines: UnboundedReceiver<String>,
+    reading: JoinHandle<()>,
+    pub(crate) address: SocketAddr,
+}
+
+impl Serve {
+    pub(crate) async fn start(arguments: &[&str]) -> Self {
+        let (cert, key) = (CERTIFICATE.cert(), CERTIFICATE.key());
+        let mut child = command(&["serve", "--json", "--listen", "127.0.0.1:0", "--cert", cert, "--key", key])
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the command starts");
+        let output = child.stdout.take().expect("piped");
+        // At once, so that the server never waits for room in the pipe.
+        let (sender, lines) = unbounded_channel();
+        let reading = tokio::spawn(async move {
+            let mut output = BufReader::new(output).lines();
+            while let Some(line) = output.next_line().await.expect("readable") {
+                let _ = sender.send(line);
+            }
+        });
+        let mut serve = Self { child, lines, reading, address: ([0; 4], 0).into() };
+        let listening = serve.event().await;
+        assert_eq!(listening["event"], "listening");
+        serve.address = listening["addr"].as_str().and_then(|address| address.parse().ok()).expect("an address");
+        serve
+    }
+
+    /// The next event.
+    pub(crate) async fn event(&mut self) -> Value {
+        let line = within(self.lines.recv()).await.expect("an event");
+        serde_json::from_str(&line).expect("one JSON object a line")
+    }
+
+    /// The next event, which is of a closed connection.
+    pub(crate) async fn closed(&mut self) -> Value {
+        let event = self.event().await;
+        assert_eq!(event["event"], "closed", "{event}");
+        event
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let id = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        kill_process(id.expect("it runs"), signal).expect("it can be signalled");
+    }
+
+    /// Waits for the exit. Gives all events until then.
+    pub(crate) async fn exit(mut self) -> (ExitStatus, Vec<Value>) {
+        let mut events = Vec::new();
+        while let Some(line) = within(self.lines.recv()).await {
+            events.push(serde_json::from_str(&line).expect("one JSON object a line"));
+        }
+        (self.exit_status().await, events)
+    }
+
+    /// Breaks the pipe that events are written to.
+    pub(crate) async fn stop_reading(&mut self) {
+        self.reading.abort();
+        assert!((&mut self.reading).await.is_err_and(|error| error.is_cancelled()));
+    }
+
+    pub(crate) async fn exit_status(&mut self) -> ExitStatus {
+        within(self.child.wait()).await.expect("it exits")
+    }
+}

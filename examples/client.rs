@@ -1,0 +1,46 @@
+//! A TLS client that uploads, reads the answer, and closes so that nothing is lost and the session can be resumed.
+//!
+//! `cargo run --bin client 127.0.0.1:8443 cert.pem`, where the server is `axum_server`.
+
+use std::{env::args, error::Error, sync::Arc};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use tls_shutdown::{ShutdownPolicy, ShutdownStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
+
+const UPLOAD: usize = 1_000_000;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let [address, cert] = [1, 2].map(|n| args().nth(n).expect("usage: client HOST:PORT CERT_FILE"));
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(cert)?)?;
+    let config = ClientConfig::builder_with_provider(ring::default_provider().into())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let tcp = TcpStream::connect(address).await?;
+    let tls = TlsConnector::from(Arc::new(config)).connect("localhost".try_into()?, tcp).await?;
+
+    let mut stream = ShutdownStream::new(tls);
+    let head =
+        format!("POST /count HTTP/1.1\r\nHost: localhost\r\nContent-Length: {UPLOAD}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(&vec![b'.'; UPLOAD]).await?;
+    stream.flush().await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?; // to the server's close_notify: a truncation is an error
+    println!("{answer}");
+
+    let report = stream.shutdown_with(ShutdownPolicy::bidirectional()).await?;
+    println!("{report}");
+    Ok(())
+}
