@@ -426,7 +426,9 @@ async fn the_reaper_hears_a_late_close_notify() {
             stream.with_reaper(&reaper).on_end(move |report| report_sender.send(*report).expect("awaited"));
         stream.shutdown().await.expect("sent");
         drop(stream);
-        assert_eq!(report.await.expect("once").ending(), Ending::Complete, "whoever was first");
+        let report = report.await.expect("once");
+        assert_eq!(report.ending(), Ending::Complete, "whoever was first");
+        assert!(report.elapsed() > Duration::ZERO);
         assert_eq!(joined(peer).await, Saw::ZeroReturn);
         assert_eq!(reaper.wait_idle(Duration::from_secs(10)).await, 0);
     }
@@ -529,21 +531,26 @@ fn a_stream_may_be_dropped_anywhere() {
 
 #[tokio::test]
 async fn failed_handshakes_have_endings_too() {
-    use openssl::ssl::{Ssl, SslConnector, SslMethod};
+    use openssl::ssl::{Ssl, SslConnector, SslMethod, SslVersion};
     let refused: fn(std::net::TcpStream) = |socket| {
         let connector = SslConnector::builder(SslMethod::tls_client()).expect("a connector").build();
         let ssl = Ssl::new(connector.context()).expect("a client");
         let mut stream = SslStream::new(ssl, socket).expect("a client");
-        stream.ssl().version_str();
         let _ = stream.connect();
     };
-    let cases: [(Ending, fn(std::net::TcpStream)); 4] = [
+    let cases: [(Ending, fn(std::net::TcpStream)); 5] = [
         (Ending::NotStarted, drop),
         (Ending::NotTls, |mut socket| {
             socket.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("sent");
             let _ = read_socket_to_end(&socket);
         }),
         (Ending::PeerAlert(Alert(48)), refused),
+        (Ending::NotStarted, |socket| {
+            let mut connector = SslConnector::builder(SslMethod::tls_client()).expect("a connector");
+            connector.set_max_proto_version(Some(SslVersion::TLS1_2)).expect("a version");
+            let ssl = Ssl::new(connector.build().context()).expect("a client");
+            let _ = SslStream::new(ssl, socket).expect("a client").connect();
+        }),
         (Ending::ProtocolError, |mut socket| {
             socket.write_all(&[22, 3, 1, 0, 4, 99, 0, 0, 0]).expect("sent");
             let _ = read_socket_to_end(&socket);

@@ -118,7 +118,7 @@ async fn a_peer_that_answers_needs_no_linger() {
             peer.send(b"late");
             peer.close_notify();
             let (report, ended) = end.await.expect("once");
-            assert_eq!((report.ending(), report.discarded()), (Ending::Complete, 4));
+            assert_eq!((report.ending(), report.discarded(), report.elapsed()), (Ending::Complete, 4, answer));
             assert_eq!(ended - began, answer);
             assert_eq!(after_idle(&reaper, began).await, answer);
         }

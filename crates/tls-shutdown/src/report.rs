@@ -272,8 +272,10 @@ impl fmt::Display for ShutdownReport {
                 self.discarded_late
             )?;
         }
-        if self.tickets > 0 {
-            write!(f, ", {} tickets", self.tickets)?;
+        match self.tickets {
+            0 => {}
+            1 => f.write_str(", 1 ticket")?,
+            tickets => write!(f, ", {tickets} tickets")?,
         }
         write!(f, ", {:.1} ms", self.elapsed.as_secs_f64() * 1000.0)
     }

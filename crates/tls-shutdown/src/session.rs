@@ -318,11 +318,16 @@ impl ShutdownReport {
     /// is no stream then that could tell.
     ///
     /// The ending is what the peer did: an alert, a reset, bytes that are not TLS, a violation of the protocol; and
-    /// [`Ending::NotStarted`] for everything else, a peer that went away or stayed silent among it.
+    /// [`Ending::NotStarted`] for everything else: a peer that went away or stayed silent, a certificate that we refused, a
+    /// version or cipher suite that is not shared.
     pub fn of_failed_handshake(error: &io::Error) -> Self {
-        let ending = match event_of_read_error(error) {
-            Event::ReadFailed(Ending::Transport(_)) | Event::TransportEnd => Ending::NotStarted,
-            Event::ReadFailed(ending) => ending,
+        use rustls::Error;
+        let ending = match (tls_error(error), event_of_read_error(error)) {
+            // We did not like the certificate, or have nothing in common: nobody has broken the protocol.
+            (Some(Error::InvalidCertificate(_) | Error::PeerIncompatible(_) | Error::NoApplicationProtocol), _) => {
+                Ending::NotStarted
+            }
+            (_, Event::ReadFailed(ending)) if !matches!(ending, Ending::Transport(_)) => ending,
             _ => Ending::NotStarted,
         };
         let mut report = Self::new(ending);

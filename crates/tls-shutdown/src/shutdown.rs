@@ -150,7 +150,9 @@ impl Close {
 
     /// Lets the reaper listen on after a unidirectional close, within what is left of the deadline.
     pub(crate) fn hear_on(&mut self) {
-        self.closing.begin(Goal::Hear, self.policy.unexpected_eof());
+        if self.closing.begin(Goal::Hear, self.policy.unexpected_eof()) == Begun::Anew {
+            self.times.ended = None;
+        }
         self.limits.peer_data = PeerData::Discard;
     }
 

@@ -6,3 +6,4 @@ mod endings;
 mod errors;
 mod process;
 mod send;
+mod slow_readers;
