@@ -138,26 +138,34 @@ async fn data_that_could_not_be_sent_is_never_complete() {
 #[tokio::test(start_paused = true)]
 async fn the_end_after_every_byte_of_the_peer() {
     for (side, version) in each_kind() {
-        for policy in [BIDIRECTIONAL, RECEIVE_FIRST] {
-            let (_, mut peer) = connect(side, version);
-            peer.tls.writer();
+        let records = |peer: &mut Peer| {
+            for data in [&b"some"[..], b"late data"] {
+                io::Write::write_all(&mut peer.tls.writer(), data).expect("buffered");
+            }
             peer.tls.send_close_notify();
-            let length = peer.records().len();
+            peer.records()
+        };
+        let length = records(&mut connect(side, version).1).len();
+        for policy in [BIDIRECTIONAL, RECEIVE_FIRST] {
             for arrived in 0..=length {
-                let (mut stream, mut peer) = connect(side, version);
-                peer.tls.send_close_notify();
-                let records = peer.records();
-                peer.wire.deliver(&records[..arrived]);
-                peer.wire.script(|script| script.then = Then::End);
-                let outcome = shut_down_now(&mut stream, policy);
-                if arrived == length {
-                    assert_eq!(ending(outcome), Ending::Complete);
-                } else {
+                for (then, cut) in
+                    [(Then::End, Ending::Truncated), (Then::Error(io::ErrorKind::ConnectionReset), Ending::Reset)]
+                {
+                    let (mut stream, mut peer) = connect(side, version);
+                    let records = records(&mut peer);
+                    peer.wire.deliver(&records[..arrived]);
+                    peer.wire.script(|script| script.then = then);
+                    let outcome = shut_down_now(&mut stream, policy);
+                    if arrived == length {
+                        assert_eq!(ending(outcome), Ending::Complete);
+                        continue;
+                    }
                     let error = outcome.expect_err("cut");
-                    assert_eq!(error.kind(), Ending::Truncated, "{arrived} of {length} bytes");
+                    assert_eq!(error.kind(), cut, "{arrived} of {length} bytes");
                     assert!(!error.report().received());
                     assert_eq!(error.report().sent(), policy == BIDIRECTIONAL, "nothing is said after a truncation");
-                    assert_eq!(io::Error::from(error).kind(), io::ErrorKind::UnexpectedEof);
+                    let kind = io::Error::from(error).kind();
+                    assert!(matches!(kind, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset));
                 }
             }
         }
@@ -797,5 +805,67 @@ async fn an_alert_behind_a_cut_connection_is_found() {
         for policy in POLICIES {
             assert_eq!(ending(shut_down_now(&mut stream, policy)), Ending::PeerAlert(Alert(80)));
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_close_leaves_unread_data_to_the_application() {
+    for (side, version) in each_kind() {
+        let (mut stream, mut peer) = connect(side, version);
+        peer.send(b"an answer");
+        peer.wire.script(|script| {
+            script.room = 0;
+            script.full = Full::Error(io::ErrorKind::BrokenPipe);
+            script.then = Then::Error(io::ErrorKind::ConnectionReset);
+        });
+        let error = shut_down_now(&mut stream, UNIDIRECTIONAL).expect_err("it cannot be written");
+        assert_eq!((error.kind(), error.report().discarded()), (Ending::Reset, 0));
+        let mut data = Vec::new();
+        let error = assert_ready!(task::spawn(stream.read_to_end(&mut data)).poll()).expect_err("reset");
+        assert_eq!((error.kind(), &data[..]), (io::ErrorKind::ConnectionReset, &b"an answer"[..]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn before_our_close_notify_a_bad_record_is_answered_with_an_alert() {
+    for (side, version) in each_kind() {
+        let (mut stream, mut peer) = connect(side, version);
+        peer.tls.send_close_notify();
+        let mut records = peer.records();
+        *records.last_mut().expect("a tag") ^= 1;
+        peer.wire.deliver(&records);
+        let error = shut_down_now(&mut stream, RECEIVE_FIRST).expect_err("a bad record");
+        assert_eq!((error.kind(), error.report().sent()), (Ending::ProtocolError, false));
+        let answer = peer.receive().expect_err("a fatal alert");
+        assert_eq!(answer, rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abort_ends_a_closing_on_its_way() {
+    for (side, version) in each_kind() {
+        // Before close_notify is out, it never goes out.
+        let (stream, mut peer) = connect(side, version);
+        let (mut stream, ends) = counted(stream);
+        peer.wire.script(|script| script.room = 0);
+        assert_pending!(shut_down(&mut stream, BIDIRECTIONAL).poll());
+        stream.abort(Abort::Fin);
+        assert_eq!(ends(), (1, Some(Ending::Aborted)));
+        assert_eq!(peer.receive(), Ok((vec![], false)));
+
+        // Once it is, it is; and what had ended before has ended.
+        let (stream, peer) = connect(side, version);
+        let (mut stream, ends) = counted(stream);
+        assert_pending!(shut_down(&mut stream, BIDIRECTIONAL).poll());
+        stream.abort(Abort::Fin);
+        assert_eq!(ends(), (1, Some(Ending::Aborted)));
+        drop(peer);
+
+        let (stream, mut peer) = connect(side, version);
+        let (mut stream, ends) = counted(stream);
+        peer.close_notify();
+        shut_down_now(&mut stream, BIDIRECTIONAL).expect("complete");
+        stream.abort(Abort::Reset);
+        assert_eq!(ends(), (1, Some(Ending::Complete)));
     }
 }

@@ -377,6 +377,7 @@ impl Closing {
     /// No more can be read. What a failed write has found before, or what was good enough already, is the ending.
     fn reading_fails(&mut self, ending: Ending) {
         match (self.local, ending) {
+            (Local::Handshaking, _) if self.remote != Remote::Open => self.writing_fails(ending),
             (Local::Handshaking, Ending::Truncated) => self.remote_ends(Remote::Failed(Ending::NotStarted)),
             (Local::Broken(..), Ending::PeerAlert(_)) => self.remote_ends(Remote::Failed(ending)),
             (Local::Broken(_, first), _) => self.remote_ends(Remote::Failed(first)),

@@ -70,30 +70,32 @@ impl History {
     }
 }
 
+/// Follows every way on from a state, with one event at most that passes by, and calls `check` at each end.
+fn follow(closing: Closing, history: &History, passed: bool, check: &mut impl FnMut(&Closing, &History, Ending)) {
+    assert!(history.steps.len() < 24, "no end in sight: {history:?}");
+    let step = closing.step();
+    if let Step::End(ending) = step {
+        check(&closing, history, ending);
+        return;
+    }
+    let own = events_of(step, closing.local).into_iter().map(|event| (event, passed));
+    let passing = PASSING.into_iter().filter(|_| !passed).map(|event| (event, true));
+    for (event, passed) in own.chain(passing) {
+        let mut next = closing;
+        next.on(event);
+        if next == closing {
+            assert!(passed, "{step:?} makes no progress with {event:?} in {closing:?}");
+            continue;
+        }
+        let mut history = history.clone();
+        history.steps.push(step);
+        history.events.push(event);
+        follow(next, &history, passed, check);
+    }
+}
+
 /// Follows every way through the table, and calls `check` at each end of one.
 fn explore(goal: Goal, eof: UnexpectedEof, before: Option<Event>, check: &mut impl FnMut(&Closing, &History, Ending)) {
-    fn follow(closing: Closing, history: &History, passed: bool, check: &mut impl FnMut(&Closing, &History, Ending)) {
-        assert!(history.steps.len() < 16, "no end in sight: {history:?}");
-        let step = closing.step();
-        if let Step::End(ending) = step {
-            check(&closing, history, ending);
-            return;
-        }
-        let own = events_of(step, closing.local).into_iter().map(|event| (event, passed));
-        let passing = PASSING.into_iter().filter(|_| !passed).map(|event| (event, true));
-        for (event, passed) in own.chain(passing) {
-            let mut next = closing;
-            next.on(event);
-            if next == closing {
-                assert!(passed, "{step:?} makes no progress with {event:?} in {closing:?}");
-                continue;
-            }
-            let mut history = history.clone();
-            history.steps.push(step);
-            history.events.push(event);
-            follow(next, &history, passed, check);
-        }
-    }
     let mut closing = Closing::OPEN;
     let mut history = History::default();
     if let Some(event) = before {
@@ -144,6 +146,56 @@ fn every_closing_ends_in_a_bounded_number_of_steps() {
         }
     });
     assert!(longest <= 10, "{longest} steps");
+}
+
+/// Also from states that no closing comes to today.
+#[test]
+fn every_state_ends() {
+    for goal in GOALS {
+        for unexpected_eof in EOFS {
+            for local in LOCALS {
+                for remote in REMOTES {
+                    let state = Closing { goal, unexpected_eof, local, remote };
+                    let mut ends = 0;
+                    follow(state, &History::default(), false, &mut |_, history, _| {
+                        ends += 1;
+                        assert!(history.steps.len() <= 10, "{state:?}: {history:?}");
+                    });
+                    assert!(ends > 0);
+                }
+            }
+        }
+    }
+}
+
+/// A second call, for every goal, at every end of the first: what the first has sent is sent.
+#[test]
+fn a_second_call_says_nothing_twice() {
+    explore_all(|_, _, first, history, _| {
+        for goal in GOALS {
+            let mut closing = *first;
+            closing.begin(goal, UnexpectedEof::Truncates);
+            let sent = first.sent();
+            let finished = first.local == Local::Finished;
+            follow(closing, &History::default(), true, &mut |last, second, ending| {
+                let repeats = |step: &Step| match step {
+                    Step::FlushData | Step::QueueCloseNotify | Step::WriteCloseNotify => sent,
+                    Step::Finish => finished,
+                    _ => false,
+                };
+                assert!(!second.steps.iter().any(repeats), "{history:?}, then {second:?}");
+                assert!(last.sent() >= sent, "{history:?}, then {second:?}");
+                // A failure stays one; only what was rejected can be read meanwhile.
+                if let Remote::Failed(reason) = first.remote
+                    && reason != Ending::Truncated
+                {
+                    let refused = first.local == Local::Withheld(Ending::Refused);
+                    let expected = if refused { Ending::Refused } else { reason };
+                    assert_eq!(ending, expected, "{history:?}, then {second:?}");
+                }
+            });
+        }
+    });
 }
 
 #[test]
