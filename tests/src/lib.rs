@@ -21,7 +21,7 @@ use rustls::{
 };
 
 pub use forge::Forge;
-pub use wire::{Peer, Side, Wire, connect, connect_with};
+pub use wire::{Peer, Side, Wire, connect, connect_over, connect_with};
 
 /// TLS 1.2 and TLS 1.3.
 pub const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];

@@ -304,17 +304,31 @@ pub fn connect(side: Side, version: &'static SupportedProtocolVersion) -> (Shutd
 
 /// As [`connect`], with these configurations.
 pub fn connect_with(side: Side, client: ClientConfig, server: ServerConfig) -> (ShutdownStream<TlsStream<Wire>>, Peer) {
+    connect_over(side, client, server, |wire| wire)
+}
+
+/// As [`connect_with`], with something between the TLS stream and the transport.
+pub fn connect_over<T>(
+    side: Side,
+    client: ClientConfig,
+    server: ServerConfig,
+    between: impl FnOnce(Wire) -> T,
+) -> (ShutdownStream<TlsStream<T>>, Peer)
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let wire = Wire::default();
     let name = ServerName::try_from("localhost").expect("a name");
     let early_data = client.enable_early_data;
     let (mut handshake, tls): (Pin<Box<dyn Future<Output = _>>>, Connection) = match side {
         Side::Client => {
-            let connect = TlsConnector::from(Arc::new(client)).early_data(early_data).connect(name, wire.clone());
+            let connect =
+                TlsConnector::from(Arc::new(client)).early_data(early_data).connect(name, between(wire.clone()));
             let peer = ServerConnection::new(Arc::new(server)).expect("a server");
             (Box::pin(async { connect.await.map(TlsStream::from) }), peer.into())
         }
         Side::Server => {
-            let accept = TlsAcceptor::from(Arc::new(server)).accept(wire.clone());
+            let accept = TlsAcceptor::from(Arc::new(server)).accept(between(wire.clone()));
             let peer = ClientConnection::new(Arc::new(client), name).expect("a client");
             (Box::pin(async { accept.await.map(TlsStream::from) }), peer.into())
         }
@@ -323,7 +337,7 @@ pub fn connect_with(side: Side, client: ClientConfig, server: ServerConfig) -> (
     let mut cx = Context::from_waker(Waker::noop());
     let stream = loop {
         if let Poll::Ready(stream) = pin!(&mut handshake).as_mut().poll(&mut cx) {
-            break io::Result::expect(stream, "a handshake");
+            break io::Result::<TlsStream<T>>::expect(stream, "a handshake");
         }
         peer.receive().expect("a handshake");
         peer.flush();

@@ -13,11 +13,17 @@
 
 use crate::report::Ending;
 
-/// What a closing is to reach. A later goal may only raise an earlier one, in the order given here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What a closing is to reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Goal {
     /// Send close_notify, keep the transport open.
     Notify,
+    /// Send close_notify, receive the peer's, keep the transport open.
+    UnwrapInitiate,
+    /// Receive the peer's close_notify, then send ours, keep the transport open.
+    UnwrapReply,
+    /// Receive the peer's close_notify, send nothing, keep the transport open.
+    UnwrapSilent,
     /// Send close_notify and FIN.
     Send,
     /// As `Send`; a peer that answers is still heard, one that does not is no failure. What the reaper does for a
@@ -30,19 +36,33 @@ pub(crate) enum Goal {
 }
 
 impl Goal {
-    fn keeps_transport(self) -> bool {
-        self == Self::Notify
+    /// Whether the transport is to carry something else afterwards, so that there must be no FIN.
+    pub(crate) fn keeps_transport(self) -> bool {
+        matches!(self, Self::Notify | Self::UnwrapInitiate | Self::UnwrapReply | Self::UnwrapSilent)
     }
 
     fn waits_for_peer(self) -> bool {
-        matches!(self, Self::Hear | Self::ReceiveFirst | Self::Both)
+        !matches!(self, Self::Notify | Self::Send)
+    }
+
+    fn receives_first(self) -> bool {
+        matches!(self, Self::UnwrapReply | Self::UnwrapSilent | Self::ReceiveFirst)
+    }
+
+    /// How much a goal asks for. Goals that ask for the same, in another order, do not raise each other.
+    fn rank(self) -> u8 {
+        match self {
+            Self::Notify => 0,
+            Self::UnwrapInitiate | Self::UnwrapReply | Self::UnwrapSilent => 1,
+            Self::Send => 2,
+            Self::Hear => 3,
+            Self::ReceiveFirst | Self::Both => 4,
+        }
     }
 
     /// Raises `self` to `goal`; tells whether that asks for more than before.
-    ///
-    /// `ReceiveFirst` and `Both` ask for the same, in another order, so neither raises the other.
     fn raise(&mut self, goal: Self) -> bool {
-        let raised = goal > *self && *self != Self::ReceiveFirst;
+        let raised = goal.rank() > self.rank();
         if raised {
             *self = goal;
         }
@@ -132,8 +152,9 @@ impl Step {
     pub(crate) fn limit(self) -> Option<Limit> {
         match self {
             Self::FlushData | Self::WriteCloseNotify => Some(Limit::Stall),
-            Self::FlushTransport | Self::Finish | Self::Drain => Some(Limit::Deadline),
-            Self::QueueCloseNotify | Self::Salvage | Self::End(_) => None,
+            // A salvage does not wait, but a peer that floods could keep it busy.
+            Self::FlushTransport | Self::Finish | Self::Drain | Self::Salvage => Some(Limit::Deadline),
+            Self::QueueCloseNotify | Self::End(_) => None,
         }
     }
 }
@@ -151,7 +172,7 @@ pub(crate) enum Event {
     TransportEnd,
     /// Reading failed: `Reset`, `Transport`, `PeerAlert`, `ProtocolError`, `NotTls`, `DrainLimit`.
     ReadFailed(Ending),
-    /// Writing failed: `Reset`, `Transport`, or `ProtocolError` where rustls would not seal close_notify.
+    /// Writing failed: `Reset`, `Transport`, or `Refused` where rustls would not say close_notify, having ended itself before.
     WriteFailed(Ending),
     /// Application data that the policy rejects.
     PeerData,
@@ -238,15 +259,13 @@ impl Closing {
         }
     }
 
-    /// Gives the connection up. A close_notify that is out already cannot be taken back.
+    /// Gives the connection up. What had failed before has failed, and a close_notify that is out cannot be taken back.
     pub(crate) fn abort(&mut self) {
-        if self.local != Local::Open && matches!(self.step(), Step::End(_)) {
-            return;
-        }
-        if self.sent() {
-            self.remote = Remote::Failed(Ending::Aborted);
-        } else {
-            self.local = Local::Withheld(Ending::Aborted);
+        match (self.local, self.step()) {
+            (Local::Broken(_, ending), _) => self.remote_ends(Remote::Failed(ending)),
+            (_, Step::End(ending)) if !matches!(ending, Ending::Aborted | Ending::Sent) => {}
+            _ if self.sent() => self.remote = Remote::Failed(Ending::Aborted),
+            _ => self.local = Local::Withheld(Ending::Aborted),
         }
     }
 
@@ -260,9 +279,10 @@ impl Closing {
         self.remote == Remote::Closed
     }
 
-    /// Whether close_notify is queued: nothing else may be written from then on.
-    pub(crate) fn is_queued(&self) -> bool {
-        self.sent() || matches!(self.local, Local::Notifying | Local::Broken(Unsent::CloseNotify, _))
+    /// Whether TLS has said its last word, or none: nothing that it queues may be written from then on.
+    pub(crate) fn is_muted(&self) -> bool {
+        let notified = matches!(self.local, Local::Notifying | Local::Broken(Unsent::CloseNotify, _));
+        notified || self.sent() || matches!(self.local, Local::Withheld(_))
     }
 
     /// Whether the goal has application data discarded. Otherwise it is left to the application.
@@ -295,7 +315,9 @@ impl Closing {
             (Local::Handshaking | Local::Flushing, _) => Step::FlushData,
             //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
             //# The order of those two steps depends on the application.
-            (Local::Flushed, Remote::Open) if goal == Goal::ReceiveFirst => Step::Drain,
+            (Local::Flushed, Remote::Open) if goal.receives_first() => Step::Drain,
+            (Local::Flushed, Remote::Closed) if goal == Goal::UnwrapSilent => Step::End(Ending::Complete),
+            (Local::Flushed, Remote::Ended) if goal == Goal::UnwrapSilent => Step::End(Ending::Truncated),
             (Local::Flushed, _) => Step::QueueCloseNotify,
             (Local::Notifying, _) => Step::WriteCloseNotify,
             (Local::Accepted, _) => Step::FlushTransport,
@@ -352,7 +374,7 @@ impl Closing {
                 }
             }
             Event::TicketsKept => {
-                if matches!(self.step(), Step::Drain) {
+                if self.step() == Step::Drain && !self.goal.keeps_transport() {
                     self.goal = Goal::Send;
                 }
             }
@@ -361,7 +383,7 @@ impl Closing {
                 _ => self.writing_fails(Ending::TimedOut),
             },
             Event::Deadline => match self.remote {
-                Remote::Open => self.reading_fails(Ending::TimedOut),
+                Remote::Open | Remote::Unread => self.reading_fails(Ending::TimedOut),
                 // All that matters is known; FIN comes with the drop of the transport.
                 _ => self.local = Local::Finished,
             },
@@ -369,7 +391,7 @@ impl Closing {
     }
 
     fn remote_ends(&mut self, end: Remote) {
-        if self.remote == Remote::Open {
+        if matches!(self.remote, Remote::Open | Remote::Unread) {
             self.remote = end;
         }
     }
@@ -377,7 +399,9 @@ impl Closing {
     /// No more can be read. What a failed write has found before, or what was good enough already, is the ending.
     fn reading_fails(&mut self, ending: Ending) {
         match (self.local, ending) {
-            (Local::Handshaking, _) if self.remote != Remote::Open => self.writing_fails(ending),
+            (Local::Handshaking, _) if !matches!(self.remote, Remote::Open | Remote::Unread) => {
+                self.writing_fails(ending)
+            }
             (Local::Handshaking, Ending::Truncated) => self.remote_ends(Remote::Failed(Ending::NotStarted)),
             (Local::Broken(..), Ending::PeerAlert(_)) => self.remote_ends(Remote::Failed(ending)),
             (Local::Broken(_, first), _) => self.remote_ends(Remote::Failed(first)),
@@ -389,8 +413,8 @@ impl Closing {
 
     fn writing_fails(&mut self, ending: Ending) {
         let unsent = match self.local {
-            Local::Open | Local::Handshaking | Local::Flushing => Unsent::Data,
-            Local::Flushed | Local::Notifying => Unsent::CloseNotify,
+            Local::Open | Local::Handshaking | Local::Flushing | Local::Flushed => Unsent::Data,
+            Local::Notifying => Unsent::CloseNotify,
             Local::Accepted | Local::Delivered | Local::Finished => Unsent::Nothing,
             Local::Broken(..) | Local::Withheld(_) => return,
         };

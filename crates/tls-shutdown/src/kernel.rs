@@ -1,13 +1,16 @@
 //! What only the kernel can do with a socket, and a portable stand-in where it cannot.
 
+#[cfg(target_os = "linux")]
+use std::sync::{Mutex, PoisonError};
 use std::{
     io,
     pin::Pin,
-    sync::{Mutex, PoisonError},
     task::{Context, Poll, ready},
 };
 
 use tokio::io::{AsyncRead, ReadBuf};
+#[cfg(target_os = "linux")]
+use tokio::{io::Interest, net::TcpStream};
 
 use crate::session::TlsSession;
 
@@ -21,15 +24,24 @@ pub(crate) fn reset_on_drop<S: TlsSession>(transport: &S::Transport) {
     }
 }
 
-/// Where discarded bytes go, shared by all connections that are discarding.
-pub(crate) struct Scratch(Mutex<Box<[u8]>>);
+/// Where the kernel is told to put what is to be discarded, shared by all connections that discard.
+pub(crate) struct Scratch {
+    #[cfg(target_os = "linux")]
+    bytes: Mutex<Box<[u8]>>,
+}
+
+/// At 64 KiB a discarding thread spends the least time for each byte; smaller and larger lengths cost more.
+#[cfg(target_os = "linux")]
+const LENGTH: usize = 64 * 1024;
+/// On the stack, where discarding is reading.
+const READ_LENGTH: usize = 4 * 1024;
 
 impl Scratch {
-    /// At 64 KiB a discarding thread spends the least time for each byte; smaller and larger buffers cost more.
-    const SIZE: usize = 64 * 1024;
-
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(vec![0; Self::SIZE].into_boxed_slice()))
+        Self {
+            #[cfg(target_os = "linux")]
+            bytes: Mutex::new(vec![0; LENGTH].into_boxed_slice()),
+        }
     }
 
     /// Discards what has arrived at `transport`. Gives the number of bytes, 0 at its end.
@@ -42,21 +54,21 @@ impl Scratch {
         if let Some(socket) = S::socket(transport) {
             return self.poll_discard_in_kernel(socket, cx);
         }
-        let mut scratch = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut buffer = ReadBuf::new(&mut scratch);
+        let mut bytes = [0; READ_LENGTH];
+        let mut buffer = ReadBuf::new(&mut bytes);
         ready!(Pin::new(transport).poll_read(cx, &mut buffer))?;
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
-    /// With `MSG_TRUNC`, `tcp(7)` drops the bytes without copying them; the scratch buffer gives only the length.
+    /// With `MSG_TRUNC`, `tcp(7)` drops the bytes without copying them; the buffer gives only the length, and is not touched.
     #[cfg(target_os = "linux")]
-    fn poll_discard_in_kernel(&self, socket: &tokio::net::TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    fn poll_discard_in_kernel(&self, socket: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         use rustix::net::{RecvFlags, recv};
         loop {
             ready!(socket.poll_read_ready(cx))?;
-            let discarded = socket.try_io(tokio::io::Interest::READABLE, || {
-                let mut scratch = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-                let (_, length) = recv(socket, &mut scratch[..], RecvFlags::TRUNC)?;
+            let discarded = socket.try_io(Interest::READABLE, || {
+                let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+                let (_, length) = recv(socket, &mut bytes[..], RecvFlags::TRUNC)?;
                 Ok(length)
             });
             match discarded {

@@ -3,13 +3,15 @@
 
 mod closing;
 mod kernel;
-mod records;
 
 mod policy;
-pub use policy::{PeerData, ShutdownPolicy};
+pub use policy::{PeerData, ShutdownPolicy, Unwrap};
 
 mod report;
 pub use report::{Alert, Ending, ShutdownError, ShutdownReport};
+
+mod records;
+pub use records::{Plaintext, Records};
 
 mod session;
 pub use session::{TlsConnection, TlsSession};
@@ -18,7 +20,7 @@ mod shutdown;
 pub use shutdown::{AsyncShutdown, ShutdownTarget};
 
 mod stream;
-pub use stream::{Abort, ShutdownState, ShutdownStream};
+pub use stream::{Abort, ShutdownState, ShutdownStream, UnwrapError};
 
 mod reaper;
 pub use reaper::{Reaper, ReaperLimits};

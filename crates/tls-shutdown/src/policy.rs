@@ -50,12 +50,39 @@ enum Direction {
 /// Both the data that is unread when the closing begins and the data that comes later are meant. To *have* that data, do not
 /// drain: call [`close_notify`](crate::ShutdownStream::close_notify), and read the stream to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum PeerData {
     /// Discard it, up to the [drain limit](ShutdownPolicy::drain_limit), and count it in the report.
     Discard,
     /// Fail with [`Ending::PeerData`](crate::Ending::PeerData), as `SSL_shutdown(3)` does, and leave the data in place: it can
     /// be read, and the shutdown be asked for again.
     Reject,
+}
+
+/// Who closes first when TLS is taken off a connection, which the protocol over it defines. See
+/// [`ShutdownStream::into_plaintext`](crate::ShutdownStream::into_plaintext).
+///
+/// There is no way to send close_notify and not to wait for the peer's: the end of its TLS data, and the beginning of what
+/// follows, would not be known (RFC 9846 section 6.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unwrap {
+    /// We send close_notify, and wait for the peer's.
+    Initiate,
+    /// We wait for the peer's close_notify, and answer it.
+    Reply,
+    /// We wait for the peer's close_notify, and do not answer it.
+    Silent,
+}
+
+impl Unwrap {
+    pub(crate) const fn goal(self) -> Goal {
+        match self {
+            Self::Initiate => Goal::UnwrapInitiate,
+            Self::Reply => Goal::UnwrapReply,
+            Self::Silent => Goal::UnwrapSilent,
+        }
+    }
 }
 
 impl ShutdownPolicy {
@@ -78,7 +105,7 @@ impl ShutdownPolicy {
         }
     }
 
-    /// Sends nothing and reads nothing: the connection is only marked as shut down, and succeeds at once
+    /// Sends nothing and reads nothing: the connection is only marked as shut down, and that always succeeds, at once
     /// (`SSL_CTX_set_quiet_shutdown(3)`). Data that was written and not flushed is lost, and the peer sees a truncation.
     pub const fn quiet() -> Self {
         Self::new(Direction::Quiet)
@@ -140,6 +167,9 @@ impl ShutdownPolicy {
 
     /// Limits the whole time from the moment the transport has accepted close_notify to the end. Nothing that the peer sends
     /// prolongs it, and neither does a new future for the same shutdown. Default: [`DEADLINE`](Self::DEADLINE).
+    ///
+    /// Accepted is not read: a kernel takes some megabytes ahead of a slow peer, which answers when it has read them. Where
+    /// that may take longer, allow more.
     pub const fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self

@@ -89,7 +89,8 @@ impl ReaperLimits {
         Self { closings: Self::CLOSINGS, linger: Self::LINGER, linger_idle: Self::LINGER_IDLE }
     }
 
-    /// Limits the closings held at a time; a further one sheds the oldest. Default: [`CLOSINGS`](Self::CLOSINGS).
+    /// Limits the closings held at a time; a further one sheds the oldest, and with a limit of 0, itself.
+    /// Default: [`CLOSINGS`](Self::CLOSINGS).
     pub const fn closings(mut self, closings: usize) -> Self {
         self.closings = closings;
         self
@@ -136,8 +137,8 @@ struct Closings {
 impl Reaper {
     /// A reaper with the default [limits](ReaperLimits).
     ///
-    /// It works in the current Tokio runtime. Made outside of one, it works in that of the thread that drops a stream; where
-    /// there is none either, the connection just ends.
+    /// It works in the current Tokio runtime, which must have time enabled. Made outside of one, it works in that of the thread
+    /// that drops a stream; where there is none either, the connection just ends.
     pub fn new() -> Self {
         Self::with_limits(ReaperLimits::new())
     }
@@ -156,7 +157,7 @@ impl Reaper {
         }
     }
 
-    /// The number of closings in progress.
+    /// The number of closings in progress, those among them that were shed and are about to end.
     pub fn closings(&self) -> usize {
         *self.shared.count.borrow()
     }
@@ -194,12 +195,16 @@ impl Reaper {
         let Some(runtime) = self.shared.runtime.clone().or_else(|| Handle::try_current().ok()) else {
             return;
         };
-        let entry = self.enter();
+        let Some(entry) = self.enter() else {
+            return;
+        };
         let id = entry.id;
+        // One value, so that a task that is never polled drops the connection first, too.
+        let adopted = (connection, entry);
         let task = runtime.spawn(async move {
-            let shared = &entry.shared;
+            let (connection, entry) = adopted;
             if let Some(transport) = finish(connection).await {
-                linger::<S>(transport, shared).await;
+                linger::<S>(transport, &entry.shared).await;
             }
         });
         match self.shared.lock().tasks.get_mut(&id) {
@@ -209,24 +214,27 @@ impl Reaper {
         }
     }
 
-    fn enter(&self) -> Entry {
+    /// Makes place for one more closing, unless there must be none.
+    fn enter(&self) -> Option<Entry> {
+        let limit = self.shared.limits.closings;
         let mut closings = self.shared.lock();
         let mut oldest = None;
-        if closings.tasks.len() >= self.shared.limits.closings {
+        if closings.tasks.len() >= limit {
+            self.shared.shed.fetch_add(1, Ordering::Relaxed);
             oldest = closings.tasks.pop_first();
+        }
+        if limit == 0 {
+            return None;
         }
         let id = closings.next;
         closings.next += 1;
         closings.tasks.insert(id, None);
-        self.shared.count.send_replace(closings.tasks.len());
         drop(closings);
-        if let Some((_, task)) = oldest {
-            self.shared.shed.fetch_add(1, Ordering::Relaxed);
-            if let Some(task) = task {
-                task.abort();
-            }
+        self.shared.count.send_modify(|count| *count += 1);
+        if let Some((_, Some(task))) = oldest {
+            task.abort();
         }
-        Entry { shared: self.shared.clone(), id }
+        Some(Entry { shared: self.shared.clone(), id })
     }
 }
 
@@ -260,9 +268,8 @@ struct Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let mut closings = self.shared.lock();
-        closings.tasks.remove(&self.id);
-        self.shared.count.send_replace(closings.tasks.len());
+        self.shared.lock().tasks.remove(&self.id);
+        self.shared.count.send_modify(|count| *count -= 1);
     }
 }
 

@@ -7,12 +7,13 @@
 use std::{
     any::Any,
     io::{self, Read, Write},
+    ops::Range,
     panic::{self, AssertUnwindSafe},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use rustls::{ClientConnection, CommonState, InvalidMessage, IoState, ProtocolVersion, ServerConnection};
+use rustls::{ClientConnection, CommonState, InvalidMessage, ProtocolVersion, ServerConnection};
 use tokio::{
     io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -20,7 +21,7 @@ use tokio::{
 
 use crate::{
     closing::Event,
-    records::RecordWalk,
+    records::{NotTls, RecordWalk, Records},
     report::{Alert, Ending, ShutdownReport},
 };
 
@@ -39,14 +40,16 @@ pub trait TlsSession: AsyncRead + AsyncBufRead + AsyncWrite + Unpin {
     fn into_transport(self) -> Self::Transport;
 
     /// The TCP socket under the transport, for what only the kernel can do. By default that is the transport itself, if it is a
-    /// [`TcpStream`].
+    /// [`TcpStream`], also under [`Records`].
     fn socket(transport: &Self::Transport) -> Option<&TcpStream> {
-        (transport as &dyn Any).downcast_ref()
+        let transport = transport as &dyn Any;
+        transport.downcast_ref().or_else(|| transport.downcast_ref().map(Records::transport))
     }
 }
 
 /// The rustls connection of either side.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum TlsConnection<'a> {
     /// Of a client.
     Client(&'a mut ClientConnection),
@@ -172,9 +175,13 @@ impl<'a> TlsConnection<'a> {
     /// store or verifier, which is called from there.
     ///
     /// Users can switch the assertion off with `debug-assertions = false` in `[profile.dev.package.rustls]`.
-    pub(crate) fn process(&mut self) -> Result<IoState, Option<rustls::Error>> {
+    ///
+    /// It must not be called once close_notify was received: an empty handshake record before that makes rustls 0.23.46 look
+    /// for it in a buffer that is gone, and panic.
+    fn process(&mut self) -> Result<(), Option<rustls::Error>> {
         panic::catch_unwind(AssertUnwindSafe(|| either_side!(self, connection => connection.process_new_packets())))
             .map_err(|_| None)?
+            .map(|_| ())
             .map_err(Some)
     }
 
@@ -204,7 +211,7 @@ pub(crate) fn poll_flush_data<S: TlsSession>(
 ) -> Poll<io::Result<()>> {
     let (transport, mut connection) = session.parts();
     while connection.wants_write() {
-        let mut adapter = Transport { transport, cx, write_limit: usize::MAX };
+        let mut adapter = Transport { transport, cx };
         match connection.write_tls(&mut adapter) {
             Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             Ok(amount) => *written += amount as u64,
@@ -216,48 +223,73 @@ pub(crate) fn poll_flush_data<S: TlsSession>(
     Pin::new(session).poll_flush(cx)
 }
 
-/// Queues close_notify, and gives the number of bytes that are to be written for it, and not one more.
-pub(crate) fn queue_close_notify<S: TlsSession>(session: &mut S) -> Result<usize, Ending> {
-    let (_, mut connection) = session.parts();
-    connection.send_close_notify();
-    match connection.process() {
-        Ok(state) => Ok(state.tls_bytes_to_write()),
-        Err(error) => Err(ending_of_tls_error(error.as_ref())),
+/// close_notify, sealed, on its way to the transport, with what had to go before it.
+#[derive(Debug)]
+pub(crate) struct LastWords {
+    bytes: [u8; Self::SIZE],
+    unwritten: Range<usize>,
+}
+
+impl Default for LastWords {
+    fn default() -> Self {
+        Self { bytes: [0; Self::SIZE], unwritten: 0..0 }
     }
 }
 
-//= https://www.rfc-editor.org/rfc/rfc8446#section-4.6.3
-//# If the request_update field is set to "update_requested", then the
-//# receiver MUST send a KeyUpdate of its own with request_update set to
-//# "update_not_requested" prior to sending its next Application Data
-//# record.
-/// Writes `unwritten` bytes of what is queued.
-///
-/// More may come to be queued behind close_notify when the application reads on: an answer to a HelloRequest, a fatal alert.
-/// That must stay where it is (RFC 9846 section 6.1).
-pub(crate) fn poll_write_close_notify<S: TlsSession>(
-    session: &mut S,
-    cx: &mut Context<'_>,
-    unwritten: &mut usize,
-) -> Poll<io::Result<()>> {
-    let (transport, mut connection) = session.parts();
-    while *unwritten > 0 {
-        let mut adapter = Transport { transport, cx, write_limit: *unwritten };
-        match connection.write_tls(&mut adapter) {
-            Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            Ok(amount) => *unwritten -= amount,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
-            Err(error) => return Poll::Ready(Err(error)),
+impl LastWords {
+    /// An alert is a record of 31 bytes at most; an answer to a HelloRequest and one to a KeyUpdate may go before it.
+    const SIZE: usize = 256;
+
+    /// The number of bytes that the transport has not accepted.
+    pub(crate) fn len(&self) -> usize {
+        self.unwritten.len()
+    }
+
+    /// Has rustls seal close_notify, and takes it out of rustls's queue. `Refused` where it does not: it has ended writing
+    /// itself, after a fatal error, or since the connection's keys are worn out (RFC 9846 section 5.5), and data may be lost.
+    ///
+    /// Out of the queue, since more may come to be queued behind it when the application reads on: an answer to a HelloRequest,
+    /// a fatal alert. That must stay where it is (RFC 9846 section 6.1).
+    pub(crate) fn seal<S: TlsSession>(&mut self, session: &mut S) -> Result<(), Ending> {
+        let (_, mut connection) = session.parts();
+        connection.send_close_notify();
+        let mut free = &mut self.bytes[..];
+        while connection.wants_write() && !free.is_empty() {
+            connection.write_tls(&mut free).map_err(|_| Ending::Refused)?;
+        }
+        self.unwritten = 0..Self::SIZE - free.len();
+        match self.unwritten.is_empty() || connection.wants_write() {
+            true => Err(Ending::Refused),
+            false => Ok(()),
         }
     }
-    Poll::Ready(Ok(()))
+
+    //= https://www.rfc-editor.org/rfc/rfc8446#section-4.6.3
+    //# If the request_update field is set to "update_requested", then the
+    //# receiver MUST send a KeyUpdate of its own with request_update set to
+    //# "update_not_requested" prior to sending its next Application Data
+    //# record.
+    /// Writes it. There is no next application data record, so that nothing follows.
+    pub(crate) fn poll_write<T: AsyncWrite + Unpin>(
+        &mut self,
+        transport: &mut T,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !self.unwritten.is_empty() {
+            match ready!(Pin::new(&mut *transport).poll_write(cx, &self.bytes[self.unwritten.clone()]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                amount => self.unwritten.start += amount,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// Tries once to write the fatal alert that a peer's error has made rustls queue; only where no close_notify went before.
 pub(crate) fn try_write_fatal_alert<S: TlsSession>(session: &mut S, cx: &mut Context<'_>) {
     let (transport, mut connection) = session.parts();
     // The peer's error is what is reported; that the alert did not get out adds nothing.
-    let _ = connection.write_tls(&mut Transport { transport, cx, write_limit: usize::MAX });
+    let _ = connection.write_tls(&mut Transport { transport, cx });
 }
 
 /// Reads once from the transport and processes it. Gives the number of bytes, 0 at the transport's end; a failure is the event
@@ -268,12 +300,15 @@ pub(crate) fn poll_read_records<S: TlsSession>(
     walk: &mut RecordWalk,
 ) -> Poll<Result<usize, Event>> {
     let (transport, mut connection) = session.parts();
-    let mut adapter = Walked { transport: Transport { transport, cx, write_limit: 0 }, walk };
+    let mut adapter = Walked { transport: Transport { transport, cx }, walk };
     let amount = match connection.read_tls(&mut adapter) {
         Ok(amount) => amount,
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
         Err(error) => return Poll::Ready(Err(event_of_read_error(&error))),
     };
+    if amount == 0 {
+        return Poll::Ready(Ok(0));
+    }
     Poll::Ready(match connection.process() {
         Ok(_) => Ok(amount),
         Err(error) => Err(Event::ReadFailed(match ending_of_tls_error(error.as_ref()) {
@@ -289,8 +324,19 @@ pub(crate) fn poll_read_records<S: TlsSession>(
 pub(crate) fn event_of_read_error(error: &io::Error) -> Event {
     match tls_error(error) {
         Some(tls) => event_of_tls_error(Some(tls)),
+        None if error.get_ref().is_some_and(|error| error.is::<NotTls>()) => Event::ReadFailed(Ending::NotTls),
         None if error.kind() == io::ErrorKind::UnexpectedEof => Event::TransportEnd,
         None => Event::ReadFailed(Ending::of_transport_error(error.kind())),
+    }
+}
+
+/// What a failed write or flush by the application means: in a 0-RTT handshake, what a failed read does.
+pub(crate) fn event_of_write_error<S: TlsSession>(session: &mut S, error: &io::Error) -> Event {
+    let is_handshaking = session.parts().1.is_handshaking();
+    match event_of_read_error(error) {
+        Event::TransportEnd if is_handshaking => Event::ReadFailed(Ending::NotStarted),
+        event if is_handshaking || tls_error(error).is_some() => event,
+        _ => Event::WriteFailed(Ending::of_transport_error(error.kind())),
     }
 }
 
@@ -342,7 +388,6 @@ impl ShutdownReport {
 struct Transport<'a, 'b, T> {
     transport: &'a mut T,
     cx: &'a mut Context<'b>,
-    write_limit: usize,
 }
 
 impl<T: AsyncRead + Unpin> Read for Transport<'_, '_, T> {
@@ -357,7 +402,6 @@ impl<T: AsyncRead + Unpin> Read for Transport<'_, '_, T> {
 
 impl<T: AsyncWrite + Unpin> Write for Transport<'_, '_, T> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let buffer = &buffer[..buffer.len().min(self.write_limit)];
         match Pin::new(&mut *self.transport).poll_write(self.cx, buffer) {
             Poll::Ready(result) => result,
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
@@ -365,10 +409,6 @@ impl<T: AsyncWrite + Unpin> Write for Transport<'_, '_, T> {
     }
 
     fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        if self.write_limit < buffers.iter().map(|buffer| buffer.len()).sum() {
-            let first = buffers.iter().find(|buffer| !buffer.is_empty());
-            return self.write(first.map_or(&[], |buffer| buffer));
-        }
         match Pin::new(&mut *self.transport).poll_write_vectored(self.cx, buffers) {
             Poll::Ready(result) => result,
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),

@@ -19,11 +19,11 @@ use tokio::{
 };
 
 use crate::{
-    closing::{Begun, Closing, Event, Goal, Limit, Local, Remote, Step},
-    policy::{Limits, PeerData, ShutdownPolicy},
+    closing::{Begun, Closing, Event, Goal, Limit, Local, Remote, Step, UnexpectedEof},
+    policy::{Limits, PeerData, ShutdownPolicy, Unwrap},
     records::RecordWalk,
     report::{Ending, ShutdownError, ShutdownReport},
-    session::{self, Plaintext, TlsSession},
+    session::{self, LastWords, Plaintext, TlsSession},
     stream::ShutdownStream,
 };
 
@@ -44,8 +44,8 @@ pub(crate) struct Close {
     limits: Limits,
     times: Times,
     counts: Counts,
-    /// Bytes of close_notify, once queued, that the transport has not accepted.
-    unwritten: usize,
+    arrival: Arrival,
+    last_words: LastWords,
     walk: RecordWalk,
     /// The last task that waits to read, and the last that waits for the closing. The transport keeps one waker, and these may
     /// be two tasks (`tokio::io::split`).
@@ -62,10 +62,16 @@ struct Times {
     deadline: Option<Instant>,
 }
 
+/// When data that is to be discarded was decrypted.
+#[derive(Clone, Copy)]
+enum Arrival {
+    /// Before anything was read since the closing began.
+    Unread,
+    Late,
+}
+
 #[derive(Default)]
 struct Counts {
-    /// Decrypted when the closing began, and not read or discarded yet.
-    unread: u64,
     discarded_unread: u64,
     discarded_late: u64,
     tickets: u32,
@@ -81,7 +87,8 @@ impl Close {
             limits: policy.limits(),
             times: Times::default(),
             counts: Counts::default(),
-            unwritten: 0,
+            arrival: Arrival::Unread,
+            last_words: LastWords::default(),
             walk: RecordWalk::default(),
             reader: None,
             closer: None,
@@ -95,7 +102,7 @@ impl Close {
     }
 
     /// How the connection has ended, if this was all: unlike the ending of a shutdown, a refused one tells what went before.
-    fn ending(&self) -> Ending {
+    pub(crate) fn ending(&self) -> Ending {
         match (self.closing.step(), self.closing.remote) {
             (Step::End(Ending::Refused), Remote::Failed(ending)) => ending,
             (Step::End(ending), _) => ending,
@@ -148,23 +155,36 @@ impl Close {
         self.closing.begin(Goal::Notify, self.policy.unexpected_eof());
     }
 
-    /// Lets the reaper listen on after a unidirectional close, within what is left of the deadline.
-    pub(crate) fn hear_on(&mut self) {
-        if self.closing.begin(Goal::Hear, self.policy.unexpected_eof()) == Begun::Anew {
+    /// Asks for what it takes to have the transport back. Application data that is still to be read is in the way.
+    pub(crate) fn begin_unwrap<S: TlsSession>(&mut self, session: &mut S, unwrap: Unwrap) {
+        self.start(session);
+        if self.closing.begin(unwrap.goal(), UnexpectedEof::Truncates) == Begun::Anew {
+            self.limits = self.policy.peer_data(PeerData::Reject).limits();
+            self.times.deadline = None;
             self.times.ended = None;
         }
-        self.limits.peer_data = PeerData::Discard;
     }
 
-    /// Takes note, once, of what the application's reads have not met yet: a failure that rustls knows of, and unread data.
+    /// Lets the reaper listen on after a unidirectional close, within what is left of the deadline.
+    pub(crate) fn hear_on(&mut self) {
+        // Data that the policy has rejected stays so.
+        if self.closing.remote != Remote::Unread
+            && self.closing.begin(Goal::Hear, self.policy.unexpected_eof()) == Begun::Anew
+        {
+            self.times.ended = None;
+            self.limits.peer_data = PeerData::Discard;
+        }
+    }
+
+    /// Starts the time, once.
     fn start<S: TlsSession>(&mut self, session: &mut S) {
         if self.has_begun() {
             return;
         }
         self.times.began = Some(Instant::now());
-        match session.parts().1.process() {
-            Ok(state) => self.counts.unread = state.plaintext_bytes_to_read() as u64,
-            Err(error) => self.closing.on(session::event_of_tls_error(error.as_ref())),
+        // It may have been met before the stream was wrapped.
+        if matches!(session.parts().1.plaintext(), Plaintext::TransportEnd) {
+            self.closing.on(Event::TransportEnd);
         }
     }
 
@@ -228,31 +248,22 @@ impl Close {
         }
     }
 
-    /// The application, or the drain, has taken `amount` bytes of plaintext; gives how many of them were unread at the beginning.
-    pub(crate) fn note_consumed(&mut self, amount: usize) -> u64 {
-        let unread = self.counts.unread.min(amount as u64);
-        self.counts.unread -= unread;
-        unread
-    }
-
     /// Carries the closing on to its end.
     pub(crate) fn poll<S: TlsSession>(&mut self, session: &mut S, cx: &mut Context<'_>) -> Poll<Ending> {
+        remember(&mut self.closer, cx.waker());
         loop {
             let step = self.closing.step();
             self.start_clock(step);
             match step {
                 Step::FlushData => ready!(self.poll_flush_data(session, cx)),
-                Step::QueueCloseNotify => match session::queue_close_notify(session) {
-                    Ok(bytes) => {
-                        self.unwritten = bytes;
-                        self.closing.on(Event::Done);
-                    }
+                Step::QueueCloseNotify => match self.last_words.seal(session) {
+                    Ok(()) => self.closing.on(Event::Done),
                     Err(ending) => self.closing.on(Event::WriteFailed(ending)),
                 },
                 Step::WriteCloseNotify => {
-                    let before = self.unwritten;
-                    let result = session::poll_write_close_notify(session, cx, &mut self.unwritten);
-                    self.note_written((before - self.unwritten) as u64);
+                    let before = self.last_words.len();
+                    let result = self.last_words.poll_write(session.parts().0, cx);
+                    self.note_written((before - self.last_words.len()) as u64);
                     self.on_written(ready!(result));
                 }
                 //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
@@ -271,7 +282,6 @@ impl Close {
                     });
                 }
                 Step::Drain => {
-                    remember(&mut self.closer, cx.waker());
                     let waker = shared_waker(cx.waker(), &self.reader);
                     let cx = &mut Context::from_waker(waker.as_ref().unwrap_or(cx.waker()));
                     ready!(self.poll_drain(session, cx));
@@ -344,6 +354,8 @@ impl Close {
                 Plaintext::Nothing => {}
             }
             if let Some(tickets) = self.limits.tickets
+                && self.closing.step() == Step::Drain
+                && !self.closing.goal.keeps_transport()
                 && session.parts().1.keeps_tickets(tickets)
             {
                 break Event::TicketsKept;
@@ -355,11 +367,12 @@ impl Close {
             let budget = ready!(coop::poll_proceed(cx));
             let result = ready!(session::poll_read_records(session, cx, &mut self.walk));
             budget.made_progress();
+            self.arrival = Arrival::Late;
             match result {
                 Ok(amount) => self.counts.wire_read += amount as u64,
                 Err(event) => {
                     self.discard_before_failure(session);
-                    if !self.closing.is_queued() {
+                    if !self.closing.is_muted() {
                         session::try_write_fatal_alert(session, cx);
                     }
                     break event;
@@ -381,9 +394,10 @@ impl Close {
         if discarded + amount as u64 > self.limits.drain {
             return Some(Event::ReadFailed(Ending::DrainLimit));
         }
-        let unread = self.note_consumed(amount);
-        self.counts.discarded_unread += unread;
-        self.counts.discarded_late += amount as u64 - unread;
+        match self.arrival {
+            Arrival::Unread => self.counts.discarded_unread += amount as u64,
+            Arrival::Late => self.counts.discarded_late += amount as u64,
+        }
         None
     }
 
@@ -410,37 +424,41 @@ impl Close {
 
     //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
     //# SSL_read() should be called until all data is received.
-    /// Reads application data, as `AsyncBufRead::poll_fill_buf` does, once close_notify is queued.
+    /// Reads application data, as `AsyncBufRead::poll_fill_buf` does, once TLS is muted.
     pub(crate) fn poll_fill_plaintext<'a, S: TlsSession>(
         &mut self,
         session: &'a mut S,
         cx: &mut Context<'_>,
     ) -> Poll<Result<&'a [u8], Ending>> {
         while matches!(session.parts().1.plaintext(), Plaintext::Nothing) {
-            if let Remote::Failed(ending @ (Ending::PeerAlert(_) | Ending::ProtocolError | Ending::NotTls)) =
-                self.closing.remote
-            {
+            // What was decrypted before a record that failed came first, and the failure is told now.
+            if let Remote::Failed(ending) = self.closing.remote {
                 return Poll::Ready(Err(ending));
             }
-            // What was decrypted before a record that failed comes first. The failure is remembered.
+            self.arrival = Arrival::Late;
             if let Err(event) = ready!(session::poll_read_records(session, cx, &mut self.walk)) {
-                self.closing.on(event);
-                if let (Event::ReadFailed(ending), Plaintext::Nothing) = (event, session.parts().1.plaintext()) {
-                    return Poll::Ready(Err(ending));
-                }
+                self.on_read(event);
             }
         }
         Poll::Ready(match session.parts().1.plaintext() {
             Plaintext::Data(data) => Ok(data),
             Plaintext::ZeroReturn => {
-                self.closing.on(Event::ZeroReturn);
+                self.on_read(Event::ZeroReturn);
                 Ok(&[])
             }
             Plaintext::TransportEnd | Plaintext::Nothing => {
-                self.closing.on(Event::TransportEnd);
+                self.on_read(Event::TransportEnd);
                 Err(Ending::Truncated)
             }
         })
+    }
+
+    /// Takes note of an end that the application's read has met. A task that waits for the closing may be done with it.
+    pub(crate) fn on_read(&mut self, event: Event) {
+        self.closing.on(event);
+        if let Some(closer) = self.closer.take() {
+            closer.wake();
+        }
     }
 }
 
@@ -571,6 +589,8 @@ impl<S: TlsSession> ShutdownTarget for &mut ShutdownStream<S> {
 
 impl<S: TlsSession> AsyncShutdown<ShutdownStream<S>> {
     /// Takes the stream and closes it by its [own policy](ShutdownStream::policy).
+    ///
+    /// The shutdown is asked for at the first poll: a future that is dropped before that aborts the connection.
     pub fn new(stream: ShutdownStream<S>) -> Self {
         let policy = *stream.policy();
         Self::with_policy(stream, policy)
@@ -623,8 +643,9 @@ impl Close {
     pub(crate) fn result(&self, ending: Ending, policy: &ShutdownPolicy) -> Result<ShutdownReport, ShutdownError> {
         let report = self.report(ending);
         let reached = match ending {
+            // A quiet shutdown asks for nothing, and always succeeds.
+            _ if policy.goal().is_none() => true,
             Ending::Complete | Ending::Sent => true,
-            Ending::Quiet => policy.goal().is_none(),
             // Only where the policy accepts that end does the table go on to send close_notify after it.
             Ending::Truncated => self.closing.remote == Remote::Ended && report.sent,
             _ => false,

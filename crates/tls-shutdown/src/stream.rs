@@ -1,7 +1,9 @@
 //! [`ShutdownStream`]: a TLS stream that knows how to end.
 
+#[cfg(unix)]
+use std::os::fd::{AsRawFd, RawFd};
 use std::{
-    fmt, io,
+    error, fmt, io,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -14,9 +16,10 @@ use tokio::{
 use crate::{
     closing::Event,
     kernel,
-    policy::ShutdownPolicy,
+    policy::{ShutdownPolicy, Unwrap},
     reaper::Reaper,
-    report::{Ending, ShutdownReport},
+    records::{Plaintext, Records},
+    report::{Ending, ShutdownError, ShutdownReport},
     session::{self, TlsSession},
     shutdown::{AsyncShutdown, Close, poll_until},
 };
@@ -96,6 +99,7 @@ pub enum ShutdownState {
 
 /// What [`ShutdownStream::abort`] does to TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Abort {
     /// FIN, or RST if the kernel holds bytes that were not read. For a peer that can tell a cut message by its framing (Content-Length, chunks, HTTP/2).
     Fin,
@@ -214,7 +218,8 @@ impl<S: TlsSession> ShutdownStream<S> {
         let connection = self.connection();
         connection.adopter = None;
         connection.close.closing.abort();
-        if abort == Abort::Reset {
+        // Where all is said and heard there is nothing to reset.
+        if abort == Abort::Reset && connection.close.ending() != Ending::Complete {
             kernel::reset_on_drop::<S>(connection.session.parts().0);
         }
     }
@@ -238,6 +243,88 @@ impl<S: TlsSession> ShutdownStream<S> {
 
     fn connection_ref(&self) -> &Connection<S> {
         self.connection.as_ref().expect(WHOLE)
+    }
+}
+
+impl<S, T> ShutdownStream<S>
+where
+    S: TlsSession<Transport = Records<T>>,
+{
+    /// Takes TLS off the connection: sends and receives close_notify as `unwrap` says, no FIN, and gives the transport back, with
+    /// every byte that has come behind the peer's close_notify.
+    ///
+    /// The time is bounded by the policy's [stall limit](ShutdownPolicy::stall_limit) and
+    /// [deadline](ShutdownPolicy::deadline). `on_end` is called when TLS is off.
+    ///
+    /// # Errors
+    ///
+    /// The stream comes back with the error, to be read on, to be asked again, or to be shut down:
+    ///
+    /// - [`Ending::PeerData`]: the peer has sent application data, which is not discarded. Read it, and call again.
+    /// - [`Ending::NotTls`]: the peer goes on in plaintext without close_notify. Nothing of that is lost:
+    ///   [`into_session`](Self::into_session), and [`Records::into_parts`].
+    /// - [`Ending::Truncated`], [`Ending::TimedOut`] and the others, as for [`AsyncShutdown`].
+    /// - [`Ending::Refused`]: FIN was sent already, by another shutdown.
+    ///
+    /// # Panics
+    ///
+    /// When it has to wait outside a Tokio runtime with time enabled.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future owns the stream: dropping it drops the connection, without FIN's lie of a proper end.
+    pub async fn into_plaintext(mut self, unwrap: Unwrap) -> Result<Plaintext<T>, UnwrapError<S>> {
+        let ending = std::future::poll_fn(|cx| {
+            let connection = self.connection();
+            connection.close.begin_unwrap(&mut connection.session, unwrap);
+            connection.poll_close(cx)
+        })
+        .await;
+        let close = &self.connection().close;
+        let ending = match ending {
+            Ending::Complete if !close.closing.goal.keeps_transport() => Ending::Refused,
+            ending => ending,
+        };
+        if ending == Ending::Complete {
+            return Ok(Plaintext::new(self.into_session().into_transport()));
+        }
+        let error = ShutdownError::new(close.report(ending));
+        Err(UnwrapError { error, stream: self })
+    }
+}
+
+/// TLS could not be taken off. The stream is still there.
+///
+/// Converts to an [`io::Error`] where only the error matters; the connection is dropped then.
+#[derive(Debug)]
+pub struct UnwrapError<S: TlsSession> {
+    error: ShutdownError,
+    stream: ShutdownStream<S>,
+}
+
+impl<S: TlsSession> UnwrapError<S> {
+    /// What went wrong.
+    pub fn error(&self) -> &ShutdownError {
+        &self.error
+    }
+
+    /// The stream, to go on with.
+    pub fn into_stream(self) -> ShutdownStream<S> {
+        self.stream
+    }
+}
+
+impl<S: TlsSession> fmt::Display for UnwrapError<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl<S: TlsSession + fmt::Debug> error::Error for UnwrapError<S> {}
+
+impl<S: TlsSession> From<UnwrapError<S>> for io::Error {
+    fn from(error: UnwrapError<S>) -> Self {
+        error.error.into()
     }
 }
 
@@ -284,7 +371,7 @@ impl<S: TlsSession> Connection<S> {
         let Self { session, close, .. } = self;
         let waker = close.reader_waker(cx);
         let shared = &mut Context::from_waker(waker.as_ref().unwrap_or(cx.waker()));
-        let result = if close.closing.is_queued() {
+        let result = if close.closing.is_muted() {
             close.poll_fill_plaintext(session, shared).map_err(error_of)
         } else {
             let result = Pin::new(session).poll_fill_buf(shared);
@@ -298,9 +385,6 @@ impl<S: TlsSession> Connection<S> {
     }
 
     fn consume(&mut self, amount: usize) {
-        if self.close.has_begun() {
-            self.close.note_consumed(amount);
-        }
         self.session.parts().1.consume(amount);
     }
 
@@ -317,7 +401,8 @@ impl<S: TlsSession> Connection<S> {
 
     fn written<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if let Poll::Ready(Err(error)) = &result {
-            self.close.closing.on(Event::WriteFailed(Ending::of_transport_error(error.kind())));
+            let event = session::event_of_write_error(&mut self.session, error);
+            self.close.closing.on(event);
         }
         result
     }
@@ -329,8 +414,8 @@ fn note_end(close: &mut Close, read: &Poll<io::Result<&[u8]>>) {
         //= https://www.rfc-editor.org/rfc/rfc8446#section-6
         //# Upon receiving such an alert, the TLS implementation SHOULD indicate
         //# end-of-data to the application.
-        Poll::Ready(Ok([])) => close.closing.on(Event::ZeroReturn),
-        Poll::Ready(Err(error)) => close.closing.on(session::event_of_read_error(error)),
+        Poll::Ready(Ok([])) => close.on_read(Event::ZeroReturn),
+        Poll::Ready(Err(error)) => close.on_read(session::event_of_read_error(error)),
         _ => {}
     }
 }
@@ -404,7 +489,7 @@ impl<S: TlsSession> AsyncWrite for ShutdownStream<S> {
     /// Flushes application data; once close_notify is queued, only the transport.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let connection = self.get_mut().connection();
-        let result = match connection.close.closing.is_queued() {
+        let result = match connection.close.closing.is_muted() {
             true => Pin::new(connection.session.parts().0).poll_flush(cx),
             false => Pin::new(&mut connection.session).poll_flush(cx),
         };
@@ -413,6 +498,10 @@ impl<S: TlsSession> AsyncWrite for ShutdownStream<S> {
 
     /// Runs the stream's own policy, as [`AsyncShutdown`] does. `Err` exactly when the goal was not reached; the error can be
     /// downcast to [`ShutdownError`](crate::ShutdownError).
+    ///
+    /// # Panics
+    ///
+    /// When it has to wait outside a Tokio runtime with time enabled.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let connection = self.get_mut().connection();
         let policy = connection.close.policy;
@@ -420,6 +509,13 @@ impl<S: TlsSession> AsyncWrite for ShutdownStream<S> {
         let ending = ready!(connection.poll_close(cx));
         connection.close.result(ending, &policy)?;
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(unix)]
+impl<S: TlsSession + AsRawFd> AsRawFd for ShutdownStream<S> {
+    fn as_raw_fd(&self) -> RawFd {
+        self.session().as_raw_fd()
     }
 }
 

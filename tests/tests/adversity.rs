@@ -1,0 +1,327 @@
+//! What a peer, a transport or an application can do at the worst moment.
+
+use std::{io, sync::Arc, time::Duration};
+
+use rustls::{ClientConfig, RootCertStore, SupportedCipherSuite, Tls12CipherSuite, crypto::CipherSuiteCommon};
+use tls_shutdown::{
+    Abort, Alert, Ending, PeerData, Reaper, ReaperLimits, ShutdownPolicy, ShutdownState, ShutdownStream,
+};
+use tls_shutdown_tests::{
+    Forge, Side, certificate, client_config, connect, connect_with,
+    scripted::{BIDIRECTIONAL, POLICIES, UNIDIRECTIONAL, each_kind, ending, shut_down, shut_down_now},
+    server_config,
+    wire_script::{Full, Then},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::oneshot,
+    time::{Instant, sleep, timeout},
+};
+use tokio_test::{assert_pending, assert_ready, task};
+
+const REJECT: ShutdownPolicy = BIDIRECTIONAL.peer_data(PeerData::Reject);
+
+/// A transport that takes nothing, and says so.
+fn break_writes(wire: &tls_shutdown_tests::Wire) {
+    wire.script(|script| {
+        script.room = 0;
+        script.full = Full::Error(io::ErrorKind::BrokenPipe);
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn tickets_are_no_way_out_of_a_failed_write() {
+    for (side, version) in each_kind() {
+        for tickets in [0, 1, 3] {
+            let (mut stream, peer) = connect(side, version);
+            break_writes(&peer.wire);
+            peer.wire.script(|script| script.then = Then::Error(io::ErrorKind::ConnectionReset));
+            let outcome = shut_down_now(&mut stream, BIDIRECTIONAL.until_tickets(tickets));
+            assert_eq!(ending(outcome), Ending::Reset);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn looking_for_the_reason_of_a_failed_write_is_bounded() {
+    for (side, version) in each_kind() {
+        let (mut stream, mut peer) = connect(side, version);
+        break_writes(&peer.wire);
+        let began = Instant::now();
+        let flood = async {
+            loop {
+                (0..300).for_each(|_| peer.send(&[0; 100]));
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let policy = BIDIRECTIONAL.drain_limit(u64::MAX).deadline(Duration::from_millis(50));
+        let outcome = tokio::select! {
+            biased;
+            outcome = stream.shutdown_with(policy) => outcome,
+            () = flood => unreachable!("it floods for ever"),
+        };
+        assert_eq!(ending(outcome), Ending::Reset);
+        assert!(began.elapsed() <= Duration::from_millis(51), "{:?}", began.elapsed());
+    }
+}
+
+/// rustls 0.23.46 panics if it is asked to go on after these two records.
+#[tokio::test(start_paused = true)]
+async fn an_empty_handshake_record_before_close_notify_hurts_nobody() {
+    for side in Side::BOTH {
+        for policy in POLICIES {
+            let (mut stream, peer) = connect(side, &rustls::version::TLS13);
+            let wire = peer.wire.clone();
+            let mut forge = peer.into_forge();
+            let records = [forge.record(Forge::HANDSHAKE, &[]), forge.record(Forge::ALERT, &[1, 0])].concat();
+            wire.deliver(&records);
+            assert_eq!(assert_ready!(task::spawn(stream.read(&mut [0; 9])).poll()).expect("zero-return"), 0);
+            assert_ready!(task::spawn(stream.write_all(b"an answer")).poll()).expect("written");
+            let report = shut_down_now(&mut stream, policy).expect("complete");
+            assert_eq!((report.ending(), report.sent()), (Ending::Complete, true));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ends_that_come_while_data_is_in_the_way_count() {
+    for (side, version) in each_kind() {
+        let connect_rejected = || {
+            let (mut stream, mut peer) = connect(side, version);
+            peer.send(b"data");
+            assert_eq!(ending(shut_down_now(&mut stream, REJECT)), Ending::PeerData);
+            assert_ready!(task::spawn(stream.read_exact(&mut [0; 4])).poll()).expect("data");
+            (stream, peer)
+        };
+        let (mut stream, peer) = connect_rejected();
+        peer.wire.script(|script| script.then = Then::Error(io::ErrorKind::ConnectionReset));
+        assert_ready!(task::spawn(stream.read(&mut [0; 9])).poll()).expect_err("reset");
+        peer.wire.script(|script| script.then = Then::End);
+        assert_eq!(ending(shut_down_now(&mut stream, REJECT.ignore_unexpected_eof())), Ending::Reset);
+
+        let (mut stream, peer) = connect_rejected();
+        peer.into_forge().alert(Forge::FATAL, 80);
+        assert_ready!(task::spawn(stream.read(&mut [0; 9])).poll()).expect_err("an alert");
+        assert_eq!(ending(shut_down_now(&mut stream, REJECT)), Ending::PeerAlert(Alert(80)));
+
+        let (mut stream, mut peer) = connect_rejected();
+        peer.close_notify();
+        assert_eq!(assert_ready!(task::spawn(stream.read(&mut [0; 9])).poll()).expect("zero-return"), 0);
+        assert_eq!(stream.state(), ShutdownState::Both);
+        let (told, report) = oneshot::channel();
+        drop(stream.on_end(move |report| told.send(*report).expect("awaited")));
+        assert_eq!(report.await.expect("once").ending(), Ending::Complete);
+    }
+}
+
+/// At the limit of its keys rustls ends writing itself, and takes further data to drop it.
+#[tokio::test(start_paused = true)]
+async fn worn_out_keys_are_never_complete() {
+    let mut provider = rustls::crypto::ring::default_provider();
+    provider.cipher_suites.retain_mut(|suite| match suite {
+        SupportedCipherSuite::Tls12(tls12) if suite_name(tls12).ends_with("ECDSA_WITH_AES_256_GCM_SHA384") => {
+            let common = CipherSuiteCommon { confidentiality_limit: 10, ..copy_of(&tls12.common) };
+            let Tls12CipherSuite { prf_provider, kx, sign, aead_alg, .. } = **tls12;
+            *suite = SupportedCipherSuite::Tls12(Box::leak(Box::new(Tls12CipherSuite {
+                common,
+                prf_provider,
+                kx,
+                sign,
+                aead_alg,
+            })));
+            true
+        }
+        _ => false,
+    });
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate().0).expect("a root");
+    let client = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .expect("a version")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let (mut stream, mut peer) = connect_with(Side::Client, client, server_config(&rustls::version::TLS12));
+    for _ in 0..30 {
+        assert_ready!(task::spawn(stream.write_all(b"x")).poll()).expect("taken");
+        assert_ready!(task::spawn(stream.flush()).poll()).expect("taken");
+    }
+    peer.close_notify();
+    let error = shut_down_now(&mut stream, BIDIRECTIONAL).expect_err("data is lost");
+    assert_eq!((error.kind(), error.report().sent()), (Ending::Refused, false));
+    assert!(peer.receive().expect("records").0.len() < 30);
+}
+
+fn suite_name(suite: &Tls12CipherSuite) -> String {
+    format!("{:?}", suite.common.suite)
+}
+
+fn copy_of(common: &CipherSuiteCommon) -> CipherSuiteCommon {
+    CipherSuiteCommon {
+        suite: common.suite,
+        hash_provider: common.hash_provider,
+        confidentiality_limit: common.confidentiality_limit,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_meets_the_end_wakes_the_writer_that_closes() {
+    for (side, version) in each_kind() {
+        let (stream, peer) = connect(side, version);
+        peer.wire.script(|script| script.room = 0);
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        assert_pending!(task::spawn(writer.write_all(&[0; 100_000])).poll());
+        let mut shutdown = task::spawn(writer.shutdown());
+        assert_pending!(shutdown.poll());
+        peer.into_forge().alert(Forge::FATAL, 80);
+        let mut byte = [0];
+        assert_ready!(task::spawn(reader.read(&mut byte)).poll()).expect_err("an alert");
+        assert!(shutdown.is_woken(), "it need not wait for the stall limit");
+        assert_ready!(shutdown.poll()).expect_err("an alert");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_sees_the_end_of_a_closing_that_failed() {
+    for (side, version) in each_kind() {
+        let (stream, _peer) = connect(side, version);
+        let (mut reader, mut writer) = tokio::io::split(stream.with_policy(BIDIRECTIONAL));
+        let read = tokio::spawn(async move { reader.read(&mut [0; 9]).await });
+        writer.shutdown().await.expect_err("silence");
+        let error = timeout(Duration::from_secs(60), read).await.expect("at once").expect("no panic");
+        assert_eq!(error.expect_err("silence").kind(), io::ErrorKind::TimedOut);
+    }
+    // Data and an odd record in one read: first the one, then the other, and never nothing.
+    for (side, version) in each_kind() {
+        let (mut stream, mut peer) = connect(side, version);
+        stream.shutdown_with(BIDIRECTIONAL).await.expect_err("silence");
+        assert_eq!(peer.receive(), Ok((vec![], true)));
+        let wire = peer.wire.clone();
+        let mut forge = peer.into_forge();
+        let records = [forge.record(Forge::DATA, b"data"), forge.record(Forge::ALERT, &[1])].concat();
+        wire.deliver(&records);
+        for _ in 0..3 {
+            assert_ready!(task::spawn(stream.read(&mut [0; 9])).poll()).expect_err("over");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reaper_keeps_the_policy_that_rejects_data() {
+    for (side, version) in each_kind() {
+        for told_before in [true, false] {
+            let reaper = Reaper::new();
+            let (stream, mut peer) = connect(side, version);
+            let (told, report) = oneshot::channel();
+            let mut stream = stream
+                .with_policy(REJECT)
+                .with_reaper(&reaper)
+                .on_end(move |report| told.send(*report).expect("awaited"));
+            assert_pending!(shut_down(&mut stream, REJECT).poll());
+            if told_before {
+                peer.send(b"data");
+                assert_eq!(ending(shut_down_now(&mut stream, REJECT)), Ending::PeerData);
+                drop(stream);
+            } else {
+                drop(stream);
+                peer.send(b"data");
+            }
+            peer.close_notify();
+            let report = report.await.expect("once");
+            assert_eq!((report.ending(), report.discarded()), (Ending::PeerData, 0));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abort_after_a_unidirectional_close_is_told() {
+    for (side, version) in each_kind() {
+        let (stream, _peer) = connect(side, version);
+        let (told, report) = oneshot::channel();
+        let mut stream = stream.on_end(move |report| told.send(*report).expect("awaited"));
+        shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent");
+        stream.abort(Abort::Reset);
+        let report = report.await.expect("once");
+        assert_eq!((report.ending(), report.sent()), (Ending::Aborted, true));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abort_hides_no_earlier_failure() {
+    for (side, version) in each_kind() {
+        let (stream, peer) = connect(side, version);
+        let (told, report) = oneshot::channel();
+        let mut stream = stream.on_end(move |report| told.send(*report).expect("awaited"));
+        peer.wire.script(|script| script.then = Then::End);
+        assert_ready!(task::spawn(stream.read(&mut [0; 9])).poll()).expect_err("cut");
+        stream.abort(Abort::Reset);
+        assert_eq!(report.await.expect("once").ending(), Ending::Truncated);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_0_rtt_handshake_that_fails_under_a_write_is_told_as_what_it_is() {
+    let version = &rustls::version::TLS13;
+    let mut client = client_config(version);
+    client.enable_early_data = true;
+    let mut server = server_config(version);
+    server.max_early_data_size = 16_384;
+    let (mut first, mut peer) = connect_with(Side::Client, client.clone(), server.clone());
+    peer.close_notify();
+    shut_down_now(&mut first, BIDIRECTIONAL).expect("a ticket");
+    for (garbage, expected) in [(&b"220 plain"[..], Ending::NotTls), (b"", Ending::NotStarted)] {
+        let (mut stream, peer) = connect_with(Side::Client, client.clone(), server.clone());
+        assert!(stream.session().get_ref().1.is_handshaking(), "0-RTT");
+        assert_ready!(task::spawn(stream.write_all(b"early")).poll()).expect("early data");
+        peer.wire.deliver(garbage);
+        peer.wire.script(|script| script.then = Then::End);
+        assert_ready!(task::spawn(stream.flush()).poll()).expect_err("no handshake");
+        let (told, report) = oneshot::channel();
+        drop(stream.on_end(move |report| told.send(*report).expect("awaited")));
+        assert_eq!(report.await.expect("once").ending(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_truncation_met_before_the_stream_was_wrapped_is_one() {
+    for (side, version) in each_kind() {
+        let (stream, peer) = connect(side, version);
+        let mut bare = stream.into_session();
+        peer.wire.script(|script| script.then = Then::End);
+        assert_ready!(task::spawn(bare.read(&mut [0; 9])).poll()).expect_err("cut");
+        let mut stream = ShutdownStream::new(bare);
+        assert_eq!(ending(shut_down_now(&mut stream, UNIDIRECTIONAL)), Ending::Truncated);
+        assert_eq!(peer.wire.script(|script| script.log.clone()), []);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reaper_without_places_takes_nothing() {
+    let reaper = Reaper::with_limits(ReaperLimits::new().closings(0));
+    let (stream, _peer) = connect(Side::Server, &rustls::version::TLS13);
+    let (told, report) = oneshot::channel();
+    let mut stream = stream.with_reaper(&reaper).on_end(move |report| told.send(*report).expect("awaited"));
+    shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent");
+    drop(stream);
+    assert_eq!(report.await.expect("once").ending(), Ending::Sent);
+    assert_eq!((reaper.closings(), reaper.shed()), (0, 1));
+}
+
+/// Whoever waits for a reaper to be idle may exit then: every `on_end` was called.
+#[tokio::test(start_paused = true)]
+async fn an_idle_reaper_has_told_everything() {
+    let reaper = Reaper::with_limits(ReaperLimits::new().closings(1));
+    let mut reports = Vec::new();
+    for _ in 0..20 {
+        let (stream, mut peer) = connect(Side::Server, &rustls::version::TLS13);
+        let (told, report) = oneshot::channel();
+        let mut stream = stream.with_reaper(&reaper).on_end(move |report| told.send(*report).expect("awaited"));
+        shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent");
+        drop(stream);
+        peer.close_notify();
+        reports.push(report);
+    }
+    assert_eq!(reaper.wait_idle(Duration::from_secs(1)).await, 0);
+    for mut report in reports {
+        report.try_recv().expect("told already");
+    }
+}

@@ -1,0 +1,375 @@
+//! TLS taken off a connection: every byte that is not TLS is kept.
+
+use std::{
+    io::{self, Write},
+    sync::Arc,
+    time::Duration,
+};
+
+use proptest::prelude::*;
+use rustls::{SupportedProtocolVersion, pki_types::ServerName};
+use tls_shutdown::{Alert, Ending, Plaintext, Records, ShutdownPolicy, ShutdownStream, Unwrap, UnwrapError};
+use tls_shutdown_tests::{
+    Forge, Peer, Side, VERSIONS, Wire, client_config, connect_over,
+    openssl_peer::{self, ClientCertificate, acceptor},
+    scripted::{BIDIRECTIONAL, each_kind},
+    server_config,
+    wire_script::Then,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex},
+    net::TcpStream,
+    task::coop::unconstrained,
+    time::Instant,
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use tokio_test::{assert_pending, assert_ready, task};
+
+const PLAIN: &[u8] = b"220 plain text, and more of it\r\n";
+const WAYS: [Unwrap; 3] = [Unwrap::Initiate, Unwrap::Reply, Unwrap::Silent];
+
+type Stream = ShutdownStream<TlsStream<Records<Wire>>>;
+
+fn connect(side: Side, version: &'static SupportedProtocolVersion) -> (Stream, Peer) {
+    connect_over(side, client_config(version), server_config(version), Records::new)
+}
+
+fn unwrap_now(stream: Stream, unwrap: Unwrap) -> Result<Plaintext<Wire>, UnwrapError<TlsStream<Records<Wire>>>> {
+    assert_ready!(task::spawn(unconstrained(Box::pin(stream.into_plaintext(unwrap)))).poll())
+}
+
+/// The records of close_notify, with plaintext behind them.
+fn close_notify_and_plaintext(peer: &mut Peer) -> Vec<u8> {
+    peer.tls.send_close_notify();
+    [&peer.records()[..], PLAIN].concat()
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_notify_and_plaintext_in_one_segment_and_cut_at_every_byte() {
+    for (side, version) in each_kind() {
+        for unwrap in WAYS {
+            let length = close_notify_and_plaintext(&mut connect(side, version).1).len();
+            for cut in 0..=length {
+                let (stream, mut peer) = connect(side, version);
+                let bytes = close_notify_and_plaintext(&mut peer);
+                peer.wire.deliver(&bytes[..cut]);
+                let mut taking_off = task::spawn(unconstrained(Box::pin(stream.into_plaintext(unwrap))));
+                let polled = taking_off.poll();
+                peer.wire.deliver(&bytes[cut..]);
+                let outcome = match polled {
+                    std::task::Poll::Ready(outcome) => outcome,
+                    std::task::Poll::Pending => assert_ready!(taking_off.poll()),
+                };
+                let mut plain = outcome.expect("TLS is off");
+                let mut read = [0; PLAIN.len()];
+                assert_ready!(task::spawn(plain.read_exact(&mut read)).poll()).expect("all of it");
+                assert_eq!(read, PLAIN, "{unwrap:?} cut at {cut}");
+                assert_pending!(task::spawn(plain.read(&mut read)).poll());
+                assert_eq!(peer.receive(), Ok((vec![], unwrap != Unwrap::Silent)));
+                assert!(!peer.wire.is_finished(), "no FIN");
+
+                assert_ready!(task::spawn(plain.write_all(b"plain")).poll()).expect("written");
+                assert_eq!(peer.wire.script(|script| std::mem::take(&mut script.outbound)), b"plain");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_notify_that_the_application_has_read_is_enough() {
+    for (side, version) in each_kind() {
+        for unwrap in WAYS {
+            let (mut stream, mut peer) = connect(side, version);
+            peer.send(b"the last data");
+            let bytes = close_notify_and_plaintext(&mut peer);
+            peer.wire.deliver(&bytes);
+            let mut data = Vec::new();
+            assert_ready!(task::spawn(stream.read_to_end(&mut data)).poll()).expect("to close_notify");
+            assert_eq!(data, b"the last data");
+            let (leftover, _wire) = unwrap_now(stream, unwrap).expect("TLS is off").into_parts();
+            assert_eq!(leftover, PLAIN);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_says_what_when() {
+    for (side, version) in each_kind() {
+        for unwrap in WAYS {
+            let (stream, mut peer) = connect(side, version);
+            let mut taking_off = task::spawn(unconstrained(Box::pin(stream.into_plaintext(unwrap))));
+            assert_pending!(taking_off.poll());
+            assert_eq!(peer.receive(), Ok((vec![], unwrap == Unwrap::Initiate)));
+            peer.close_notify();
+            assert!(taking_off.is_woken());
+            assert_ready!(taking_off.poll()).expect("TLS is off");
+            assert_eq!(peer.receive(), Ok((vec![], unwrap != Unwrap::Silent)));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn data_that_is_still_to_be_read_is_in_the_way() {
+    for (side, version) in each_kind() {
+        for unwrap in WAYS {
+            let (stream, mut peer) = connect(side, version);
+            peer.send(b"late");
+            let bytes = close_notify_and_plaintext(&mut peer);
+            peer.wire.deliver(&bytes);
+            let error = unwrap_now(stream, unwrap).expect_err("data");
+            assert_eq!(error.error().kind(), Ending::PeerData);
+            let mut stream = error.into_stream();
+            let mut data = [0; 4];
+            assert_ready!(task::spawn(stream.read_exact(&mut data)).poll()).expect("still there");
+            assert_eq!(&data, b"late");
+            let (leftover, _wire) = unwrap_now(stream, unwrap).expect("TLS is off").into_parts();
+            assert_eq!(leftover, PLAIN);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_skips_close_notify_is_not_tls_and_loses_nothing() {
+    for (side, version) in each_kind() {
+        for unwrap in WAYS {
+            for cut in 0..=PLAIN.len() {
+                let (stream, peer) = connect(side, version);
+                let mut taking_off = task::spawn(unconstrained(Box::pin(stream.into_plaintext(unwrap))));
+                assert_pending!(taking_off.poll());
+                peer.wire.deliver(&PLAIN[..cut]);
+                let polled = taking_off.poll();
+                peer.wire.deliver(&PLAIN[cut..]);
+                let error = match polled {
+                    std::task::Poll::Ready(outcome) => outcome,
+                    std::task::Poll::Pending => assert_ready!(taking_off.poll()),
+                }
+                .expect_err("no close_notify");
+                assert_eq!(error.error().kind(), Ending::NotTls);
+                let TlsStreamParts { leftover, wire } = parts(error.into_stream());
+                let mut rest = wire.script(|script| script.inbound.drain(..).collect::<Vec<_>>());
+                rest.splice(0..0, leftover);
+                assert_eq!(rest, PLAIN);
+            }
+        }
+    }
+}
+
+struct TlsStreamParts {
+    leftover: Vec<u8>,
+    wire: Wire,
+}
+
+fn parts(stream: Stream) -> TlsStreamParts {
+    let records = match stream.into_session() {
+        TlsStream::Client(stream) => stream.into_inner().0,
+        TlsStream::Server(stream) => stream.into_inner().0,
+    };
+    let (leftover, wire) = records.into_parts();
+    TlsStreamParts { leftover, wire }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fin_silence_and_alerts_are_no_close_notify() {
+    for (side, version) in each_kind() {
+        for unwrap in WAYS {
+            let (stream, peer) = connect(side, version);
+            peer.wire.script(|script| script.then = Then::End);
+            assert_eq!(unwrap_now(stream, unwrap).expect_err("cut").error().kind(), Ending::Truncated);
+            assert!(!peer.wire.is_finished());
+
+            let (stream, _peer) = connect(side, version);
+            let began = Instant::now();
+            let error = stream.into_plaintext(unwrap).await.expect_err("silence");
+            assert_eq!((error.error().kind(), began.elapsed()), (Ending::TimedOut, ShutdownPolicy::DEADLINE));
+
+            let (stream, peer) = connect(side, version);
+            peer.into_forge().alert(Forge::FATAL, 80);
+            let error = unwrap_now(stream, unwrap).expect_err("an alert");
+            assert_eq!(error.error().kind(), Ending::PeerAlert(Alert(80)));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_fin_the_transport_is_of_no_more_use() {
+    for (side, version) in each_kind() {
+        for unwrap in WAYS {
+            let (mut stream, mut peer) = connect(side, version);
+            peer.close_notify();
+            assert_ready!(task::spawn(stream.shutdown_with(BIDIRECTIONAL)).poll()).expect("complete");
+            let error = unwrap_now(stream, unwrap).expect_err("closed");
+            assert_eq!(error.error().kind(), Ending::Refused);
+        }
+        // After a half-close it still is.
+        let (mut stream, mut peer) = connect(side, version);
+        assert_ready!(task::spawn(Box::pin(stream.close_notify())).poll()).expect("sent");
+        let bytes = close_notify_and_plaintext(&mut peer);
+        peer.wire.deliver(&bytes);
+        let (leftover, _wire) = unwrap_now(stream, Unwrap::Initiate).expect("TLS is off").into_parts();
+        assert_eq!(leftover, PLAIN);
+        assert_eq!(peer.receive(), Ok((vec![], true)), "one close_notify");
+    }
+}
+
+/// A client and a server of ours over any transport.
+async fn pair<A, B>(near: A, far: B) -> (ShutdownStream<TlsStream<Records<A>>>, ShutdownStream<TlsStream<Records<B>>>)
+where
+    A: AsyncRead + AsyncWrite + Unpin + 'static,
+    B: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let version = &rustls::version::TLS13;
+    let name = ServerName::try_from("localhost").expect("a name");
+    let (client, server) = tokio::join!(
+        TlsConnector::from(Arc::new(client_config(version))).connect(name, Records::new(near)),
+        TlsAcceptor::from(Arc::new(server_config(version))).accept(Records::new(far)),
+    );
+    let client = ShutdownStream::new(TlsStream::from(client.expect("a handshake")));
+    (client, ShutdownStream::new(TlsStream::from(server.expect("a handshake"))))
+}
+
+async fn say_and_hear<A, B>(near: &mut A, far: &mut B, text: &[u8])
+where
+    A: AsyncWrite + Unpin,
+    B: AsyncRead + Unpin,
+{
+    near.write_all(text).await.expect("written");
+    near.flush().await.expect("flushed");
+    let mut heard = vec![0; text.len()];
+    far.read_exact(&mut heard).await.expect("read");
+    assert_eq!(heard, text);
+}
+
+#[tokio::test]
+async fn tls_can_be_put_on_again() {
+    let (near, far) = duplex(100_000);
+    let (mut client, mut server) = pair(near, far).await;
+    say_and_hear(&mut client, &mut server, b"under TLS").await;
+    let (client, server) = tokio::join!(client.into_plaintext(Unwrap::Initiate), server.into_plaintext(Unwrap::Reply));
+    let (mut client, mut server) = (client.expect("TLS is off"), server.expect("TLS is off"));
+    say_and_hear(&mut client, &mut server, b"plain").await;
+    say_and_hear(&mut server, &mut client, b"plain").await;
+    let (mut client, mut server) = pair(client, server).await;
+    say_and_hear(&mut client, &mut server, b"under TLS again").await;
+    let (client, server) = tokio::join!(client.shutdown_with(BIDIRECTIONAL), server.shutdown_with(BIDIRECTIONAL));
+    assert_eq!(client.expect("complete").ending(), Ending::Complete);
+    assert_eq!(server.expect("complete").ending(), Ending::Complete);
+}
+
+#[tokio::test]
+async fn tls_inside_tls_ends_one_inside_the_other() {
+    let (near, far) = duplex(100_000);
+    let (outer_client, outer_server) = pair(near, far).await;
+    let (mut client, mut server) = pair(outer_client, outer_server).await;
+    say_and_hear(&mut client, &mut server, b"twice under TLS").await;
+    let (client, server) = tokio::join!(client.into_plaintext(Unwrap::Initiate), server.into_plaintext(Unwrap::Reply));
+    let (_, mut client) = client.expect("TLS is off").into_parts();
+    let (_, mut server) = server.expect("TLS is off").into_parts();
+    say_and_hear(&mut client, &mut server, b"once under TLS").await;
+    let (client, server) = tokio::join!(client.shutdown_with(BIDIRECTIONAL), server.shutdown_with(BIDIRECTIONAL));
+    assert_eq!(client.expect("complete").ending(), Ending::Complete);
+    assert_eq!(server.expect("complete").ending(), Ending::Complete);
+}
+
+#[tokio::test]
+async fn openssl_goes_on_in_plaintext() {
+    for version in VERSIONS {
+        let (address, peer) = openssl_peer::serve(acceptor(version, ClientCertificate::Ignored), 1, |mut peer| {
+            let (_, saw) = openssl_peer::read_to_end(&mut peer);
+            peer.shutdown().expect("close_notify");
+            let mut socket = peer.get_ref();
+            socket.write_all(PLAIN).expect("sent");
+            let mut answer = [0; 4];
+            io::Read::read_exact(&mut socket, &mut answer).expect("an answer");
+            (saw, answer)
+        });
+        let connector = TlsConnector::from(Arc::new(client_config(version)));
+        let tcp = TcpStream::connect(address).await.expect("a server");
+        let name = ServerName::try_from("localhost").expect("a name");
+        let tls = connector.connect(name, Records::new(tcp)).await.expect("a handshake");
+        let mut plain = ShutdownStream::new(tls).into_plaintext(Unwrap::Initiate).await.expect("TLS is off");
+        let mut read = [0; PLAIN.len()];
+        plain.read_exact(&mut read).await.expect("all of it");
+        assert_eq!(read, PLAIN);
+        plain.write_all(b"QUIT").await.expect("written");
+        let seen = tokio::task::spawn_blocking(|| peer.join().expect("no panic")).await.expect("no panic");
+        assert_eq!(seen, [(openssl_peer::Saw::ZeroReturn, *b"QUIT")]);
+    }
+}
+
+/// The control: without `Records`, rustls takes the plaintext, and it is gone.
+#[tokio::test(start_paused = true)]
+async fn without_records_the_plaintext_is_lost() {
+    for (side, version) in each_kind() {
+        let (mut stream, mut peer) = tls_shutdown_tests::connect(side, version);
+        let bytes = close_notify_and_plaintext(&mut peer);
+        peer.wire.deliver(&bytes);
+        assert_eq!(assert_ready!(task::spawn(stream.read(&mut [0; 9])).poll()).expect("zero-return"), 0);
+        assert_eq!(peer.wire.script(|script| script.inbound.len()), 0);
+    }
+}
+
+proptest! {
+    /// Any records in any pieces come out as they went in, never more than the rest of one record at a time; what is no record is
+    /// left over.
+    #[test]
+    fn records_are_given_one_at_a_time(
+        lengths in prop::collection::vec(prop_oneof![0..20_usize, 0..20_000_usize], 0..6),
+        garbage in prop::collection::vec(any::<u8>(), 0..40),
+        piece in 1..9000_usize,
+        space in 1..5000_usize,
+    ) {
+        let mut bytes = Vec::new();
+        let mut ends = Vec::new();
+        for length in lengths {
+            bytes.extend([23, 3, 3]);
+            bytes.extend((length as u16).to_be_bytes());
+            bytes.resize(bytes.len() + length, 7);
+            ends.push(bytes.len());
+        }
+        let whole = bytes.len();
+        // Nothing that could be the beginning of a record.
+        bytes.push(b'2');
+        bytes.extend(garbage);
+        let wire = Wire::default();
+        wire.script(|script| script.piece = piece);
+        wire.deliver(&bytes);
+        let mut records = Records::new(wire.clone());
+        let mut out = Vec::<u8>::new();
+        let mut buffer = vec![0; space];
+        while out.len() < whole {
+            let read = assert_ready!(task::spawn(records.read(&mut buffer)).poll()).expect("a record");
+            prop_assert!(read > 0);
+            let end = ends.iter().find(|end| **end > out.len()).expect("within one");
+            prop_assert!(out.len() + read <= *end);
+            out.extend(&buffer[..read]);
+        }
+        prop_assert_eq!(&out[..], &bytes[..whole]);
+        let error = assert_ready!(task::spawn(records.read(&mut buffer)).poll()).expect_err("not TLS");
+        prop_assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        let (mut rest, _) = records.into_parts();
+        rest.extend(wire.script(|script| script.inbound.drain(..).collect::<Vec<_>>()));
+        prop_assert_eq!(&rest[..], &bytes[whole..]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_bounds_a_peer_that_drips() {
+    for (side, version) in each_kind() {
+        let (stream, mut peer) = connect(side, version);
+        let began = Instant::now();
+        peer.tls.send_close_notify();
+        let mut records = peer.records().into_iter();
+        let drip = async {
+            loop {
+                peer.wire.script(|script| script.inbound.extend(records.next()));
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let outcome = tokio::select! {
+            outcome = stream.into_plaintext(Unwrap::Initiate) => outcome,
+            () = drip => unreachable!("it drips for ever"),
+        };
+        assert_eq!(outcome.expect_err("too slow").error().kind(), Ending::TimedOut);
+        assert_eq!(began.elapsed(), ShutdownPolicy::DEADLINE);
+    }
+}
