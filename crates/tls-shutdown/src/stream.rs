@@ -497,7 +497,7 @@ impl<S: TlsSession> AsyncWrite for ShutdownStream<S> {
     }
 
     /// Runs the stream's own policy, as [`AsyncShutdown`] does. `Err` exactly when the goal was not reached; the error can be
-    /// downcast to [`ShutdownError`](crate::ShutdownError).
+    /// downcast to [`ShutdownError`].
     ///
     /// # Panics
     ///
