@@ -289,7 +289,7 @@ where
             return Ok(Plaintext::new(self.into_session().into_transport()));
         }
         let error = ShutdownError::new(close.report(ending));
-        Err(UnwrapError { error, stream: self })
+        Err(UnwrapError { error, stream: Box::new(self) })
     }
 }
 
@@ -299,7 +299,8 @@ where
 #[derive(Debug)]
 pub struct UnwrapError<S: TlsSession> {
     error: ShutdownError,
-    stream: ShutdownStream<S>,
+    /// Boxed, so that the good case is not made to carry its size.
+    stream: Box<ShutdownStream<S>>,
 }
 
 impl<S: TlsSession> UnwrapError<S> {
@@ -310,7 +311,7 @@ impl<S: TlsSession> UnwrapError<S> {
 
     /// The stream, to go on with.
     pub fn into_stream(self) -> ShutdownStream<S> {
-        self.stream
+        *self.stream
     }
 }
 
