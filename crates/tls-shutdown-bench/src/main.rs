@@ -12,7 +12,7 @@ use rustls::{
     crypto::ring::default_provider,
     pki_types::{PrivatePkcs8KeyDer, ServerName},
 };
-use tls_shutdown::ShutdownStream;
+use tls_shutdown::{Records, ShutdownStream};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex},
     time::Instant,
@@ -35,42 +35,61 @@ enum Load {
     Messages,
 }
 
+/// What is compared with the bare stream.
+#[derive(Clone, Copy)]
+enum Contender {
+    /// `ShutdownStream`.
+    Stream,
+    /// `ShutdownStream` over `Records`.
+    OverRecords,
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    let (connector, acceptor) = configurations();
-    for (load, name) in [(Load::Bulk, "bulk throughput"), (Load::Messages, "small messages")] {
-        let mut ratios = Vec::new();
-        for round in 0..ROUNDS {
-            // Who goes first changes, so that neither always finds a warm cache.
-            let (bare, wrapped) = if round % 2 == 0 {
-                let bare = run_bare(load, &connector, &acceptor).await;
-                (bare, run_wrapped(load, &connector, &acceptor).await)
-            } else {
-                let wrapped = run_wrapped(load, &connector, &acceptor).await;
-                (run_bare(load, &connector, &acceptor).await, wrapped)
-            };
-            ratios.push((bare / wrapped).ln());
+    let peers = configurations();
+    for (contender, over) in [(Contender::Stream, ""), (Contender::OverRecords, " over Records")] {
+        for (load, name) in [(Load::Bulk, "bulk throughput"), (Load::Messages, "small messages")] {
+            let mut ratios = Vec::new();
+            for round in 0..ROUNDS {
+                // Who goes first changes, so that neither always finds a warm cache.
+                let (bare, wrapped) = if round % 2 == 0 {
+                    let bare = run_bare(load, &peers).await;
+                    (bare, run_contender(contender, load, &peers).await)
+                } else {
+                    let wrapped = run_contender(contender, load, &peers).await;
+                    (run_bare(load, &peers).await, wrapped)
+                };
+                ratios.push((bare / wrapped).ln());
+            }
+            let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
+            let variance = ratios.iter().map(|ratio| (ratio - mean).powi(2)).sum::<f64>() / (ratios.len() - 1) as f64;
+            let margin = 1.96 * (variance / ratios.len() as f64).sqrt();
+            println!(
+                "{name}{over}: {:.4} of the bare stream's (95 %: {:.4} to {:.4}, {ROUNDS} pairs)",
+                mean.exp(),
+                (mean - margin).exp(),
+                (mean + margin).exp()
+            );
         }
-        let mean = ratios.iter().sum::<f64>() / ratios.len() as f64;
-        let variance = ratios.iter().map(|ratio| (ratio - mean).powi(2)).sum::<f64>() / (ratios.len() - 1) as f64;
-        let margin = 1.96 * (variance / ratios.len() as f64).sqrt();
-        println!(
-            "{name}: {:.4} of the bare stream's (95 %: {:.4} to {:.4}, {ROUNDS} pairs)",
-            mean.exp(),
-            (mean - margin).exp(),
-            (mean + margin).exp()
-        );
     }
 }
 
-async fn run_bare(load: Load, connector: &TlsConnector, acceptor: &TlsAcceptor) -> f64 {
-    let (client, server) = connect(connector, acceptor).await;
+async fn run_bare(load: Load, peers: &Peers) -> f64 {
+    let (client, server) = connect(peers, |pipe| pipe).await;
     run(load, client, server).await
 }
 
-async fn run_wrapped(load: Load, connector: &TlsConnector, acceptor: &TlsAcceptor) -> f64 {
-    let (client, server) = connect(connector, acceptor).await;
-    run(load, ShutdownStream::new(client), ShutdownStream::new(server)).await
+async fn run_contender(contender: Contender, load: Load, peers: &Peers) -> f64 {
+    match contender {
+        Contender::Stream => {
+            let (client, server) = connect(peers, |pipe| pipe).await;
+            run(load, ShutdownStream::new(client), ShutdownStream::new(server)).await
+        }
+        Contender::OverRecords => {
+            let (client, server) = connect(peers, Records::new).await;
+            run(load, ShutdownStream::new(client), ShutdownStream::new(server)).await
+        }
+    }
 }
 
 async fn run<C, S>(load: Load, mut client: C, mut server: S) -> f64
@@ -118,17 +137,22 @@ where
     began.elapsed().as_secs_f64()
 }
 
-async fn connect(
-    connector: &TlsConnector,
-    acceptor: &TlsAcceptor,
-) -> (client::TlsStream<DuplexStream>, server::TlsStream<DuplexStream>) {
+async fn connect<T>(
+    (connector, acceptor): &Peers,
+    between: fn(DuplexStream) -> T,
+) -> (client::TlsStream<T>, server::TlsStream<T>)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
     let (near, far) = duplex(PIPE);
     let name = ServerName::try_from("localhost").expect("a name");
-    let (client, server) = tokio::join!(connector.connect(name, near), acceptor.accept(far));
+    let (client, server) = tokio::join!(connector.connect(name, between(near)), acceptor.accept(between(far)));
     (client.expect("a handshake"), server.expect("a handshake"))
 }
 
-fn configurations() -> (TlsConnector, TlsAcceptor) {
+type Peers = (TlsConnector, TlsAcceptor);
+
+fn configurations() -> Peers {
     let certified = rcgen::generate_simple_self_signed(["localhost".into()]).expect("a certificate");
     let key = PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
     let mut roots = RootCertStore::empty();
