@@ -2,15 +2,18 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Display,
     io::{self, Write},
     net::SocketAddr,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, PoisonError, mpsc},
+    thread,
     time::Duration,
 };
 
 use serde_json::{Value, json};
 use tls_shutdown::ShutdownReport;
+
+/// How long the process waits, at its exit, for a reader of its standard output.
+const PRINT_LIMIT: Duration = Duration::from_millis(500);
 
 /// How events are printed.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +27,7 @@ pub(crate) enum Format {
 pub(crate) struct Events {
     format: Format,
     endings: Mutex<BTreeMap<&'static str, u64>>,
+    printer: Printer,
 }
 
 /// What there is to tell of one connection of `send`.
@@ -54,7 +58,7 @@ pub(crate) struct Drained {
 
 impl Events {
     pub(crate) fn new(format: Format) -> Self {
-        Self { format, endings: Mutex::default() }
+        Self { format, endings: Mutex::default(), printer: Printer::start() }
     }
 
     pub(crate) fn listening(&self, address: SocketAddr, certificate: &str) {
@@ -116,11 +120,16 @@ impl Events {
         });
     }
 
+    /// Waits until everything is printed, if anybody reads it. Nothing is printed after that.
+    pub(crate) fn finish(&self) {
+        self.printer.finish(PRINT_LIMIT);
+    }
+
     fn print(&self, event: &Value, line: impl FnOnce() -> String) {
-        match self.format {
-            Format::Json => print(event),
-            Format::Lines => print(&line()),
-        }
+        self.printer.print(match self.format {
+            Format::Json => event.to_string(),
+            Format::Lines => line(),
+        });
     }
 }
 
@@ -140,11 +149,44 @@ fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 10_000.0).round() / 10.0
 }
 
-/// Prints a line at once. That nobody reads it any more is no reason to stop serving, or sending.
-fn print(line: &impl Display) {
-    let mut output = io::stdout().lock();
-    let printed = writeln!(output, "{line}").and_then(|()| output.flush());
-    if let Err(error) = printed {
-        tracing::debug!(%error, "cannot write to standard output");
+/// Writes lines to standard output, in a thread of its own: a reader that keeps the pipe and does not read must not stop the
+/// connections.
+#[derive(Debug)]
+struct Printer {
+    lines: Mutex<Option<mpsc::Sender<String>>>,
+    /// Disconnected when everything is written.
+    written: Mutex<mpsc::Receiver<()>>,
+}
+
+impl Printer {
+    fn start() -> Self {
+        let (lines, to_print) = mpsc::channel::<String>();
+        let (is_writing, written) = mpsc::channel();
+        thread::spawn(move || {
+            let _is_writing: mpsc::Sender<()> = is_writing;
+            for line in to_print {
+                // Each line at once, for those who wait for it. That nobody reads any more is no reason to stop serving.
+                let mut output = io::stdout().lock();
+                let printed = writeln!(output, "{line}").and_then(|()| output.flush());
+                if let Err(error) = printed {
+                    tracing::debug!(%error, "cannot write to standard output");
+                }
+            }
+        });
+        Self { lines: Mutex::new(Some(lines)), written: Mutex::new(written) }
+    }
+
+    fn print(&self, line: String) {
+        if let Some(lines) = &*self.lines.lock().unwrap_or_else(PoisonError::into_inner) {
+            // The thread ends with the channel alone.
+            let _ = lines.send(line);
+        }
+    }
+
+    /// Takes no more lines, and waits until all are written, or for `limit`.
+    fn finish(&self, limit: Duration) {
+        *self.lines.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        // Whether they are written, or nobody reads them: there is nothing more to do.
+        let _ = self.written.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(limit);
     }
 }

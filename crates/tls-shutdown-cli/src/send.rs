@@ -23,14 +23,15 @@ const CHUNK: usize = 16 * 1024;
 
 pub(crate) fn run(arguments: &SendArguments) -> Result<ExitCode, Failure> {
     let runtime = Runtime::new().map_err(|error| Failure::new(format!("cannot start: {error}")))?;
-    let result = runtime.block_on(send(arguments));
+    let events = Events::new(arguments.format());
+    let result = runtime.block_on(send(arguments, &events));
+    events.finish();
     // A read of standard input cannot be cancelled, and must not be waited for.
     runtime.shutdown_background();
     result
 }
 
-async fn send(arguments: &SendArguments) -> Result<ExitCode, Failure> {
-    let events = Events::new(arguments.format());
+async fn send(arguments: &SendArguments, events: &Events) -> Result<ExitCode, Failure> {
     let connector = TlsConnector::from(Arc::new(certificate::client_config(arguments)?));
     let server_name = server_name(arguments)?;
     let mut exit_code = ExitCode::SUCCESS;

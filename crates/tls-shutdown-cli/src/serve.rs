@@ -74,6 +74,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<ExitCode, Failure> {
     // What lingers still ends here, and is told before the last line.
     runtime.shutdown_timeout(RUNTIME_LIMIT);
     events.drained(&drained);
+    events.finish();
     Ok(ExitCode::SUCCESS)
 }
 

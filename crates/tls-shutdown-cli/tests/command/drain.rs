@@ -1,14 +1,18 @@
 //! What SIGTERM and Ctrl-C make of the connections there are.
 
-use std::{io::ErrorKind, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr, process::Stdio, time::Duration};
 
-use rustix::process::Signal;
-use serde_json::json;
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    time::Instant,
+};
 
 use crate::{
     client::{Response, Trust, connect, handshake, read_to_end, request, response},
-    process::{Serve, within},
+    process::{CERTIFICATE, Serve, command, within},
 };
 
 #[tokio::test]
@@ -199,6 +203,31 @@ async fn a_reader_of_its_events_that_goes_away_does_not_stop_it() {
     connect(server.address).await.shutdown().await.unwrap();
     server.signal(Signal::TERM);
     assert!(server.exit_status().await.success());
+}
+
+#[tokio::test]
+async fn a_reader_of_its_events_that_does_not_read_does_not_stop_it() {
+    // More than any pipe holds.
+    const CONNECTIONS: usize = 800;
+    let (cert, key) = (CERTIFICATE.cert(), CERTIFICATE.key());
+    let mut command = command(&["serve", "--json", "--listen", "127.0.0.1:0", "--cert", cert, "--key", key]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    within(output.read_line(&mut line)).await.unwrap();
+    let listening: Value = serde_json::from_str(&line).unwrap();
+    let address: SocketAddr = listening["addr"].as_str().unwrap().parse().unwrap();
+    for _ in 0..CONNECTIONS {
+        let mut tcp = within(TcpStream::connect(address)).await.unwrap();
+        tcp.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        // The server has seen it when it says that this is not TLS.
+        let _ = within(tcp.read_to_end(&mut Vec::new())).await;
+    }
+    let mut stream = connect(address).await;
+    request(&mut stream, "GET /bytes/5").await;
+    assert_eq!(within(response(&mut stream)).await.body, b".....");
+    kill_process(Pid::from_raw(child.id().unwrap() as i32).unwrap(), Signal::TERM).unwrap();
+    assert!(within(child.wait()).await.unwrap().success());
 }
 
 /// Waits until the server has stopped listening. What it accepts until then is told as `not_started`.
