@@ -62,3 +62,8 @@ pub fn server_config(version: &'static SupportedProtocolVersion) -> ServerConfig
     config.enable_secret_extraction = true;
     config
 }
+
+/// The examples of the README are tested here, since the library's package does not contain it where it is.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
