@@ -1,1 +1,285 @@
-//! placeholder
+//! Programs of others as peers of the real `tls-shutdown` command.
+//!
+//! `tests/clients.rs` has them talk to `tls-shutdown serve`, and `tests/servers.rs` has `tls-shutdown send` talk to them.
+//! Every process ends with its test.
+
+use std::{
+    env,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    sync::LazyLock,
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
+    process::{Child, ChildStdin, Command},
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    time::timeout,
+};
+
+/// The versions of TLS, in the way that most programs spell them.
+pub const VERSIONS: [&str; 2] = ["1.2", "1.3"];
+
+/// No step of a test takes so long, unless it hangs.
+const HANG: Duration = Duration::from_secs(60);
+
+/// How a connection ended, as its event tells it: `ending`, `sent`, `received`.
+pub type End<'a> = (&'a str, bool, bool);
+
+/// Both close_notify alerts were sent and received.
+pub const COMPLETE: End = ("complete", true, true);
+
+/// What an event tells of the end of a connection.
+pub fn end(event: &Value) -> End<'_> {
+    let field = |name: &str| event[name].as_bool().expect("a boolean");
+    (event["ending"].as_str().expect("an ending"), field("sent"), field("received"))
+}
+
+/// Awaits `step`, and fails the test if that hangs.
+pub async fn within<T>(step: impl Future<Output = T>) -> T {
+    timeout(HANG, step).await.expect("a step hangs")
+}
+
+/// A program of a Debian package. Without it there is nothing to test.
+pub fn program(name: &str, package: &str) -> Command {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let is_there = env::split_paths(&path).any(|directory| directory.join(name).is_file());
+    assert!(is_there, "{name} is needed here: apt-get install --no-install-recommends {package}");
+    Command::new(name)
+}
+
+/// A script or source file among `peers`.
+pub fn peer_file(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(name)
+}
+
+/// A directory for files of this process, beside the executable of the test.
+pub fn directory() -> PathBuf {
+    let test = env::current_exe().expect("the path of this test");
+    let directory = test.with_file_name(format!("interop-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory beside the test");
+    directory
+}
+
+/// A certificate for localhost and its address, and the key, in PEM files.
+pub struct Certificate {
+    /// The certificate, which is also what clients trust.
+    pub cert: String,
+    /// Its key.
+    pub key: String,
+}
+
+/// The certificate of all servers here.
+pub static CERTIFICATE: LazyLock<Certificate> = LazyLock::new(|| {
+    let file = |name: &str| directory().join(name).to_str().expect("a UTF-8 path").to_owned();
+    let certificate = Certificate { cert: file("cert.pem"), key: file("key.pem") };
+    let mut openssl = program("openssl", "openssl").into_std();
+    openssl
+        .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=localhost -days 30".split(' '))
+        .args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-out", &certificate.cert, "-keyout", &certificate.key]);
+    let made = openssl.output().expect("openssl runs");
+    assert!(made.status.success(), "{made:?}");
+    certificate
+});
+
+/// The command, built in the profile of the tests.
+static COMMAND: LazyLock<PathBuf> = LazyLock::new(|| {
+    let mut build = std::process::Command::new(env!("CARGO"));
+    build.args(["build", "--package", "tls-shutdown-cli", "--message-format", "json"]);
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    let output = build.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output().expect("cargo runs");
+    assert!(output.status.success(), "the command does not build");
+    let messages = String::from_utf8(output.stdout).expect("JSON is UTF-8");
+    let executable = messages.lines().find_map(|line| {
+        let message: Value = serde_json::from_str(line).expect("one JSON object a line");
+        message["executable"].as_str().map(PathBuf::from)
+    });
+    executable.expect("cargo names the executable")
+});
+
+fn command(subcommand: &str) -> Command {
+    let mut command = Command::new(&*COMMAND);
+    command.arg(subcommand).env_remove("RUST_LOG");
+    command
+}
+
+/// Runs a program to its end.
+pub async fn run(command: &mut Command, input: &[u8]) -> Output {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().expect("the program starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    let feed = async move {
+        // It may end before it has read everything; its output and status tell.
+        let _ = stdin.write_all(input).await;
+    };
+    let ((), output) = within(async { tokio::join!(feed, child.wait_with_output()) }).await;
+    output.expect("the program can be waited for")
+}
+
+/// Runs a program that has to succeed. Gives its standard output.
+pub async fn run_well(command: &mut Command, input: &[u8]) -> Vec<u8> {
+    let output = run(command, input).await;
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}: {error}", output.status);
+    output.stdout
+}
+
+/// Runs `tls-shutdown send`. Gives its events, and whether every goal was reached.
+pub async fn send(port: u16, arguments: &[&str], input: &[u8]) -> (bool, Vec<Value>) {
+    let server = format!("127.0.0.1:{port}");
+    let mut command = command("send");
+    command.args([&server, "--json", "--ca", &CERTIFICATE.cert]).args(arguments);
+    let output = run(&mut command, input).await;
+    let events = String::from_utf8(output.stdout).expect("JSON is UTF-8");
+    let events = events.lines().map(|line| serde_json::from_str(line).expect("one JSON object a line")).collect();
+    (output.status.success(), events)
+}
+
+/// A program in the background, which ends with this value.
+pub struct Background {
+    child: Child,
+    _stdin: ChildStdin,
+    lines: UnboundedReceiver<Vec<u8>>,
+}
+
+impl Background {
+    /// Starts a program. Its input stays open, and empty.
+    pub fn start(command: &mut Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().expect("the program starts");
+        // At once, so that it never waits for room in a pipe.
+        let (sender, lines) = unbounded_channel();
+        tokio::spawn(forward(child.stdout.take().expect("piped"), sender.clone()));
+        tokio::spawn(forward(child.stderr.take().expect("piped"), sender));
+        Self { _stdin: child.stdin.take().expect("piped"), child, lines }
+    }
+
+    /// Starts a server that cannot take port 0, on a port that was free a moment ago. Its output has `ready` once it
+    /// listens.
+    pub async fn start_on_free_port(mut command: impl FnMut(u16) -> Command, ready: &str) -> (Self, u16) {
+        for _ in 0..10 {
+            let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+            let port = free.expect("a free port").port();
+            let mut server = Self::start(&mut command(port));
+            if server.line_with(ready).await.is_some() {
+                return (server, port);
+            }
+        }
+        panic!("the server never listens: {:?}", command(0));
+    }
+
+    /// The next line of its output that contains `text`, unless it ends before.
+    pub async fn line_with(&mut self, text: &str) -> Option<String> {
+        while let Some(line) = within(self.lines.recv()).await {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            if line.contains(text) {
+                return Some(line);
+            }
+            // Is shown if the test fails.
+            eprint!("{line}");
+        }
+        None
+    }
+
+    /// The port at the end of the first line that contains `text`.
+    pub async fn port(&mut self, text: &str) -> u16 {
+        let line = self.line_with(text).await.expect("a line with the port");
+        let port = line.trim_end().rsplit(|character: char| !character.is_ascii_digit()).next();
+        port.and_then(|port| port.parse().ok()).expect("a port")
+    }
+
+    /// Waits for its end. Gives the rest of its output.
+    pub async fn output(mut self) -> Vec<u8> {
+        let mut output = Vec::new();
+        while let Some(line) = within(self.lines.recv()).await {
+            output.extend(line);
+        }
+        let status = within(self.child.wait()).await.expect("the program can be waited for");
+        assert!(status.success(), "{status}: {}", String::from_utf8_lossy(&output));
+        output
+    }
+}
+
+async fn forward(output: impl AsyncRead + Unpin, lines: UnboundedSender<Vec<u8>>) {
+    let mut output = BufReader::new(output);
+    let mut line = Vec::new();
+    while output.read_until(b'\n', &mut line).await.expect("readable") > 0 {
+        let _ = lines.send(std::mem::take(&mut line));
+    }
+}
+
+/// A running `tls-shutdown serve`.
+pub struct Serve {
+    process: Background,
+    /// Where it listens.
+    pub port: u16,
+}
+
+impl Serve {
+    /// Starts it with its own defaults.
+    pub async fn start() -> Self {
+        let (cert, key) = (&CERTIFICATE.cert, &CERTIFICATE.key);
+        let mut command = command("serve");
+        command.args(["--json", "--listen", "127.0.0.1:0", "--cert", cert, "--key", key]);
+        let mut process = Background::start(&mut command);
+        let line = process.line_with("listening").await.expect("an event");
+        let event: Value = serde_json::from_str(&line).expect("a JSON object");
+        let port = event["addr"].as_str().and_then(|address| address.rsplit(':').next()?.parse().ok());
+        Self { process, port: port.expect("a port") }
+    }
+
+    /// The next event, which is of a closed connection.
+    pub async fn closed(&mut self) -> Value {
+        let line = self.process.line_with("").await.expect("an event");
+        let event: Value = serde_json::from_str(&line).expect("one JSON object a line");
+        assert_eq!(event["event"], "closed", "{event}");
+        event
+    }
+
+    /// The address of a route.
+    pub fn url(&self, path: &str) -> String {
+        format!("https://127.0.0.1:{}{path}", self.port)
+    }
+}
+
+/// Who is the first to close a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First {
+    /// The client, once it has the whole response.
+    Client,
+    /// The server, whose close_notify is the end of the response.
+    Server,
+}
+
+/// What each client asks for: who closes first, the path, and the length of the body.
+pub const REQUESTS: [(First, &str, usize); 2] =
+    [(First::Client, "/bytes/1000000", 1_000_000), (First::Server, "/close/100000", 100_000)];
+
+/// Has a client that copies its input and output make a request. Its input ends when the body is whole, or after the
+/// server has closed. Gives the length of the body.
+pub async fn talk(command: &mut Command, first: First, path: &str, length: usize) -> usize {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    let mut child = command.spawn().expect("the program starts");
+    let (mut input, mut output) = (child.stdin.take(), child.stdout.take().expect("piped"));
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    input.as_mut().expect("piped").write_all(request.as_bytes()).await.expect("the program reads");
+    let mut received = Vec::new();
+    let body = |received: &[u8]| {
+        let head = received.windows(4).position(|window| window == b"\r\n\r\n");
+        head.map(|head| received.len() - head - 4)
+    };
+    while within(output.read_buf(&mut received)).await.expect("readable") > 0 {
+        if first == First::Client && body(&received) >= Some(length) {
+            input = None;
+        }
+    }
+    within(child.wait()).await.expect("the program can be waited for");
+    drop(input);
+    body(&received).expect("a response")
+}

@@ -1,0 +1,201 @@
+//! Programs of others as clients of `tls-shutdown serve`: how each ends its connection, and that it gets every byte.
+
+use std::str::from_utf8;
+
+use tls_shutdown_interop::{
+    CERTIFICATE, COMPLETE, End, First, REQUESTS, Serve, VERSIONS, end, peer_file, program, run, run_well, talk,
+};
+use tokio::process::Command;
+
+/// The client leaves without close_notify, before the server has sent its own.
+const TRUNCATED: End = ("truncated", false, false);
+/// The same, after.
+const SENT: End = ("sent", true, false);
+/// The same with the server's close_notify unread, for which the client's system sends a reset.
+const RESET: End = ("reset", true, false);
+
+fn curl(version: &str) -> Command {
+    let mut command = program("curl", "curl");
+    command.args(["-sS", "--noproxy", "*", "--cacert", &CERTIFICATE.cert]);
+    command.args([&format!("--tlsv{version}"), "--tls-max", version]);
+    command
+}
+
+fn python(script: &str) -> Command {
+    let mut command = program("python3", "python3");
+    command.arg(peer_file(script));
+    command
+}
+
+/// Has a script request `path`. Gives the length of the body it got.
+async fn script(mut command: Command, server: &Serve, path: &str, version: &str, more: &str) -> usize {
+    command.args([&server.port.to_string(), path, &CERTIFICATE.cert, version, more]);
+    let output = run_well(&mut command, b"").await;
+    from_utf8(&output).ok().and_then(|length| length.trim().parse().ok()).expect("a length")
+}
+
+#[tokio::test]
+async fn curl_over_http1() {
+    let mut server = Serve::start().await;
+    for version in VERSIONS {
+        for (first, path, length) in REQUESTS {
+            let body = run_well(curl(version).args(["--http1.1", &server.url(path)]), b"").await;
+            assert_eq!(body.len(), length);
+            assert_eq!(end(&server.closed().await), COMPLETE, "TLS {version}, {first:?}");
+        }
+        let url = server.url("/count");
+        let upload = run_well(curl(version).args(["--http1.1", "--data-binary", "@-", &url]), &[0; 3_000_000]).await;
+        assert_eq!(upload, b"3000000\n");
+        assert_eq!(end(&server.closed().await), COMPLETE, "TLS {version}, upload");
+    }
+}
+
+/// curl 7.88 ends HTTP/2 connections without close_notify, and its system resets them if something is unread. Others may
+/// close them: what it did, curl itself tells.
+#[tokio::test]
+async fn curl_over_http2() {
+    let mut server = Serve::start().await;
+    for version in VERSIONS {
+        for (_, path, length) in REQUESTS {
+            let output = run(curl(version).args(["-v", "--http2", &server.url(path)]), b"").await;
+            let trace = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success() && trace.contains("\n< HTTP/2 200"), "{trace}");
+            assert_eq!(output.stdout.len(), length);
+            let event = server.closed().await;
+            match trace.contains("(OUT), TLS alert, close notify") {
+                true => assert_eq!(end(&event), COMPLETE, "TLS {version}"),
+                false => assert!([TRUNCATED, ("reset", false, false)].contains(&end(&event)), "TLS {version}: {event}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn cpython() {
+    // `unwrap` and asyncio send close_notify, and wait for the server's; `close` only ends TCP.
+    let cases = [
+        (First::Client, "unwrap", COMPLETE),
+        (First::Client, "asyncio", COMPLETE),
+        (First::Client, "close", TRUNCATED),
+        (First::Server, "unwrap", COMPLETE),
+        (First::Server, "asyncio", COMPLETE),
+        (First::Server, "close", SENT),
+    ];
+    let mut server = Serve::start().await;
+    for version in VERSIONS {
+        for (first, mode, expected) in cases {
+            let (_, path, length) = REQUESTS[usize::from(first == First::Server)];
+            assert_eq!(script(python("client.py"), &server, path, version, mode).await, length);
+            assert_eq!(end(&server.closed().await), expected, "TLS {version}, {first:?}, {mode}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn openssl() {
+    let mut server = Serve::start().await;
+    for version in VERSIONS {
+        for (first, path, length) in REQUESTS {
+            let mut client = program("openssl", "openssl");
+            client.args(["s_client", "-quiet", "-no_ign_eof", "-verify_return_error", "-CAfile", &CERTIFICATE.cert]);
+            client.args(["-connect", &format!("127.0.0.1:{}", server.port)]);
+            client.arg(format!("-tls{}", version.replace('.', "_")));
+            assert_eq!(talk(&mut client, first, path, length).await, length);
+            assert_eq!(end(&server.closed().await), COMPLETE, "TLS {version}, {first:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn gnutls() {
+    let mut server = Serve::start().await;
+    for version in VERSIONS {
+        for (first, path, length) in REQUESTS {
+            let mut client = program("gnutls-cli", "gnutls-bin");
+            client.args(["127.0.0.1", "--port", &server.port.to_string(), "--x509cafile", &CERTIFICATE.cert]);
+            client.arg(format!("--priority=NORMAL:-VERS-ALL:+VERS-TLS{version}"));
+            // Keeps its messages apart from the response.
+            client.args(["--logfile", "/dev/null"]);
+            assert_eq!(talk(&mut client, first, path, length).await, length);
+            // It does not answer a close_notify.
+            let expected = if first == First::Client { COMPLETE } else { SENT };
+            assert_eq!(end(&server.closed().await), expected, "TLS {version}, {first:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn node() {
+    let mut server = Serve::start().await;
+    for version in VERSIONS {
+        for (first, path, length) in REQUESTS {
+            let mut client = program("node", "nodejs");
+            client.arg(peer_file("client.js"));
+            assert_eq!(script(client, &server, path, version, "").await, length);
+            assert_eq!(end(&server.closed().await), COMPLETE, "TLS {version}, {first:?}");
+        }
+    }
+}
+
+/// In TLS 1.3, Java sends user_canceled before its close_notify.
+#[tokio::test]
+async fn java() {
+    let mut server = Serve::start().await;
+    for version in VERSIONS {
+        for (first, path, length) in REQUESTS {
+            // Needs `javac`, which is not in every package of `java`.
+            let mut client = program("javac", "default-jdk-headless");
+            client = {
+                drop(client);
+                program("java", "default-jdk-headless")
+            };
+            client.arg(peer_file("Client.java"));
+            let due = if first == First::Client { length } else { 0 };
+            assert_eq!(script(client, &server, path, version, &due.to_string()).await, length);
+            assert_eq!(end(&server.closed().await), COMPLETE, "TLS {version}, {first:?}");
+        }
+    }
+}
+
+const TRIES: usize = 20;
+
+/// A server that answers before it has read the request, and closes, must not have its answer destroyed by a reset.
+#[tokio::test]
+async fn an_early_answer_to_cpython_arrives_whole() {
+    let mut server = Serve::start().await;
+    for version in VERSIONS {
+        for length in [1_000_000, 10_000_000] {
+            let mut client = python("upload.py");
+            client.args([&server.port.to_string(), "/reject/300000", &CERTIFICATE.cert, version]);
+            client.args([length.to_string(), TRIES.to_string()]);
+            let output = run_well(&mut client, b"").await;
+            let answers: Vec<_> = from_utf8(&output).expect("UTF-8").lines().collect();
+            assert_eq!(answers, ["413 300000"; TRIES], "TLS {version}, {length} bytes");
+            for _ in 0..TRIES {
+                let event = server.closed().await;
+                assert!([SENT, RESET].contains(&end(&event)), "TLS {version}, {length} bytes: {event}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_early_answer_to_curl_arrives_whole() {
+    let mut server = Serve::start().await;
+    let url = server.url("/reject/300000");
+    for version in VERSIONS {
+        for length in [1_000_000, 10_000_000] {
+            let body = vec![0; length];
+            for _ in 0..TRIES {
+                let mut client = curl(version);
+                // Without `Expect: 100-continue` it does not wait for leave to upload.
+                client.args(["--http1.1", "-H", "Expect:", "-w", "%{http_code}", "--data-binary", "@-", &url]);
+                let answer = run_well(&mut client, &body).await;
+                assert_eq!((answer.len(), answer.ends_with(b"413")), (300_003, true), "TLS {version}, {length} bytes");
+                let event = server.closed().await;
+                let expected = [COMPLETE, SENT, RESET];
+                assert!(expected.contains(&end(&event)), "TLS {version}, {length} bytes: {event}");
+            }
+        }
+    }
+}
