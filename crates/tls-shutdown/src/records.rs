@@ -257,7 +257,6 @@ enum Sync {
 impl RecordWalk {
     /// Takes the next bytes of the stream. The first ones ever are taken for the beginning of a record: where rustls holds a part
     /// of one already, the walk is lost at once, and an error that was lost in a panic may be taken for bytes that are not TLS.
-    /// Over [`Records`] that cannot be.
     pub(crate) fn pass(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() && self.sync == Sync::Records {
             let in_body = self.body_left.min(bytes.len());
