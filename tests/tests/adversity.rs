@@ -325,3 +325,76 @@ async fn an_idle_reaper_has_told_everything() {
         report.try_recv().expect("told already");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn reading_on_to_an_end_that_is_accepted_ends() {
+    for (side, version) in each_kind() {
+        // A TLS stream as the transport reports its own truncation again and again.
+        let (stream, peer) = connect(side, version);
+        let mut stream = stream.with_policy(BIDIRECTIONAL.ignore_unexpected_eof());
+        assert_ready!(task::spawn(Box::pin(stream.close_notify())).poll()).expect("sent");
+        peer.wire.script(|script| script.then = Then::Error(io::ErrorKind::UnexpectedEof));
+        for _ in 0..2 {
+            let error = assert_ready!(task::spawn(stream.read(&mut [0; 9])).poll()).expect_err("cut");
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn close_notify_keeps_to_the_streams_policy() {
+    for (side, version) in each_kind() {
+        let (stream, peer) = connect(side, version);
+        let limit = Duration::from_secs(1);
+        let mut stream = stream.with_policy(BIDIRECTIONAL.stall_limit(limit));
+        peer.wire.script(|script| script.room = 0);
+        let began = Instant::now();
+        let error = stream.close_notify().await.expect_err("nothing is taken");
+        assert_eq!((error.kind(), began.elapsed()), (io::ErrorKind::TimedOut, limit));
+
+        let reaper = Reaper::new();
+        let (stream, _peer) = connect(side, version);
+        let (told, report) = oneshot::channel();
+        let mut stream = stream
+            .with_policy(BIDIRECTIONAL.deadline(limit))
+            .with_reaper(&reaper)
+            .on_end(move |report| told.send(*report).expect("awaited"));
+        let began = Instant::now();
+        stream.close_notify().await.expect("sent");
+        drop(stream);
+        assert_eq!(report.await.expect("once").ending(), Ending::Sent);
+        assert_eq!(began.elapsed(), limit);
+    }
+}
+
+/// Tokio's sockets do not ask the system again before the runtime has had its turn.
+#[tokio::test]
+async fn last_words_are_found_behind_a_reset_that_came_with_them() {
+    use std::io::Write as _;
+    use tls_shutdown_tests::openssl_peer::{self, ClientCertificate, acceptor};
+    let version = &rustls::version::TLS13;
+    let (do_close, closing) = std::sync::mpsc::channel::<()>();
+    let (closed, is_closed) = std::sync::mpsc::channel::<()>();
+    let closing = std::sync::Mutex::new(closing);
+    let (address, peer) = openssl_peer::serve(acceptor(version, ClientCertificate::Ignored), 1, move |mut peer| {
+        closing.lock().expect("one connection").recv().expect("told to");
+        peer.write_all(b"last data").expect("sent");
+        peer.shutdown().expect("close_notify");
+        // What we have sent is unread here: the close is a reset.
+        drop(peer);
+        closed.send(()).expect("awaited");
+    });
+    let tcp = tokio::net::TcpStream::connect(address).await.expect("a server");
+    let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(client_config(version)));
+    let mut stream = ShutdownStream::new(connector.connect(name, tcp).await.expect("a handshake"));
+    stream.write_all(b"unread").await.expect("written");
+    stream.flush().await.expect("written");
+    // A read that waits has told tokio that there is nothing to be read.
+    while timeout(Duration::from_millis(20), stream.read(&mut [0; 9])).await.is_ok() {}
+    do_close.send(()).expect("awaited");
+    is_closed.recv_timeout(Duration::from_secs(20)).expect("closed");
+    let report = stream.shutdown_with(BIDIRECTIONAL).await.expect("their close_notify had come");
+    assert_eq!((report.ending(), report.received()), (Ending::Complete, true));
+    peer.join().expect("no panic");
+}

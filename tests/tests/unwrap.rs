@@ -8,7 +8,7 @@ use std::{
 
 use proptest::prelude::*;
 use rustls::{SupportedProtocolVersion, pki_types::ServerName};
-use tls_shutdown::{Alert, Ending, Plaintext, Records, ShutdownPolicy, ShutdownStream, Unwrap, UnwrapError};
+use tls_shutdown::{Alert, Ending, Plaintext, Reaper, Records, ShutdownPolicy, ShutdownStream, Unwrap, UnwrapError};
 use tls_shutdown_tests::{
     Forge, Peer, Side, VERSIONS, Wire, client_config, connect_over,
     openssl_peer::{self, ClientCertificate, acceptor},
@@ -200,6 +200,12 @@ async fn after_fin_the_transport_is_of_no_more_use() {
             let error = unwrap_now(stream, unwrap).expect_err("closed");
             assert_eq!(error.error().kind(), Ending::Refused);
         }
+        for unwrap in WAYS {
+            let (mut stream, _peer) = connect(side, version);
+            assert_ready!(task::spawn(stream.shutdown_with(ShutdownPolicy::unidirectional())).poll()).expect("sent");
+            let error = unwrap_now(stream, unwrap).expect_err("closed");
+            assert_eq!(error.error().kind(), Ending::Refused);
+        }
         // After a half-close it still is.
         let (mut stream, mut peer) = connect(side, version);
         assert_ready!(task::spawn(Box::pin(stream.close_notify())).poll()).expect("sent");
@@ -208,6 +214,35 @@ async fn after_fin_the_transport_is_of_no_more_use() {
         let (leftover, _wire) = unwrap_now(stream, Unwrap::Initiate).expect("TLS is off").into_parts();
         assert_eq!(leftover, PLAIN);
         assert_eq!(peer.receive(), Ok((vec![], true)), "one close_notify");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_an_alert_is_no_way_back_to_plaintext() {
+    for (side, version) in each_kind() {
+        for unwrap in [Unwrap::Initiate, Unwrap::Reply] {
+            let (stream, mut peer) = connect(side, version);
+            peer.close_notify();
+            peer.wire.script(|script| script.room = 10);
+            let error = stream.into_plaintext(unwrap).await.expect_err("half of it is out");
+            assert_eq!((error.error().kind(), error.error().report().sent()), (Ending::TimedOut, false));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reaper_does_not_say_what_an_unwrap_did_not() {
+    for (side, version) in each_kind() {
+        for unwrap in [Unwrap::Reply, Unwrap::Silent] {
+            let reaper = Reaper::new();
+            let (stream, mut peer) = connect(side, version);
+            let mut taking_off = task::spawn(Box::pin(stream.with_reaper(&reaper).into_plaintext(unwrap)));
+            assert_pending!(taking_off.poll());
+            drop(taking_off);
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert_eq!(peer.receive(), Ok((vec![], false)));
+            assert!(!peer.wire.is_finished());
+        }
     }
 }
 

@@ -11,7 +11,7 @@ mod serve;
 mod signals;
 
 use std::{
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
@@ -31,7 +31,8 @@ fn main() -> ExitCode {
     match result {
         Ok(exit_code) => exit_code,
         Err(failure) => {
-            eprintln!("tls-shutdown: {failure}");
+            // The exit code tells it, too, where nobody can read this.
+            let _ = writeln!(io::stderr(), "tls-shutdown: {failure}");
             ExitCode::FAILURE
         }
     }

@@ -285,6 +285,12 @@ impl Closing {
         notified || self.sent() || matches!(self.local, Local::Withheld(_))
     }
 
+    /// Whether TLS is to be taken off, and our close_notify, which may be none at all, is not out.
+    pub(crate) fn is_unwrapping(&self) -> bool {
+        let unwraps = self.goal.keeps_transport() && self.goal.waits_for_peer();
+        unwraps && !self.sent()
+    }
+
     /// Whether the goal has application data discarded. Otherwise it is left to the application.
     pub(crate) fn drains(&self) -> bool {
         self.goal.waits_for_peer()
@@ -309,6 +315,8 @@ impl Closing {
             // The peer may have closed, or sent an alert, before our write failed; that says more than EPIPE.
             (Local::Broken(..), Remote::Open) => Step::Salvage,
             (Local::Broken(Unsent::Data, ending), _) => Step::End(ending),
+            // What follows on the transport would meet a part of a record.
+            (Local::Broken(_, ending), _) if goal.keeps_transport() => Step::End(ending),
             (Local::Broken(..), Remote::Closed) => Step::End(Ending::Complete),
             (Local::Broken(_, ending), Remote::Ended) => Step::End(ending),
 

@@ -207,10 +207,14 @@ impl Reaper {
                 linger::<S>(transport, &entry.shared).await;
             }
         });
-        match self.shared.lock().tasks.get_mut(&id) {
-            Some(slot) => *slot = Some(task.abort_handle()),
+        let handle = task.abort_handle();
+        let mut closings = self.shared.lock();
+        if let Some(slot) = closings.tasks.get_mut(&id) {
+            *slot = Some(handle);
+        } else {
+            drop(closings);
             // It has ended, could not even start, or was shed before it could be told.
-            None => task.abort(),
+            handle.abort();
         }
     }
 

@@ -47,6 +47,7 @@ pub(crate) struct Close {
     arrival: Arrival,
     last_words: LastWords,
     walk: RecordWalk,
+    turn: Turn,
     /// The last task that waits to read, and the last that waits for the closing. The transport keeps one waker, and these may
     /// be two tasks (`tokio::io::split`).
     reader: Option<Waker>,
@@ -90,6 +91,7 @@ impl Close {
             arrival: Arrival::Unread,
             last_words: LastWords::default(),
             walk: RecordWalk::default(),
+            turn: Turn::Due,
             reader: None,
             closer: None,
             on_end: None,
@@ -152,7 +154,11 @@ impl Close {
     /// Asks for close_notify alone.
     pub(crate) fn begin_close_notify<S: TlsSession>(&mut self, session: &mut S) {
         self.start(session);
-        self.closing.begin(Goal::Notify, self.policy.unexpected_eof());
+        if self.closing.begin(Goal::Notify, self.policy.unexpected_eof()) == Begun::Anew {
+            self.limits = self.policy.limits();
+            self.times.deadline = None;
+            self.times.ended = None;
+        }
     }
 
     /// Asks for what it takes to have the transport back. Application data that is still to be read is in the way.
@@ -201,7 +207,8 @@ impl Close {
                 | Ending::NotTls,
             ) => self.closing.sent() && !self.closing.received(),
             Step::End(_) => false,
-            _ => self.has_begun(),
+            // Whoever gives up an unwrap has not asked for more.
+            _ => self.has_begun() && !self.closing.is_unwrapping(),
         }
     }
 
@@ -287,10 +294,14 @@ impl Close {
                     ready!(self.poll_drain(session, cx));
                 }
                 Step::Salvage => {
+                    let before = self.counts.wire_read;
                     if self.poll_drain(session, cx).is_pending() {
-                        if !coop::has_budget_remaining() {
+                        if self.counts.wire_read > before || !coop::has_budget_remaining() {
+                            // It may be the budget that is at its end, and not what the peer has sent.
+                            cx.waker().wake_by_ref();
                             return Poll::Pending;
                         }
+                        ready!(self.turn.poll_taken(cx));
                         self.closing.on(Event::NothingToRead);
                     }
                 }
@@ -432,8 +443,10 @@ impl Close {
     ) -> Poll<Result<&'a [u8], Ending>> {
         while matches!(session.parts().1.plaintext(), Plaintext::Nothing) {
             // What was decrypted before a record that failed came first, and the failure is told now.
-            if let Remote::Failed(ending) = self.closing.remote {
-                return Poll::Ready(Err(ending));
+            match self.closing.remote {
+                Remote::Failed(ending) => return Poll::Ready(Err(ending)),
+                Remote::Ended => return Poll::Ready(Err(Ending::Truncated)),
+                Remote::Open | Remote::Unread | Remote::Closed => {}
             }
             self.arrival = Arrival::Late;
             if let Err(event) = ready!(session::poll_read_records(session, cx, &mut self.walk)) {
@@ -475,6 +488,35 @@ impl Drop for Close {
         );
         if let Some(on_end) = self.on_end.take() {
             on_end(&report);
+        }
+    }
+}
+
+/// A turn of the runtime, to be had before a transport without bytes is believed.
+///
+/// Tokio's sockets do not ask the system again before the runtime has, and give nothing to a task whose budget is used up; the
+/// peer's last words may be there all the same.
+enum Turn {
+    Due,
+    Taking(Pin<Box<dyn Future<Output = ()> + Send + Sync>>),
+    Taken,
+}
+
+impl Turn {
+    /// Ready where the turn was taken before this poll.
+    fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match self {
+                Self::Due => *self = Self::Taking(Box::pin(tokio::task::yield_now())),
+                Self::Taking(turn) => {
+                    ready!(turn.as_mut().poll(cx));
+                    *self = Self::Taken;
+                    // What the transport said was before the turn.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Self::Taken => return Poll::Ready(()),
+            }
         }
     }
 }

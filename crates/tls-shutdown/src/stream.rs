@@ -258,7 +258,8 @@ where
     ///
     /// # Errors
     ///
-    /// The stream comes back with the error, to be read on, to be asked again, or to be shut down:
+    /// The stream comes back with the error. After [`Ending::PeerData`] it can be read on and be asked again; after the others the
+    /// closing is over, and there is the connection to be dropped, or taken apart:
     ///
     /// - [`Ending::PeerData`]: the peer has sent application data, which is not discarded. Read it, and call again.
     /// - [`Ending::NotTls`]: the peer goes on in plaintext without close_notify. Nothing of that is lost:
@@ -272,7 +273,7 @@ where
     ///
     /// # Cancel safety
     ///
-    /// The future owns the stream: dropping it drops the connection, without FIN's lie of a proper end.
+    /// The future owns the stream: dropping it drops the connection. A reaper finishes the closing only if our close_notify is out.
     pub async fn into_plaintext(mut self, unwrap: Unwrap) -> Result<Plaintext<T>, UnwrapError<S>> {
         let ending = std::future::poll_fn(|cx| {
             let connection = self.connection();
@@ -282,7 +283,7 @@ where
         .await;
         let close = &self.connection().close;
         let ending = match ending {
-            Ending::Complete if !close.closing.goal.keeps_transport() => Ending::Refused,
+            Ending::Complete | Ending::Sent if !close.closing.goal.keeps_transport() => Ending::Refused,
             ending => ending,
         };
         if ending == Ending::Complete {

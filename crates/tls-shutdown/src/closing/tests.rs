@@ -292,6 +292,10 @@ fn every_ending_is_what_happened() {
                 assert!(zero_return.is_some(), "{history:?}");
                 let silent = goal == Goal::UnwrapSilent;
                 assert!(silent || (flushed && (wrote || failed_write.is_some())), "{history:?}");
+                assert!(
+                    silent || wrote || !KEEPS_TRANSPORT.contains(&goal),
+                    "half an alert is on the wire: {history:?}"
+                );
             }
             Ending::Sent => assert!(wrote && zero_return.is_none(), "{history:?}"),
             Ending::Truncated => assert!(history.saw(Event::TransportEnd).is_some(), "{history:?}"),
