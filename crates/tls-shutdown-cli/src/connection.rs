@@ -27,6 +27,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::{
     arguments::Protocol,
+    events::Events,
     serve::{Phase, Server},
 };
 
@@ -34,6 +35,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request's head may take, which bounds an idle connection, too.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const HTTP2_STREAMS: u32 = 200;
+/// RFC 9113 section 3.4.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 type Stream = ShutdownStream<TlsStream<TcpStream>>;
 type Service = TowerToHyperService<axum::Router>;
@@ -52,8 +55,47 @@ impl From<hyper::Result<()>> for Ending {
     }
 }
 
-/// Serves a connection. It is told exactly once how it ended: here, if the handshake fails, and by the stream otherwise.
-pub(crate) async fn serve(server: Arc<Server>, tcp: TcpStream, peer: SocketAddr) {
+/// An accepted connection without a stream, which would tell how it ends.
+struct Accepted {
+    events: Arc<Events>,
+    peer: SocketAddr,
+    /// `None` once it is told, or the stream will tell.
+    report: Option<ShutdownReport>,
+}
+
+impl Accepted {
+    fn new(events: Arc<Events>, peer: SocketAddr) -> Self {
+        let nothing_known = io::ErrorKind::Interrupted.into();
+        Self { events, peer, report: Some(ShutdownReport::of_failed_handshake(&nothing_known)) }
+    }
+
+    fn fail(mut self, error: &io::Error) {
+        self.report = Some(ShutdownReport::of_failed_handshake(error));
+    }
+
+    fn hand_over(mut self) -> (Arc<Events>, SocketAddr) {
+        self.report = None;
+        (self.events.clone(), self.peer)
+    }
+}
+
+impl Drop for Accepted {
+    /// Also where the task is dropped with the runtime.
+    fn drop(&mut self) {
+        if let Some(report) = self.report.take() {
+            self.events.closed(self.peer, &report);
+        }
+    }
+}
+
+/// Serves a connection. It is told exactly once how it ended: by `Accepted` until the handshake is done, and by the stream then.
+pub(crate) fn serve(server: Arc<Server>, tcp: TcpStream, peer: SocketAddr) -> impl Future<Output = ()> {
+    let accepted = Accepted::new(server.events.clone(), peer);
+    serve_accepted(server, tcp, accepted)
+}
+
+async fn serve_accepted(server: Arc<Server>, tcp: TcpStream, accepted: Accepted) {
+    let peer = accepted.peer;
     let mut phase = server.phase.subscribe();
     let handshake = tokio::select! {
         handshake = handshake(&server, tcp) => handshake,
@@ -63,11 +105,11 @@ pub(crate) async fn serve(server: Arc<Server>, tcp: TcpStream, peer: SocketAddr)
         Ok(tls) => tls,
         Err(error) => {
             tracing::debug!(%peer, %error, "the TLS handshake failed");
-            return server.events.closed(peer, &ShutdownReport::of_failed_handshake(&error));
+            return accepted.fail(&error);
         }
     };
     let is_http2 = tls.get_ref().1.alpn_protocol() == Some(Protocol::Http2.alpn());
-    let events = server.events.clone();
+    let (events, peer) = accepted.hand_over();
     let stream = ShutdownStream::new(tls)
         .with_policy(server.policy)
         .with_reaper(&server.reaper)
@@ -173,13 +215,16 @@ async fn serve_http2(
     mut phase: watch::Receiver<Phase>,
     last_request: Duration,
 ) -> Ending {
-    // Once hyper has the stream, it waits for ever for a client that says nothing, and cannot be told to stop.
-    let is_silent = tokio::select! {
+    // Once hyper has the stream, it waits for ever for a client that does not say all of its preface, cannot be told to stop, and
+    // drops the stream of one that says something else. A client says it at once, in one record.
+    let speaks_http2 = tokio::select! {
         biased;
-        first_data = timeout(HEADER_TIMEOUT, stream.fill_buf()) => first_data.is_err(),
-        () = end_of_window(&mut phase, last_request) => true,
+        first_data = timeout(HEADER_TIMEOUT, stream.fill_buf()) => {
+            first_data.is_ok_and(|data| data.is_ok_and(|data| data.starts_with(HTTP2_PREFACE)))
+        }
+        () = end_of_window(&mut phase, last_request) => false,
     };
-    if is_silent {
+    if !speaks_http2 {
         close(stream, &mut phase).await;
         return Ending::Served;
     }

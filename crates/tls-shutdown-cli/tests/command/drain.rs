@@ -230,6 +230,27 @@ async fn a_reader_of_its_events_that_does_not_read_does_not_stop_it() {
     assert!(within(child.wait()).await.unwrap().success());
 }
 
+#[tokio::test]
+async fn connections_that_the_exit_overtakes_are_told_too() {
+    const CONNECTIONS: usize = 300;
+    let mut server = Serve::start(&["--grace", "0s"]).await;
+    let mut silent = Vec::new();
+    for _ in 0..CONNECTIONS {
+        silent.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    // One more that is served, so that all before it are accepted.
+    let mut stream = connect(server.address).await;
+    stream.shutdown().await.unwrap();
+    assert_eq!(server.closed().await["ending"], "complete");
+    server.signal(Signal::TERM);
+    let (status, mut events) = server.exit().await;
+    assert!(status.success());
+    let drained = events.pop().unwrap();
+    assert_eq!((&drained["event"], &drained["connections"]), (&"drained".into(), &CONNECTIONS.into()));
+    assert_eq!(drained["endings"], json!({ "not_started": CONNECTIONS }));
+    assert_eq!(events.len(), CONNECTIONS);
+}
+
 /// Waits until the server has stopped listening. What it accepts until then is told as `not_started`.
 async fn refuses(server: &Serve) {
     within(async { while TcpStream::connect(server.address).await.is_ok() {} }).await;

@@ -206,3 +206,21 @@ async fn a_bidirectional_server_waits_for_the_client_within_its_deadline() {
     stream.write_all(b"late").await.unwrap();
     assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
 }
+
+#[tokio::test]
+async fn an_http2_client_that_does_not_speak_http2_is_closed_properly() {
+    let mut server = Serve::start(&[]).await;
+    for first in [&b""[..], b"PRI * HT", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
+        let tcp = TcpStream::connect(server.address).await.unwrap();
+        let mut stream = handshake(tcp, "h2", Trust::TheCertificate).await.unwrap();
+        stream.write_all(first).await.unwrap();
+        if first.is_empty() {
+            stream.shutdown().await.unwrap();
+        }
+        let (received, end) = read_to_end(&mut stream).await;
+        end.unwrap();
+        assert_eq!(received, b"");
+        stream.shutdown().await.unwrap();
+        assert_eq!(server.closed().await["ending"], "complete");
+    }
+}
