@@ -255,6 +255,14 @@ async fn an_abort_hides_no_earlier_failure() {
         assert_ready!(task::spawn(stream.read(&mut [0; 9])).poll()).expect_err("cut");
         stream.abort(Abort::Reset);
         assert_eq!(report.await.expect("once").ending(), Ending::Truncated);
+
+        let (stream, peer) = connect(side, version);
+        let (told, report) = oneshot::channel();
+        let mut stream = stream.on_end(move |report| told.send(*report).expect("awaited"));
+        break_writes(&peer.wire);
+        assert_ready!(task::spawn(stream.write_all(b"lost")).poll()).expect_err("broken");
+        stream.abort(Abort::Fin);
+        assert_eq!(report.await.expect("once").ending(), Ending::Reset);
     }
 }
 
