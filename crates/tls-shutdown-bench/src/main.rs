@@ -1,5 +1,5 @@
-//! The data path of `ShutdownStream` against the bare tokio-rustls stream, as ratios: both take turns in one process, so that
-//! what else the machine does meets both.
+//! The data path of `ShutdownStream` against the bare tokio-rustls stream over loopback, as ratios: both take turns in one process,
+//! so that what else the machine does meets both.
 //!
 //! ```console
 //! $ cargo run --release -p tls-shutdown-bench
@@ -14,7 +14,8 @@ use rustls::{
 };
 use tls_shutdown::{Records, ShutdownStream};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, duplex},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
     time::Instant,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
@@ -24,7 +25,6 @@ const BULK: usize = 32 * 1024 * 1024;
 const BULK_WRITE: usize = 64 * 1024;
 const MESSAGES: usize = 20_000;
 const MESSAGE: usize = 100;
-const PIPE: usize = 256 * 1024;
 
 /// One transfer over a connected pair; gives its seconds.
 #[derive(Clone, Copy)]
@@ -46,6 +46,11 @@ enum Contender {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
+    // In a task, as connections are.
+    tokio::spawn(compare()).await.expect("no panic");
+}
+
+async fn compare() {
     let peers = configurations();
     for (contender, over) in [(Contender::Stream, ""), (Contender::OverRecords, " over Records")] {
         for (load, name) in [(Load::Bulk, "bulk throughput"), (Load::Messages, "small messages")] {
@@ -139,12 +144,17 @@ where
 
 async fn connect<T>(
     (connector, acceptor): &Peers,
-    between: fn(DuplexStream) -> T,
+    between: fn(TcpStream) -> T,
 ) -> (client::TlsStream<T>, server::TlsStream<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    let (near, far) = duplex(PIPE);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let (near, (far, _)) = (near.expect("a connection"), far.expect("a connection"));
+    near.set_nodelay(true).expect("an option");
+    far.set_nodelay(true).expect("an option");
     let name = ServerName::try_from("localhost").expect("a name");
     let (client, server) = tokio::join!(connector.connect(name, between(near)), acceptor.accept(between(far)));
     (client.expect("a handshake"), server.expect("a handshake"))

@@ -99,6 +99,7 @@ impl Close {
     }
 
     /// Whether a shutdown was asked for: from then on the application may not write.
+    #[inline]
     pub(crate) fn has_begun(&self) -> bool {
         self.times.began.is_some()
     }
@@ -429,6 +430,7 @@ impl Close {
     }
 
     /// The application's read waits.
+    #[inline]
     pub(crate) fn reader_waits(&mut self, cx: &Context<'_>) {
         remember(&mut self.reader, cx.waker());
     }
@@ -521,10 +523,10 @@ impl Turn {
     }
 }
 
+#[inline]
 fn remember(slot: &mut Option<Waker>, waker: &Waker) {
-    match slot {
-        Some(slot) => slot.clone_from(waker),
-        None => *slot = Some(waker.clone()),
+    if !slot.as_ref().is_some_and(|slot| slot.will_wake(waker)) {
+        *slot = Some(waker.clone());
     }
 }
 

@@ -387,27 +387,34 @@ impl<S: TlsSession> Connection<S> {
     }
 
     fn consume(&mut self, amount: usize) {
-        self.session.parts().1.consume(amount);
+        Pin::new(&mut self.session).consume(amount);
     }
 
     //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
     //# It is not possible to call SSL_write() after calling SSL_shutdown().
-    /// The stream, if it may still be written to.
-    fn writable(&mut self) -> io::Result<Pin<&mut S>> {
+    /// Writes by `write`, if there may still be written.
+    #[inline]
+    fn poll_write_by<T>(&mut self, write: impl FnOnce(Pin<&mut S>) -> Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if self.close.has_begun() {
-            let message = "the TLS connection is shut down for writing";
-            return Err(io::Error::new(io::ErrorKind::BrokenPipe, message));
+            return Poll::Ready(Err(shut_down_for_writing()));
         }
-        Ok(Pin::new(&mut self.session))
-    }
-
-    fn written<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        let result = write(Pin::new(&mut self.session));
         if let Poll::Ready(Err(error)) = &result {
-            let event = session::event_of_write_error(&mut self.session, error);
-            self.close.closing.on(event);
+            self.note_write_error(error);
         }
         result
     }
+
+    #[cold]
+    fn note_write_error(&mut self, error: &io::Error) {
+        let event = session::event_of_write_error(&mut self.session, error);
+        self.close.closing.on(event);
+    }
+}
+
+#[cold]
+fn shut_down_for_writing() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the TLS connection is shut down for writing")
 }
 
 /// Takes note of the end of reading, if tokio-rustls has met it.
@@ -442,36 +449,35 @@ impl<S: TlsSession> AsyncRead for ShutdownStream<S> {
         let connection = self.get_mut().connection();
         // As many records as fit, as tokio-rustls does; but not by its own `poll_read`, which keeps an error that comes after data
         // where nobody finds it again.
-        let before = buffer.filled().len();
-        while buffer.remaining() > 0 {
-            let has_read = buffer.filled().len() > before;
-            match connection.poll_fill_buf(cx) {
+        let mut read = connection.poll_fill_buf(cx);
+        let mut amount = 0;
+        loop {
+            match read {
                 Poll::Ready(Ok(data)) => {
-                    let amount = data.len().min(buffer.remaining());
-                    if amount == 0 {
-                        break;
+                    let piece = data.len().min(buffer.remaining());
+                    buffer.put_slice(&data[..piece]);
+                    connection.consume(piece);
+                    amount += piece;
+                    if piece == 0 || buffer.remaining() == 0 {
+                        return Poll::Ready(Ok(()));
                     }
-                    buffer.put_slice(&data[..amount]);
-                    connection.consume(amount);
                 }
-                Poll::Ready(Err(error)) if has_read => {
+                Poll::Ready(Err(error)) if amount > 0 => {
                     connection.read_error = Some(error);
-                    break;
+                    return Poll::Ready(Ok(()));
                 }
-                Poll::Pending if has_read => break,
+                Poll::Pending if amount > 0 => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,
             }
+            read = connection.poll_fill_buf(cx);
         }
-        Poll::Ready(Ok(()))
     }
 }
 
 impl<S: TlsSession> AsyncWrite for ShutdownStream<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
-        let connection = self.get_mut().connection();
-        let result = connection.writable()?.poll_write(cx, buffer);
-        connection.written(result)
+        self.get_mut().connection().poll_write_by(|session| session.poll_write(cx, buffer))
     }
 
     fn poll_write_vectored(
@@ -479,9 +485,7 @@ impl<S: TlsSession> AsyncWrite for ShutdownStream<S> {
         cx: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let connection = self.get_mut().connection();
-        let result = connection.writable()?.poll_write_vectored(cx, buffers);
-        connection.written(result)
+        self.get_mut().connection().poll_write_by(|session| session.poll_write_vectored(cx, buffers))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -495,7 +499,10 @@ impl<S: TlsSession> AsyncWrite for ShutdownStream<S> {
             true => Pin::new(connection.session.parts().0).poll_flush(cx),
             false => Pin::new(&mut connection.session).poll_flush(cx),
         };
-        connection.written(result)
+        if let Poll::Ready(Err(error)) = &result {
+            connection.note_write_error(error);
+        }
+        result
     }
 
     /// Runs the stream's own policy, as [`AsyncShutdown`] does. `Err` exactly when the goal was not reached; the error can be
