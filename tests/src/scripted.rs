@@ -2,13 +2,26 @@
 
 use std::task::Poll;
 
-use rustls::SupportedProtocolVersion;
+use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 use tls_shutdown::{AsyncShutdown, Ending, ShutdownError, ShutdownPolicy, ShutdownReport, ShutdownStream};
 use tokio::task::coop::{Unconstrained, unconstrained};
 use tokio_rustls::TlsStream;
 use tokio_test::{assert_ready, task};
 
-use crate::{Side, VERSIONS, Wire};
+use crate::{Side, VERSIONS, Wire, client_config, connect_with, server_config};
+
+/// A client that has a ticket of the server, and sends early data with it.
+pub fn with_ticket_for_early_data() -> (ClientConfig, ServerConfig) {
+    let version = &rustls::version::TLS13;
+    let mut client = client_config(version);
+    client.enable_early_data = true;
+    let mut server = server_config(version);
+    server.max_early_data_size = 16_384;
+    let (mut first, mut peer) = connect_with(Side::Client, client.clone(), server.clone());
+    peer.close_notify();
+    shut_down_now(&mut first, BIDIRECTIONAL).expect("a ticket");
+    (client, server)
+}
 
 /// The stream under test.
 pub type Stream = ShutdownStream<TlsStream<Wire>>;

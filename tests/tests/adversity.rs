@@ -8,7 +8,10 @@ use tls_shutdown::{
 };
 use tls_shutdown_tests::{
     Forge, Side, certificate, client_config, connect, connect_with,
-    scripted::{BIDIRECTIONAL, POLICIES, UNIDIRECTIONAL, each_kind, ending, shut_down, shut_down_now},
+    scripted::{
+        BIDIRECTIONAL, POLICIES, UNIDIRECTIONAL, each_kind, ending, shut_down, shut_down_now,
+        with_ticket_for_early_data,
+    },
     server_config,
     wire_script::{Full, Then},
 };
@@ -268,14 +271,7 @@ async fn an_abort_hides_no_earlier_failure() {
 
 #[tokio::test(start_paused = true)]
 async fn a_0_rtt_handshake_that_fails_under_a_write_is_told_as_what_it_is() {
-    let version = &rustls::version::TLS13;
-    let mut client = client_config(version);
-    client.enable_early_data = true;
-    let mut server = server_config(version);
-    server.max_early_data_size = 16_384;
-    let (mut first, mut peer) = connect_with(Side::Client, client.clone(), server.clone());
-    peer.close_notify();
-    shut_down_now(&mut first, BIDIRECTIONAL).expect("a ticket");
+    let (client, server) = with_ticket_for_early_data();
     for (garbage, expected) in [(&b"220 plain"[..], Ending::NotTls), (b"", Ending::NotStarted)] {
         let (mut stream, peer) = connect_with(Side::Client, client.clone(), server.clone());
         assert!(stream.session().get_ref().1.is_handshaking(), "0-RTT");
@@ -405,4 +401,21 @@ async fn last_words_are_found_behind_a_reset_that_came_with_them() {
     let report = stream.shutdown_with(BIDIRECTIONAL).await.expect("their close_notify had come");
     assert_eq!((report.ending(), report.received()), (Ending::Complete, true));
     peer.join().expect("no panic");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_write_is_followed_by_nothing() {
+    for (side, version) in each_kind() {
+        let (mut stream, mut peer) = connect(side, version);
+        break_writes(&peer.wire);
+        assert_ready!(task::spawn(stream.write_all(b"lost")).poll()).expect_err("broken");
+        peer.tls.send_close_notify();
+        let mut records = peer.records();
+        *records.last_mut().expect("a tag") ^= 1;
+        peer.wire.deliver(&records);
+        // The transport takes bytes again, and gets none: neither the lost data nor an alert about the bad record.
+        peer.wire.script(|script| script.room = usize::MAX);
+        assert_eq!(ending(shut_down_now(&mut stream, BIDIRECTIONAL)), Ending::Reset);
+        assert_eq!(peer.wire.script(|script| script.outbound.len()), 0);
+    }
 }

@@ -12,11 +12,11 @@ use std::{
 use rustls::SupportedProtocolVersion;
 use tls_shutdown::{Abort, Alert, AsyncShutdown, Ending, PeerData, ShutdownError, ShutdownPolicy, ShutdownState};
 use tls_shutdown_tests::{
-    Forge, Peer, Side, client_config, connect, connect_with,
+    Forge, Peer, Side, connect, connect_with,
     scripted::{
         BIDIRECTIONAL, POLICIES, RECEIVE_FIRST, Stream, UNIDIRECTIONAL, each_kind, ending, shut_down, shut_down_now,
+        with_ticket_for_early_data,
     },
-    server_config,
     wire_script::{Buffering, Done, Full, Then},
 };
 use tokio::{
@@ -542,14 +542,7 @@ async fn tickets_are_received_by_a_client_that_never_reads() {
 
 /// A client whose 0-RTT handshake is not done: `data` is early, and the peer has not been heard.
 fn connect_early(data: &[u8], accepts: EarlyData) -> (Stream, Peer) {
-    let version = &rustls::version::TLS13;
-    let mut client = client_config(version);
-    client.enable_early_data = true;
-    let mut server = server_config(version);
-    server.max_early_data_size = 16_384;
-    let (mut first, mut peer) = connect_with(Side::Client, client.clone(), server.clone());
-    peer.close_notify();
-    shut_down_now(&mut first, BIDIRECTIONAL).expect("a ticket");
+    let (client, mut server) = with_ticket_for_early_data();
     if accepts == EarlyData::Rejected {
         server.max_early_data_size = 0;
     }

@@ -384,7 +384,8 @@ impl Close {
                 Ok(amount) => self.counts.wire_read += amount as u64,
                 Err(event) => {
                     self.discard_before_failure(session);
-                    if !self.closing.is_muted() {
+                    // A salvage only looks: what is left in rustls's queue could not be written, and must not be now.
+                    if !self.closing.is_muted() && self.closing.step() == Step::Drain {
                         session::try_write_fatal_alert(session, cx);
                     }
                     break event;
