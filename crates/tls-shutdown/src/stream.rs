@@ -232,6 +232,21 @@ impl<S: TlsSession> ShutdownStream<S> {
         connection.session
     }
 
+    /// Asks for the stream's own policy, so that dropping the stream leaves the closing to its reaper.
+    #[cfg(feature = "server")]
+    pub(crate) fn begin_shutdown(&mut self) {
+        let (session, close) = self.parts();
+        let policy = close.policy;
+        close.begin(session, &policy);
+    }
+
+    /// Sets what TCP does if the connection ends, in whatever way, before close_notify is out.
+    #[cfg(feature = "server")]
+    pub(crate) fn finish_by(&mut self, abort: Abort) {
+        let (session, close) = self.parts();
+        close.finish_by(abort, session);
+    }
+
     pub(crate) fn parts(&mut self) -> (&mut S, &mut Close) {
         let connection = self.connection();
         (&mut connection.session, &mut connection.close)

@@ -95,10 +95,15 @@ impl Serve {
         serve
     }
 
-    /// The next event.
+    /// The next event, but for those that tell the phases of the server drain.
     pub(crate) async fn event(&mut self) -> Value {
-        let line = within(self.lines.recv()).await.expect("an event");
-        serde_json::from_str(&line).expect("one JSON object a line")
+        loop {
+            let line = within(self.lines.recv()).await.expect("an event");
+            let event: Value = serde_json::from_str(&line).expect("one JSON object a line");
+            if event["event"] != "draining" {
+                return event;
+            }
+        }
     }
 
     /// The next event, which is of a closed connection.
@@ -113,12 +118,13 @@ impl Serve {
         kill_process(id.expect("it runs"), signal).expect("it can be signalled");
     }
 
-    /// Waits for the exit. Gives all events until then.
+    /// Waits for the exit. Gives all events until then, but for those that tell the phases of the server drain.
     pub(crate) async fn exit(mut self) -> (ExitStatus, Vec<Value>) {
         let mut events = Vec::new();
         while let Some(line) = within(self.lines.recv()).await {
-            events.push(serde_json::from_str(&line).expect("one JSON object a line"));
+            events.push(serde_json::from_str::<Value>(&line).expect("one JSON object a line"));
         }
+        events.retain(|event| event["event"] != "draining");
         (self.exit_status().await, events)
     }
 
