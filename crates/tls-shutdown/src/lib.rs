@@ -71,6 +71,11 @@ mod listener;
 pub use listener::{ConfigHandle, ServerStream, TlsListener};
 
 #[cfg(feature = "server")]
+mod tickets;
+#[cfg(feature = "server")]
+pub use tickets::{NoAead, TicketKey, TicketKeys};
+
+#[cfg(feature = "server")]
 mod drain;
 #[cfg(feature = "server")]
 pub use drain::{
@@ -91,3 +96,6 @@ pub use self::axum::PeerAddress;
 mod tonic;
 #[cfg(feature = "tonic")]
 pub use self::tonic::TlsConnectInfo;
+
+#[cfg(all(feature = "systemd", unix))]
+pub mod systemd;
