@@ -57,6 +57,9 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// - [`drain`](Self::drain) ends it without losing a request.
 /// - Each request carries [`ConnectionInfo`] in its extensions; with feature `axum` also `axum::extract::ConnectInfo<SocketAddr>`.
 ///
+/// Offer HTTP/2 in the listener's configuration: `config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()]`. Without, and
+/// with a client that offers neither, it is HTTP/1.
+///
 /// The service is a `tower::Service`, cloned for each request: an `axum::Router`, tonic's `Routes`, `tower::service_fn`.
 ///
 /// ```no_run
