@@ -511,42 +511,6 @@ impl DrainHandle {
         }
     }
 
-    /// Ends what the exit of the process would end, so that it is told and counted. Gives the number of connections.
-    async fn give_up_reapers(&self) -> usize {
-        let mut given_up = 0;
-        for reaper in self.reapers() {
-            given_up += reaper.closings();
-            reaper.give_up();
-            within(Some(from_now(GIVE_UP_LIMIT)), reaper.wait_idle(Duration::MAX)).await;
-        }
-        given_up
-    }
-
-    fn reapers(&self) -> Vec<Reaper> {
-        lock(&self.shared.listeners).iter().map(|listening| listening.reaper.clone()).collect()
-    }
-
-    //= https://www.rfc-editor.org/rfc/rfc9112#section-9.6
-    //# The server then continues to read from the connection until it
-    //# receives a corresponding close by the client, or until the server is
-    //# reasonably certain that its own TCP stack has received the client's
-    //# acknowledgement of the packet(s) containing the server's last
-    //# response.
-    async fn wait_acknowledgement(&self, limit: Instant) -> Acknowledgement {
-        let addresses: Vec<_> = lock(&self.shared.listeners).iter().filter_map(|listening| listening.address).collect();
-        loop {
-            let addresses = addresses.clone();
-            // A table of many sockets takes the kernel a while.
-            let bytes = tokio::task::spawn_blocking(move || kernel::unacknowledged(&addresses)).await;
-            match bytes.ok().flatten() {
-                None => return Acknowledgement::Unknown,
-                Some(0) => return Acknowledgement::Everything,
-                Some(bytes) if Instant::now() >= limit => return Acknowledgement::Missing(bytes),
-                Some(_) => sleep_until(limit.min(from_now(ACKNOWLEDGEMENT_INTERVAL))).await,
-            }
-        }
-    }
-
     fn report(&self, times: &report::Times, acknowledgement: Acknowledgement, lingering: usize) -> DrainReport {
         let listeners = lock(&self.shared.listeners);
         DrainReport {
