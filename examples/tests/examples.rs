@@ -46,9 +46,34 @@ async fn the_client_is_served_and_both_sides_end_completely() {
     assert_eq!(told.matches(" complete: close_notify sent, received").count(), 2, "{told}");
 }
 
+#[tokio::test]
+async fn tls_is_put_on_taken_off_and_put_on_again() {
+    let cert = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-ftps.pem", std::process::id()));
+    let mut server = Command::new(env!("CARGO_BIN_EXE_ftps_ccc"))
+        .args(["--listen", "127.0.0.1:0", "--cert"])
+        .arg(&cert)
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let listening = timeout(HANG, lines.next_line()).await.unwrap().unwrap().unwrap();
+    let address = listening.strip_prefix("listening ").unwrap();
+
+    let mut client = Command::new(env!("CARGO_BIN_EXE_starttls"));
+    let output = timeout(HANG, client.arg(address).arg(&cert).output()).await.unwrap().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(told.ends_with("QUIT\r\n221 bye\r\n"), "{told}");
+    for _ in 0..2 {
+        let told = timeout(HANG, lines.next_line()).await.unwrap().unwrap().unwrap();
+        assert!(told.contains(" complete: close_notify sent, received"), "{told}");
+    }
+}
+
 #[test]
 fn the_examples_are_short() {
-    for example in [include_str!("../axum_server.rs"), include_str!("../client.rs")] {
+    for example in [include_str!("../axum_server.rs"), include_str!("../client.rs"), include_str!("../starttls.rs")] {
         assert!(example.lines().count() <= LINES);
     }
 }

@@ -1,6 +1,7 @@
 //! Programs of others as peers of the real `tls-shutdown` command.
 //!
-//! `tests/clients.rs` has them talk to `tls-shutdown serve`, and `tests/servers.rs` has `tls-shutdown send` talk to them.
+//! `tests/clients.rs` has them talk to `tls-shutdown serve`; `tests/servers.rs` has `tls-shutdown send` talk to them, and
+//! `tests/tickets.rs` has it do so fifty times; `tests/unwrap.rs` takes TLS off connections to them.
 //! Every process ends with its test.
 
 use std::{
@@ -87,21 +88,30 @@ pub static CERTIFICATE: LazyLock<Certificate> = LazyLock::new(|| {
 });
 
 /// The command, built in the profile of the tests.
-static COMMAND: LazyLock<PathBuf> = LazyLock::new(|| {
+static COMMAND: LazyLock<PathBuf> = LazyLock::new(|| build("tls-shutdown-cli", "tls-shutdown"));
+
+/// Builds a program of this workspace in the profile of the tests. Gives its path.
+pub fn build(package: &str, program: &str) -> PathBuf {
     let mut build = std::process::Command::new(env!("CARGO"));
-    build.args(["build", "--package", "tls-shutdown-cli", "--message-format", "json"]);
+    build.args(["build", "--package", package, "--bin", program, "--message-format", "json"]);
     if !cfg!(debug_assertions) {
         build.arg("--release");
     }
+    // What cargo says of this package would have others built anew.
+    for (name, _) in env::vars_os() {
+        if ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            build.env_remove(name);
+        }
+    }
     let output = build.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output().expect("cargo runs");
-    assert!(output.status.success(), "the command does not build");
+    assert!(output.status.success(), "{program} does not build");
     let messages = String::from_utf8(output.stdout).expect("JSON is UTF-8");
     let executable = messages.lines().find_map(|line| {
         let message: Value = serde_json::from_str(line).expect("one JSON object a line");
         message["executable"].as_str().map(PathBuf::from)
     });
     executable.expect("cargo names the executable")
-});
+}
 
 fn command(subcommand: &str) -> Command {
     let mut command = Command::new(&*COMMAND);
