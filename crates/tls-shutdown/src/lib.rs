@@ -59,3 +59,10 @@ pub use stream::{Abort, ShutdownState, ShutdownStream, UnwrapError};
 
 mod reaper;
 pub use reaper::{Reaper, ReaperLimits};
+
+#[cfg(feature = "tower")]
+mod layer;
+#[cfg(feature = "tower")]
+pub use layer::{
+    ClientDrain, ClientDrainReport, Connecting, Draining, IntoTls, LayerStream, MaybeTls, ShutdownLayer, ShutdownService,
+};
