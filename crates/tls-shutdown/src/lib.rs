@@ -64,5 +64,6 @@ pub use reaper::{Reaper, ReaperLimits};
 mod layer;
 #[cfg(feature = "tower")]
 pub use layer::{
-    ClientDrain, ClientDrainReport, Connecting, Draining, IntoTls, LayerStream, MaybeTls, ShutdownLayer, ShutdownService,
+    ClientDrain, ClientDrainReport, Connecting, Draining, IntoTls, LayerStream, MaybeTls, ShutdownLayer,
+    ShutdownService,
 };

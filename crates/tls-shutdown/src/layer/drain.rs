@@ -116,11 +116,7 @@ impl ClientDrain {
     }
 
     /// Registers a connection, unless it has come too late; it is closed then.
-    pub(super) fn admit<S>(
-        &self,
-        stream: ShutdownStream<S>,
-        on_end: Option<OnEnd>,
-    ) -> Result<LayerStream<S>, Draining>
+    pub(super) fn admit<S>(&self, stream: ShutdownStream<S>, on_end: Option<OnEnd>) -> Result<LayerStream<S>, Draining>
     where
         S: TlsSession<Transport: Send> + Send + 'static,
     {

@@ -315,3 +315,6 @@ impl Http2 {
         Some(piece)
     }
 }
+
+#[cfg(test)]
+mod tests;
