@@ -30,7 +30,9 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
 };
 use rustls::{HandshakeKind, version::TLS13};
-use tls_shutdown::{Draining, Ending, LayerStream, Reaper, ShutdownLayer, ShutdownPolicy, ShutdownReport};
+use tls_shutdown::{
+    Draining, Ending, LayerStream, Reaper, Records, ShutdownLayer, ShutdownPolicy, ShutdownReport, TlsSession,
+};
 use tls_shutdown_tests::{client_config, server_config};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
@@ -105,6 +107,8 @@ struct Gates {
     /// `/hold` and `/body`: a request has come, and may be answered; the latter's head is.
     arrived: Semaphore,
     release: Notify,
+    /// How many requests have come.
+    requests: AtomicUsize,
 }
 
 struct Server {
@@ -119,8 +123,8 @@ impl Server {
     async fn new(protocol: &'static str, meeting: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (sender, ends) = mpsc::unbounded_channel();
-        let (arrived, release) = (Semaphore::new(0), Notify::new());
-        let gates = Arc::new(Gates { meeting: Barrier::new(meeting), arrived, release });
+        let (arrived, release, requests) = (Semaphore::new(0), Notify::new(), AtomicUsize::new(0));
+        let gates = Arc::new(Gates { meeting: Barrier::new(meeting), arrived, release, requests });
         let server = Self { address: listener.local_addr().unwrap(), gates, ends, resumed: Arc::default() };
         let mut config = server_config(&TLS13);
         config.alpn_protocols = vec![protocol.into()];
@@ -175,6 +179,7 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 async fn answer(request: Request<Incoming>, gates: Arc<Gates>) -> Result<Response<Body>, Infallible> {
     let whole = |text: &'static str| Full::new(Bytes::from(text)).boxed_unsync();
+    gates.requests.fetch_add(1, Ordering::SeqCst);
     Ok(Response::new(match request.uri().path() {
         "/meet" => {
             gates.meeting.wait().await;
@@ -327,6 +332,45 @@ async fn what_is_in_flight_is_finished_first() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_race_with_the_drain_are_answered_or_refused() {
+    for protocol in ["http/1.1", "h2"] {
+        let mut server = Server::new(protocol, 1).await;
+        let (record, mut reports) = recorder();
+        let layer = ShutdownLayer::new().on_end(record);
+        let client = client(layer.layer(https(protocol)));
+        let (sender, mut answers) = mpsc::unbounded_channel();
+        let tasks: Vec<_> = (0..16)
+            .map(|_| {
+                let (client, uri, sender) = (client.clone(), server.uri("/"), sender.clone());
+                tokio::spawn(async move {
+                    loop {
+                        match get(&client, uri.clone()).await {
+                            Ok(_) => sender.send(()).unwrap(),
+                            Err(error) => return error,
+                        }
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..200 {
+            answers.recv().await.unwrap();
+        }
+        let report = layer.drain().drain(LIMIT).await;
+        assert_eq!((report.count(Ending::Complete), report.left()), (report.ended(), 0), "{protocol}: {report}");
+        for task in tasks {
+            let error = task.await.unwrap();
+            assert!(is_draining(&*error), "{protocol}: {error:?}");
+        }
+        let answers = 200 + std::iter::from_fn(|| answers.try_recv().ok()).count();
+        let lost = server.gates.requests.load(Ordering::SeqCst) - answers;
+        // hyper itself gives up a stream that it opens while it is told to go away, though it sends the request.
+        assert!(lost <= if protocol == "h2" { 16 } else { 0 }, "{protocol}: {lost} requests were lost");
+        let connections = std::iter::from_fn(|| reports.try_recv().ok()).count();
+        assert_eq!(server.ends(connections).await, vec![Some(Seen::CloseNotify); connections], "{protocol}");
+    }
+}
+
 #[tokio::test]
 async fn what_is_in_flight_at_the_limit_is_cut() {
     for protocol in ["http/1.1", "h2"] {
@@ -347,14 +391,19 @@ async fn what_is_in_flight_at_the_limit_is_cut() {
     }
 }
 
-/// Accepts one TLS connection, writes `greeting`, and never reads again; gives the stream, to be kept.
-async fn deaf_server(greeting: &'static [u8]) -> (SocketAddr, tokio::task::JoinHandle<server::TlsStream<TcpStream>>) {
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// Accepts one TLS connection, reads once if there is an answer, writes that, and never reads again; gives the stream, to be kept.
+async fn deaf_server(answer: &'static [u8]) -> (SocketAddr, tokio::task::JoinHandle<server::TlsStream<TcpStream>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = tokio::spawn(async move {
         let acceptor = TlsAcceptor::from(Arc::new(server_config(&TLS13)));
         let mut tls = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
-        tls.write_all(greeting).await.unwrap();
+        if !answer.is_empty() {
+            assert_ne!(tls.read(&mut [0; 1024]).await.unwrap(), 0);
+        }
+        tls.write_all(answer).await.unwrap();
         tls.flush().await.unwrap();
         tls
     });
@@ -363,7 +412,6 @@ async fn deaf_server(greeting: &'static [u8]) -> (SocketAddr, tokio::task::JoinH
 
 #[tokio::test]
 async fn a_silent_server_costs_the_deadline() {
-    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     let deadline = Duration::from_millis(200);
     for (limit, ending) in [(LIMIT, Some(Ending::TimedOut)), (deadline / 10, None)] {
         let (address, server) = deaf_server(ANSWER).await;
@@ -443,6 +491,10 @@ async fn what_the_client_asks_of_a_connection_is_kept() {
         assert_eq!(stream.connected().is_negotiated_h2(), protocol == "h2");
         let alpn = stream.with_session(|tls| tls.get_ref().1.alpn_protocol().map(<[u8]>::to_vec));
         assert_eq!(alpn, Some((protocol == "h2").then(|| protocol.into())), "hyper-rustls offers nothing for HTTP/1");
+
+        let has_socket =
+            stream.with_session(|tls| <client::TlsStream<_> as TlsSession>::socket(tls.get_ref().0).is_some());
+        assert_eq!(has_socket, Some(true), "what a linger needs");
 
         let response = client(connector).get(server.uri("/")).await.unwrap();
         let info = response.extensions().get::<HttpInfo>().expect("what HttpConnector tells");
@@ -558,6 +610,8 @@ fn futures_and_streams_are_what_clients_ask_for() {
     is_unpin(&connector.call(Uri::from_static("https://localhost")));
     fn is_shared<T: Send + Sync + Unpin + 'static>() {}
     is_shared::<LayerStream<client::TlsStream<TcpStream>>>();
+    fn is_connection<T: Connection>() {}
+    is_connection::<LayerStream<client::TlsStream<Records<TcpStream>>>>();
 }
 
 #[tokio::test]
@@ -585,4 +639,69 @@ async fn a_connection_made_while_the_drain_begins_is_refused_and_ended() {
     let report = layer.drain().drain(LIMIT).await;
     assert_eq!((report.count(Ending::Complete), report.left()), (1, 0), "{report}");
     assert_eq!(server.ends(1).await, [Some(Seen::CloseNotify)]);
+}
+
+#[tokio::test]
+async fn what_is_dropped_between_two_messages_is_closed_and_what_is_cut_is_aborted() {
+    let mut server = Server::new("http/1.1", 1).await;
+    let tls = TlsConnector::from(Arc::new(client_config(&TLS13)));
+    for (message, ending) in [("", Ending::Complete), ("GET / HTTP", Ending::Aborted)] {
+        let (record, mut reports) = recorder();
+        let layer = ShutdownLayer::new().on_end(record);
+        let mut stream = layer.layer(by_hand(tls.clone())).oneshot(server.uri("/")).await.unwrap();
+        stream.write_all(message.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        drop(stream);
+        assert_eq!(reports.recv().await.unwrap().ending(), ending, "{message:?}");
+        // Of the tickets that the client has not read when it aborts, its kernel may make a reset.
+        assert_eq!(server.ends(1).await == [Some(Seen::CloseNotify)], ending == Ending::Complete, "{message:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_answered_early_is_written_to_its_end() {
+    let (address, server) = deaf_server(ANSWER).await;
+    let policy = ShutdownPolicy::bidirectional().deadline(Duration::from_millis(50));
+    let layer = ShutdownLayer::new().with_policy(policy);
+    let tls = TlsConnector::from(Arc::new(client_config(&TLS13)));
+    let uri: Uri = format!("https://{address}/").parse().unwrap();
+    let mut stream = layer.layer(by_hand(tls)).oneshot(uri).await.unwrap();
+    stream.write_all(b"POST / HTTP/1.1\r\nContent-Length: 4\r\n\r\n12").await.unwrap();
+    let mut answer = [0; ANSWER.len()];
+    stream.read_exact(&mut answer).await.unwrap();
+    let drain = layer.drain();
+    let drained = tokio::spawn({
+        let drain = drain.clone();
+        async move { drain.drain(LIMIT).await }
+    });
+    drain.begun().await;
+    assert!(stream.with_session(|_| ()).is_some());
+    stream.write_all(b"34").await.unwrap();
+    assert!(stream.with_session(|_| ()).is_none(), "it has left with the last byte");
+    let error = stream.write(b"GET").await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    assert!(is_draining(&error));
+    assert_eq!(stream.read(&mut answer).await.unwrap(), 0);
+    let report = drained.await.unwrap();
+    assert_eq!((report.count(Ending::TimedOut), report.left()), (1, 0), "{report}");
+    drop(server.await.unwrap());
+}
+
+#[tokio::test]
+async fn a_connection_without_tls_passes_as_it_is() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        assert_ne!(tcp.read(&mut [0; 1024]).await.unwrap(), 0);
+        tcp.write_all(ANSWER).await.unwrap();
+        tcp.read_to_end(&mut Vec::new()).await
+    });
+    let https = HttpsConnectorBuilder::new().with_tls_config(client_config(&TLS13)).https_or_http();
+    let layer = ShutdownLayer::new();
+    let client = client(layer.layer(https.enable_http1().build()));
+    let uri: Uri = format!("http://{address}/").parse().unwrap();
+    assert_eq!(get(&client, uri).await.unwrap(), "ok");
+    assert_eq!(layer.drain().open(), 0);
+    assert_eq!(layer.drain().drain(LIMIT).await.ended(), 0);
 }

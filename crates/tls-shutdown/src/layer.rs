@@ -208,13 +208,18 @@ impl<F: fmt::Debug> fmt::Debug for Connecting<F> {
 /// The [`ClientDrain`] has begun: there is no new connection, and no new request on one that was idle.
 ///
 /// It is the error of a [`ShutdownService`], and is inside the [`io::Error`](std::io::Error) of a [`LayerStream`]; a client tells
-/// it as a source of its own error.
+/// it as a source of its own error. Of what fails on its HTTP/2 connections, h2 keeps the text alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Draining;
 
+impl Draining {
+    /// What [`Display`](fmt::Display) gives.
+    const TEXT: &str = "the client is being drained, its connections are closed";
+}
+
 impl fmt::Display for Draining {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the client is being drained, its connections are closed")
+        f.write_str(Self::TEXT)
     }
 }
 

@@ -27,7 +27,8 @@ use crate::{
 /// - A connection that is **idle**, pooled or never used, is closed at once by its policy, and its owner reads its end.
 /// - A **request in flight** is finished first. In HTTP/1 the stream knows from the bytes that pass when it is, and closes then. An
 ///   HTTP/2 client is told to go away, as a server would tell it: it opens no more streams, finishes those in flight, and ends
-///   the connection itself.
+///   the connection itself. A request that is made in that very moment may have reached the server and fail all the same: that is
+///   how hyper takes any GOAWAY.
 /// - A **new request** is refused with [`Draining`], since there is no connection for it. So is one that still waits for its
 ///   connection; nothing of it was sent.
 /// - A connection that speaks **anything else**, upgraded ones among it, is its owner's to end. [`begun`](Self::begun) tells when.

@@ -5,6 +5,8 @@
 
 use std::{collections::VecDeque, mem, str};
 
+use super::Draining;
+
 /// How much of a line of a head is looked at; what matters there is shorter.
 const LINE_LIMIT: usize = 1024;
 
@@ -261,10 +263,13 @@ impl Head {
     }
 }
 
+/// The size of a frame's header.
+const HEADER: usize = 9;
+
 /// Frames on their way to an HTTP/2 client, and the one that is put between them.
 #[derive(Debug)]
 pub(super) struct Http2 {
-    header: [u8; 9],
+    header: [u8; HEADER],
     filled: usize,
     /// What is left of a frame's payload.
     left: u64,
@@ -272,14 +277,25 @@ pub(super) struct Http2 {
     goaway: &'static [u8],
 }
 
-/// A server's graceful GOAWAY: NO_ERROR, and a last stream that is beyond all (RFC 9113 section 6.8). A client opens no more
-/// streams then, and ends the connection after its last one, or at once.
-const GOAWAY: &[u8; 17] = b"\0\0\x08\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\0";
 const GOAWAY_TYPE: u8 = 7;
+const GOAWAY_FIELDS: usize = 8;
+
+/// A server's graceful GOAWAY: NO_ERROR, and a last stream that is beyond all (RFC 9113 section 6.8). A client opens no more
+/// streams then, and ends the connection after its last one, or at once. The debug data is what errors tell then.
+const GOAWAY: &[u8; HEADER + GOAWAY_FIELDS + Draining::TEXT.len()] = &{
+    let mut frame = [0; HEADER + GOAWAY_FIELDS + Draining::TEXT.len()];
+    frame[2] = (GOAWAY_FIELDS + Draining::TEXT.len()) as u8;
+    frame[3] = GOAWAY_TYPE;
+    let (_, fields) = frame.split_at_mut(HEADER);
+    let (last_stream_and_error, debug_data) = fields.split_at_mut(GOAWAY_FIELDS);
+    last_stream_and_error.copy_from_slice(b"\x7f\xff\xff\xff\0\0\0\0");
+    debug_data.copy_from_slice(Draining::TEXT.as_bytes());
+    frame
+};
 
 impl Default for Http2 {
     fn default() -> Self {
-        Self { header: [0; 9], filled: 0, left: 0, goaway: GOAWAY }
+        Self { header: [0; HEADER], filled: 0, left: 0, goaway: GOAWAY }
     }
 }
 

@@ -27,6 +27,10 @@ use crate::{
 ///
 /// It is a stream of tokio and of `hyper::rt`.
 ///
+/// Dropping one that was not shut down closes it, where nothing was written yet, or HTTP/1's last response was read to its end:
+/// no message can be cut by that, and clients drop what they have connected in vain. In all other states it aborts, as a
+/// [`ShutdownStream`] does.
+///
 /// # Errors
 ///
 /// Those of a [`ShutdownStream`]. Once the drain has closed the connection, reads give its end, and writes
@@ -131,9 +135,10 @@ impl<S: TlsSession<Transport: Send> + Send> Drained for Shared<S> {
 }
 
 impl<S: TlsSession> Link<S> {
-    /// Has the stream leave its owner, if that is due: its shutdown is asked for, and the reaper takes it when it is dropped.
+    /// Has the stream leave its owner, if nothing is in flight: its shutdown is asked for, and the reaper takes it when it is
+    /// dropped.
     fn leave_if_idle(&mut self) {
-        if self.phase != Phase::Draining || !self.exchange.is_idle() {
+        if !self.exchange.is_idle() {
             return;
         }
         self.leaving = self.stream.take_if(|stream| !stream.parts().1.has_begun());
@@ -141,6 +146,12 @@ impl<S: TlsSession> Link<S> {
             let (session, close) = stream.parts();
             let policy = close.policy;
             close.begin(session, &policy);
+        }
+    }
+
+    fn leave_if_due(&mut self) {
+        if self.phase == Phase::Draining {
+            self.leave_if_idle();
         }
     }
 
@@ -169,7 +180,7 @@ impl<S: TlsSession> Link<S> {
                 self.exchange.received(data);
                 put(data);
                 Pin::new(stream).consume(amount);
-                self.leave_if_idle();
+                self.leave_if_due();
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -192,7 +203,7 @@ impl<S: TlsSession> Link<S> {
                 left -= accepted.len();
                 self.exchange.sent(accepted);
             }
-            self.leave_if_idle();
+            self.leave_if_due();
         }
         self.writer_waits(cx, result)
     }
@@ -337,6 +348,14 @@ impl<S: TlsSession<Transport: Connection>> Connection for LayerStream<S> {
 impl<T: Connection> Connection for Records<T> {
     fn connected(&self) -> Connected {
         self.transport().connected()
+    }
+}
+
+impl<S: TlsSession> Drop for LayerStream<S> {
+    fn drop(&mut self) {
+        if let Inner::Tls(shared) = &self.inner {
+            shared.with(Link::leave_if_idle);
+        }
     }
 }
 
