@@ -97,5 +97,12 @@ mod tonic;
 #[cfg(feature = "tonic")]
 pub use self::tonic::TlsConnectInfo;
 
+#[cfg(feature = "tower")]
+mod layer;
 #[cfg(all(feature = "systemd", unix))]
 pub mod systemd;
+#[cfg(feature = "tower")]
+pub use layer::{
+    ClientDrain, ClientDrainReport, Connecting, Draining, IntoTls, LayerStream, MaybeTls, ShutdownLayer,
+    ShutdownService,
+};
