@@ -73,6 +73,21 @@ pub fn program(name: &str, package: &str) -> Command {
     Command::new(name)
 }
 
+/// curl, which speaks this version of TLS.
+pub fn curl(version: &str) -> Command {
+    let mut command = program("curl", "curl");
+    command.args(["-sS", "--noproxy", "*", "--cacert", &CERTIFICATE.cert]);
+    command.args([&format!("--tlsv{version}"), "--tls-max", version]);
+    command
+}
+
+/// A script for Python among `peers`.
+pub fn python(script: &str) -> Command {
+    let mut command = program("python3", "python3");
+    command.arg(peer_file(script));
+    command
+}
+
 /// A script or source file among `peers`.
 pub fn peer_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(name)

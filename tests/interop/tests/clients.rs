@@ -3,7 +3,8 @@
 use std::str::from_utf8;
 
 use tls_shutdown_interop::{
-    CERTIFICATE, COMPLETE, End, First, REQUESTS, Server, VERSIONS, end, peer_file, program, run, run_well, talk,
+    CERTIFICATE, COMPLETE, End, First, REQUESTS, Server, VERSIONS, curl, end, peer_file, program, python, run,
+    run_well, talk,
 };
 use tokio::process::Command;
 
@@ -11,21 +12,6 @@ use tokio::process::Command;
 const TRUNCATED: End = ("truncated", false, false);
 /// The same, after.
 const SENT: End = ("sent", true, false);
-/// The same with the server's close_notify unread, for which the client's system sends a reset.
-const RESET: End = ("reset", true, false);
-
-fn curl(version: &str) -> Command {
-    let mut command = program("curl", "curl");
-    command.args(["-sS", "--noproxy", "*", "--cacert", &CERTIFICATE.cert]);
-    command.args([&format!("--tlsv{version}"), "--tls-max", version]);
-    command
-}
-
-fn python(script: &str) -> Command {
-    let mut command = program("python3", "python3");
-    command.arg(peer_file(script));
-    command
-}
 
 /// Has a script request `path`. Gives the length of the body it got.
 async fn script(mut command: Command, server: &Server, path: &str, version: &str, more: &str) -> usize {
@@ -153,49 +139,6 @@ async fn java() {
             let due = if first == First::Client { length } else { 0 };
             assert_eq!(script(client, &server, path, version, &due.to_string()).await, length);
             assert_eq!(end(&server.closed().await), COMPLETE, "TLS {version}, {first:?}");
-        }
-    }
-}
-
-const TRIES: usize = 20;
-
-/// A server that answers before it has read the request, and closes, must not have its answer destroyed by a reset.
-#[tokio::test]
-async fn an_early_answer_to_cpython_arrives_whole() {
-    let mut server = Server::serve(&[]).await;
-    for version in VERSIONS {
-        for length in [1_000_000, 10_000_000] {
-            let mut client = python("upload.py");
-            client.args([&server.address.port().to_string(), "/reject/300000", &CERTIFICATE.cert, version]);
-            client.args([length.to_string(), TRIES.to_string()]);
-            let output = run_well(&mut client, b"").await;
-            let answers: Vec<_> = from_utf8(&output).expect("UTF-8").lines().collect();
-            assert_eq!(answers, ["413 300000"; TRIES], "TLS {version}, {length} bytes");
-            for _ in 0..TRIES {
-                let event = server.closed().await;
-                assert!([SENT, RESET].contains(&end(&event)), "TLS {version}, {length} bytes: {event}");
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn an_early_answer_to_curl_arrives_whole() {
-    let mut server = Server::serve(&[]).await;
-    let url = server.url("/reject/300000");
-    for version in VERSIONS {
-        for length in [1_000_000, 10_000_000] {
-            let body = vec![0; length];
-            for _ in 0..TRIES {
-                let mut client = curl(version);
-                // Without `Expect: 100-continue` it does not wait for leave to upload.
-                client.args(["--http1.1", "-H", "Expect:", "-w", "%{http_code}", "--data-binary", "@-", &url]);
-                let answer = run_well(&mut client, &body).await;
-                assert_eq!((answer.len(), answer.ends_with(b"413")), (300_003, true), "TLS {version}, {length} bytes");
-                let event = server.closed().await;
-                let expected = [COMPLETE, SENT, RESET];
-                assert!(expected.contains(&end(&event)), "TLS {version}, {length} bytes: {event}");
-            }
         }
     }
 }
