@@ -4,6 +4,8 @@
 //! tests are proofs of what `tls-shutdown serve` promises, each with a control: a server for which the proof fails. Every process
 //! ends with its test.
 
+pub mod client;
+pub mod http2;
 mod namespace;
 mod server;
 
@@ -20,7 +22,6 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpStream, ToSocketAddrs},
     process::{Child, ChildStdin, Command},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     time::{sleep, timeout},
@@ -52,14 +53,11 @@ pub async fn within<T>(step: impl Future<Output = T>) -> T {
     timeout(HANG, step).await.expect("a step hangs")
 }
 
-/// How often to look where nothing tells.
-pub const GLANCE: Duration = Duration::from_millis(10);
-
-/// Waits until somebody listens there.
-pub async fn listens(address: impl ToSocketAddrs + Copy) {
+/// Looks, where nothing tells, until something is so.
+pub async fn glance(mut is_so: impl FnMut() -> bool) {
     within(async {
-        while TcpStream::connect(address).await.is_err() {
-            sleep(GLANCE).await;
+        while !is_so() {
+            sleep(Duration::from_millis(5)).await;
         }
     })
     .await;

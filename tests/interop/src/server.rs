@@ -1,12 +1,12 @@
 //! The servers of this repository as child processes: `tls-shutdown serve`, and the bare one that it is held against.
 
-use std::{collections::HashMap, net::SocketAddr, path::PathBuf, process::Stdio, sync::LazyLock};
+use std::{collections::HashMap, fs, net::SocketAddr, path::PathBuf, process::Stdio, sync::LazyLock};
 
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::{Background, CERTIFICATE};
+use crate::{Background, CERTIFICATE, glance};
 
 /// Any port of the loopback interface.
 pub const LOOPBACK: &str = "127.0.0.1:0";
@@ -98,6 +98,24 @@ impl Server {
     /// Signals it.
     pub fn signal(&self, signal: Signal) {
         self.process.signal(signal);
+    }
+
+    /// Halts it, so that its system goes on alone.
+    pub async fn halt(&self) {
+        self.signal(Signal::STOP);
+        let status = format!("/proc/{}/stat", self.id());
+        glance(|| fs::read_to_string(&status).expect("it runs").contains(") T ")).await;
+    }
+
+    /// Waits until it does not listen any more.
+    pub async fn stops_listening(&self) {
+        let port = format!(":{:04X}", self.address.port());
+        let is_it = |line: &str| {
+            // The number of the line, the near address, the far one, and the state, which is LISTEN.
+            let mut words = line.split_whitespace().skip(1);
+            words.next().is_some_and(|near| near.ends_with(&port)) && words.nth(1) == Some("0A")
+        };
+        glance(|| !fs::read_to_string("/proc/net/tcp").expect("a table").lines().any(is_it)).await;
     }
 
     /// The next event.

@@ -3,10 +3,10 @@
 //! The balancers may try again only where no request can have been sent, which is their default for POST. The servers are alone
 //! in a network namespace, so that its counters are theirs.
 
-use std::{collections::BTreeMap, fmt::Write, time::Duration};
+use std::{collections::BTreeMap, fmt::Write, net::TcpStream, time::Duration};
 
 use rustix::process::Signal;
-use tls_shutdown_interop::{Background, Build, CERTIFICATE, Namespace, Server, directory, listens, peer_file, program};
+use tls_shutdown_interop::{Background, Build, CERTIFICATE, Namespace, Server, directory, glance, peer_file, program};
 use tokio::{process::Command, sync::Mutex, time::interval};
 
 const PORTS: [u16; 3] = [8441, 8442, 8443];
@@ -75,7 +75,7 @@ async fn restart(balancer: Balancer, backend: Backend, restarts: usize) -> Outco
         servers.push(start(port).await);
     }
     let balancer = Background::start(&mut balancer(&namespace));
-    listens((namespace.near, BALANCER_PORT)).await;
+    glance(|| TcpStream::connect((namespace.near, BALANCER_PORT)).is_ok()).await;
     let mut load = Background::start(&mut wrk(&namespace));
     let mut pace = interval(PACE);
     for _ in 0..restarts {
