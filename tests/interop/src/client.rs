@@ -24,7 +24,7 @@ use crate::{CERTIFICATE, within};
 pub type Client<T = TcpStream> = TlsStream<T>;
 
 /// What ended a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Last {
     /// The server's close_notify.
     CloseNotify,
