@@ -31,7 +31,6 @@ use tonic_prost::ProstCodec;
 
 /// No step takes so long, unless it hangs.
 const HANG: Duration = Duration::from_secs(30);
-/// What there is room for on a page.
 
 #[tokio::test]
 async fn the_client_is_served_and_both_sides_end_completely() {

@@ -1,6 +1,6 @@
 //! TLS taken off a connection that goes on in plaintext, each peer in its own way.
 
-use std::{net::Ipv4Addr, path::PathBuf, sync::Arc, sync::LazyLock, time::Duration};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
@@ -8,18 +8,16 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
 use tls_shutdown::{Ending, Records, ShutdownPolicy, ShutdownStream, TlsSession, Unwrap};
-use tls_shutdown_interop::{Background, CERTIFICATE, build, peer_file, program, run_well, within};
+use tls_shutdown_interop::{Background, Build, CERTIFICATE, peer_file, program, run_well, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, tcp},
-    process::Command,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 /// Starts the example `ftps_ccc`.
 async fn ftps_ccc() -> (Background, u16) {
-    static SERVER: LazyLock<PathBuf> = LazyLock::new(|| build("tls-shutdown-examples", "ftps_ccc"));
-    let mut server = Background::start(Command::new(&*SERVER).args(["--listen", "127.0.0.1:0"]));
+    let mut server = Background::start(Build::Tests.command("ftps_ccc").args(["--listen", "127.0.0.1:0"]));
     let port = server.port("listening").await;
     (server, port)
 }
