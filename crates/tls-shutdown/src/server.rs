@@ -439,7 +439,10 @@ where
     if let Poll::Ready(result) = poll_once_more(connection.as_mut()).await {
         return result;
     }
-    connection.as_mut().graceful_shutdown();
+    // hyper would cut a head that is on its way. Its header timeout bounds that, and the response ends the connection.
+    if !http1.has_part_of_head() {
+        connection.as_mut().graceful_shutdown();
+    }
     tokio::select! {
         biased;
         result = connection => result,
