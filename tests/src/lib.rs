@@ -2,6 +2,7 @@
 //!
 
 mod forge;
+pub mod one_record;
 pub mod openssl_peer;
 pub mod scripted;
 
