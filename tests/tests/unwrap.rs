@@ -217,6 +217,12 @@ async fn half_an_alert_is_no_way_back_to_plaintext() {
             let error = stream.into_plaintext(unwrap).await.expect_err("half of it is out");
             assert_eq!((error.error().kind(), error.error().report().sent()), (Ending::TimedOut, false));
         }
+        // Nor is it where the peer goes back to plaintext itself.
+        let (stream, peer) = connect(side, version);
+        peer.wire.deliver(PLAIN);
+        peer.wire.script(|script| script.room = 10);
+        let error = stream.into_plaintext(Unwrap::Initiate).await.expect_err("half of it is out");
+        assert_eq!((error.error().kind(), error.error().report().sent()), (Ending::TimedOut, false));
     }
 }
 
