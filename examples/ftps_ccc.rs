@@ -103,16 +103,15 @@ impl Session {
                 return Err(io::Error::other("plaintext behind AUTH"));
             }
             let tls = timeout(IDLE, self.acceptor.accept(Records::new(tcp))).await??;
-            let mut stream = ShutdownStream::new(tls)
-                .with_policy(ShutdownPolicy::unidirectional().deadline(IDLE))
-                .on_end(move |report| println!("{peer} {report}"));
+            let mut stream = ShutdownStream::new(tls).on_end(move |report| println!("{peer} {report}"));
             if self.answer(&mut stream, Control::Tls).await? == End::Goodbye {
                 return stream.with_reaper(&self.reaper).shutdown().await;
             }
             // Who closes first, the server cannot know, and need not: it closes, and waits. A client that closes too, before or
             // after, is the good case. One that does not, as curl in its passive mode, sends its next command. That is no TLS
             // record, and is kept; and nothing can be missing before it, since CCC was the last command under TLS.
-            plain = match stream.into_plaintext(Unwrap::Initiate).await {
+            let policy = ShutdownPolicy::unidirectional().deadline(IDLE);
+            plain = match stream.with_policy(policy).into_plaintext(Unwrap::Initiate).await {
                 Err(error) if error.error().kind() == Ending::NotTls => {
                     error.into_stream().into_session().into_transport().into_plaintext()
                 }

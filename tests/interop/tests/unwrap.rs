@@ -62,18 +62,21 @@ async fn curl_clears_the_command_channel_in_both_of_its_modes() {
     let (mut server, port) = ftps_ccc().await;
     // In passive mode it does not answer close_notify.
     for (mode, ending) in [("active", "complete"), ("passive", "not_tls")] {
-        for protection in PROTECTIONS {
-            let (listing, sent) = curl(port, &[protection, "--ftp-ssl-ccc-mode", mode]).await;
-            assert_eq!(listing, LISTING, "{mode} {protection}");
+        for (protection, (_, version)) in PROTECTIONS.into_iter().flat_map(|one| VERSIONS.map(|version| (one, version)))
+        {
+            let case = format!("{mode}, {protection}, TLS {version}");
+            let options = [protection, "--ftp-ssl-ccc", "--ftp-ssl-ccc-mode", mode, "--tls-max", version];
+            let (listing, sent) = curl(port, &options).await;
+            assert_eq!(listing, LISTING, "{case}");
             for secret in ["USER", "PASS", "CCC"] {
-                assert!(!contains(&sent, secret), "{mode} {protection}: {secret} in plaintext");
+                assert!(!contains(&sent, secret), "{case}: {secret} in plaintext");
             }
             let after = sent.windows(5).position(|window| window == b"PWD\r\n").expect("PWD in plaintext");
             let after = String::from_utf8_lossy(&sent[after..]);
             let commands: Vec<_> = after.lines().collect();
-            assert_eq!(commands, ["PWD", "EPSV", "TYPE A", "LIST", "QUIT"], "{mode} {protection}");
+            assert_eq!(commands, ["PWD", "EPSV", "TYPE A", "LIST", "QUIT"], "{case}");
             let told = server.line_with("close_notify").await.expect("the end of TLS");
-            assert!(told.contains(&format!(" {ending}: close_notify sent")), "{mode} {protection}: {told}");
+            assert!(told.contains(&format!(" {ending}: close_notify sent")), "{case}: {told}");
         }
     }
 }
