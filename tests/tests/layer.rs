@@ -256,6 +256,10 @@ fn recorder() -> (impl Fn(&ShutdownReport) + Send + Sync + 'static, mpsc::Unboun
     (record, receiver)
 }
 
+async fn next(reports: &mut mpsc::UnboundedReceiver<ShutdownReport>) -> ShutdownReport {
+    timeout(LIMIT, reports.recv()).await.expect("a report").expect("on_end is kept")
+}
+
 #[tokio::test]
 async fn a_hundred_pooled_connections_are_drained() {
     const COUNT: usize = 100;
@@ -512,7 +516,7 @@ async fn the_layer_sets_policy_reaper_and_on_end() {
     let mut stream = quiet.layer(by_hand(tls.clone())).oneshot(server.uri("/")).await.unwrap();
     stream.shutdown().await.unwrap();
     drop(stream);
-    assert_eq!(reports.recv().await.unwrap().ending(), Ending::Quiet);
+    assert_eq!(next(&mut reports).await.ending(), Ending::Quiet);
     assert_ne!(server.ends(1).await, [Some(Seen::CloseNotify)]);
 
     let (record, mut reports) = recorder();
@@ -522,7 +526,7 @@ async fn the_layer_sets_policy_reaper_and_on_end() {
     stream.shutdown().await.unwrap();
     drop(stream);
     assert_eq!(reaper.closings(), 1, "handed over");
-    assert_eq!(reports.recv().await.unwrap().ending(), Ending::Complete, "the reaper has heard the answer");
+    assert_eq!(next(&mut reports).await.ending(), Ending::Complete, "the reaper has heard the answer");
     assert_eq!(server.ends(1).await, [Some(Seen::CloseNotify)]);
 }
 
@@ -542,7 +546,7 @@ async fn an_acceptor_is_wrapped_too() {
         stream.write_all(&told).await.unwrap();
         stream.shutdown().await.unwrap();
         drop(stream);
-        assert_eq!(reports.recv().await.unwrap().ending(), Ending::Complete);
+        assert_eq!(next(&mut reports).await.ending(), Ending::Complete);
     });
     let tls = TlsConnector::from(Arc::new(client_config(&TLS13)));
     let tcp = TcpStream::connect(address).await.unwrap();
@@ -652,7 +656,7 @@ async fn what_is_dropped_between_two_messages_is_closed_and_what_is_cut_is_abort
         stream.write_all(message.as_bytes()).await.unwrap();
         stream.flush().await.unwrap();
         drop(stream);
-        assert_eq!(reports.recv().await.unwrap().ending(), ending, "{message:?}");
+        assert_eq!(next(&mut reports).await.ending(), ending, "{message:?}");
         // Of the tickets that the client has not read when it aborts, its kernel may make a reset.
         assert_eq!(server.ends(1).await == [Some(Seen::CloseNotify)], ending == Ending::Complete, "{message:?}");
     }

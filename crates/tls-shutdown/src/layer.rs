@@ -38,9 +38,10 @@ type OnEnd = Arc<dyn Fn(&ShutdownReport) + Send + Sync>;
 /// and of `hyper::rt`, and tells what hyper-util's client wants to know, HTTP/2 by ALPN included. So the client of hyper-util,
 /// tonic's channels and `tower::ServiceBuilder` take it where they took the service.
 ///
-/// A client is drained by the layer's [`ClientDrain`]. Clones of the layer share it.
+/// A client is drained by the layer's [`ClientDrain`]. Clones of the layer share it. What an acceptor gives is in use until its owner
+/// ends it: that is no way to drain a server.
 ///
-/// Its limit is reqwest: the streams under its `connector_layer` are of sealed types, which no layer can open.
+/// Its limit is reqwest: the streams under its `connector_layer` are of sealed types, which no layer can wrap.
 ///
 /// # Examples
 ///
@@ -257,20 +258,5 @@ impl<T: IntoTls> IntoTls for TokioIo<T> {
 
     fn into_tls(self) -> MaybeTls<T::Session> {
         self.into_inner().into_tls()
-    }
-}
-
-#[cfg(feature = "hyper-rustls")]
-impl<T> IntoTls for hyper_rustls::MaybeHttpsStream<T>
-where
-    T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-{
-    type Session = crate::session::ClientStream<TokioIo<T>>;
-
-    fn into_tls(self) -> MaybeTls<Self::Session> {
-        match self {
-            Self::Https(stream) => stream.into_inner().into_tls(),
-            Self::Http(transport) => MaybeTls::Plain(TokioIo::new(transport)),
-        }
     }
 }

@@ -7,6 +7,8 @@
 //! - [`Reaper`] finishes what a dropped stream still owes, so that a server that closes first, or answers early, is not reset over
 //!   data that nobody reads.
 //! - [`Records`] under the TLS stream let TLS be taken off again, and no byte behind it be lost.
+//! - `ShutdownLayer` (feature `tower`, and `hyper-rustls` for its `HttpsConnector`) does the same for each connection of a client, and
+//!   `ClientDrain` ends them all before the process does.
 //!
 //! # Promises
 //!

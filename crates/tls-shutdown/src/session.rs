@@ -108,9 +108,20 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> TlsSession for tokio_rustls::T
 #[cfg(feature = "tower")]
 type HyperTransport = hyper_util::rt::TokioIo<hyper_util::rt::TokioIo<TcpStream>>;
 
-/// What hyper-rustls makes over a transport.
 #[cfg(feature = "hyper-rustls")]
-pub(crate) type ClientStream<T> = tokio_rustls::client::TlsStream<T>;
+impl<T> crate::IntoTls for hyper_rustls::MaybeHttpsStream<T>
+where
+    T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    type Session = tokio_rustls::client::TlsStream<hyper_util::rt::TokioIo<T>>;
+
+    fn into_tls(self) -> crate::MaybeTls<Self::Session> {
+        match self {
+            Self::Https(stream) => stream.into_inner().into_tls(),
+            Self::Http(transport) => crate::MaybeTls::Plain(hyper_util::rt::TokioIo::new(transport)),
+        }
+    }
+}
 
 macro_rules! either_side {
     ($connection:expr, $name:ident => $call:expr) => {

@@ -19,6 +19,7 @@ use super::{Draining, exchange::Exchange};
 use crate::{
     records::Records,
     session::TlsSession,
+    shutdown::remember,
     stream::{Abort, ShutdownStream},
 };
 
@@ -64,7 +65,7 @@ impl<S: TlsSession> LayerStream<S> {
     }
 }
 
-/// The connection, of which the owner holds the only lasting handle.
+/// A connection. Its owner holds the only lasting handle: the drain takes another for a moment, when it begins and at its limit.
 pub(super) struct Shared<S: TlsSession>(Mutex<Link<S>>);
 
 struct Link<S: TlsSession> {
@@ -185,7 +186,7 @@ impl<S: TlsSession> Link<S> {
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
-                self.reader = Some(cx.waker().clone());
+                remember(&mut self.reader, cx.waker());
                 Poll::Pending
             }
         }
@@ -223,7 +224,7 @@ impl<S: TlsSession> Link<S> {
 
     fn writer_waits<T>(&mut self, cx: &mut Context<'_>, result: Poll<T>) -> Poll<T> {
         if result.is_pending() {
-            self.writer = Some(cx.waker().clone());
+            remember(&mut self.writer, cx.waker());
         }
         result
     }
