@@ -1,7 +1,6 @@
 //! Standard output: JSON objects or lines for people, one for each thing that happened.
 
 use std::{
-    collections::BTreeMap,
     io::{self, Write},
     net::SocketAddr,
     sync::{Mutex, PoisonError, mpsc},
@@ -10,7 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tls_shutdown::ShutdownReport;
+use tls_shutdown::{Acknowledgement, ConnectionReport, DrainHandle, DrainReport, ShutdownReport};
 
 /// How long the process waits, at its exit, for a reader of its standard output.
 const PRINT_LIMIT: Duration = Duration::from_millis(500);
@@ -22,11 +21,10 @@ pub(crate) enum Format {
     Lines,
 }
 
-/// Prints what happens, and counts how connections end.
+/// Prints what happens.
 #[derive(Debug)]
 pub(crate) struct Events {
     format: Format,
-    endings: Mutex<BTreeMap<&'static str, u64>>,
     printer: Printer,
 }
 
@@ -46,19 +44,9 @@ pub(crate) enum Resumption {
     Full,
 }
 
-/// How a server drain went, apart from the endings of its connections.
-#[derive(Debug)]
-pub(crate) struct Drained {
-    pub(crate) elapsed: Duration,
-    /// Connections that were in use, and cut, at the deadline.
-    pub(crate) cut: u64,
-    /// Connections that were closed, but still listened to, at the exit.
-    pub(crate) lingering: usize,
-}
-
 impl Events {
     pub(crate) fn new(format: Format) -> Self {
-        Self { format, endings: Mutex::default(), printer: Printer::start() }
+        Self { format, printer: Printer::start() }
     }
 
     pub(crate) fn listening(&self, address: SocketAddr, certificate: &str) {
@@ -68,13 +56,12 @@ impl Events {
     }
 
     /// One connection of `serve` has ended.
-    pub(crate) fn closed(&self, peer: SocketAddr, report: &ShutdownReport) {
-        let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
-        *endings.entry(report.ending().name()).or_default() += 1;
-        drop(endings);
-        let mut event = json!({ "event": "closed", "peer": peer.to_string() });
-        describe(&mut event, report);
-        self.print(&event, || format!("{peer} {report}"));
+    pub(crate) fn closed(&self, report: &ConnectionReport) {
+        let mut event = json!({ "event": "closed", "peer": report.peer().to_string() });
+        describe(&mut event, report.shutdown());
+        event["requests"] = report.requests().into();
+        event["responses_cut"] = report.responses_cut().into();
+        self.print(&event, || report.to_string());
     }
 
     /// One connection of `send` has ended.
@@ -92,32 +79,41 @@ impl Events {
         self.print(&event, || format!("{report}, {bytes} bytes written{handshake}"));
     }
 
-    /// Counts endings anew, so that a server drain tells its own.
-    pub(crate) fn forget_endings(&self) {
-        self.endings.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    /// The server drain has come to its next phase. Only for people: programs find the phases in what is told of the whole.
+    pub(crate) fn draining(&self, drain: &DrainHandle) {
+        if let Format::Lines = self.format {
+            self.printer.print(format!("draining: {}, {} connections", drain.phase(), drain.connections()));
+        }
     }
 
-    /// The server has drained, with the endings since [`forget_endings`](Self::forget_endings).
-    pub(crate) fn drained(&self, drained: &Drained) {
-        let Drained { elapsed, cut, lingering } = drained;
-        let endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let connections = endings.values().sum::<u64>();
+    /// The server has drained.
+    pub(crate) fn drained(&self, report: &DrainReport) {
         let event = json!({
             "event": "drained",
-            "connections": connections,
-            "endings": &endings,
-            "cut": cut,
-            "lingering": lingering,
-            "elapsed_ms": milliseconds(*elapsed),
+            "connections": report.connections(),
+            "endings": report.endings(),
+            "requests": report.requests(),
+            "responses_cut": report.responses_cut(),
+            "handshakes_finished": report.handshakes_finished(),
+            "handshakes_cut": report.handshakes_cut(),
+            "upgraded": report.upgraded(),
+            "shed": report.shed(),
+            "left": report.left(),
+            "lingering": report.lingering(),
+            "unacknowledged": match report.acknowledgement() {
+                Acknowledgement::Everything => Some(0),
+                Acknowledgement::Missing(bytes) => Some(bytes),
+                _ => None,
+            },
+            "phases_ms": {
+                "notice": milliseconds(report.notice()),
+                "last_request": milliseconds(report.last_request()),
+                "deadline": milliseconds(report.deadline()),
+                "exit": milliseconds(report.exit()),
+            },
+            "elapsed_ms": milliseconds(report.elapsed()),
         });
-        self.print(&event, || {
-            let endings: Vec<_> = endings.iter().map(|(ending, count)| format!("{count} {ending}")).collect();
-            let endings = if endings.is_empty() { "none".to_owned() } else { endings.join(", ") };
-            format!(
-                "drained in {:.1} ms; connections: {endings}; cut at the deadline: {cut}; lingering: {lingering}",
-                milliseconds(*elapsed)
-            )
-        });
+        self.print(&event, || report.to_string());
     }
 
     /// Waits until everything is printed, if anybody reads it. Nothing is printed after that.

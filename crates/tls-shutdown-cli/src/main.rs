@@ -2,13 +2,12 @@
 
 mod arguments;
 mod certificate;
-mod connection;
 mod events;
 mod failure;
+mod progress;
 mod routes;
 mod send;
 mod serve;
-mod signals;
 
 use std::{
     io::{self, IsTerminal, Write},

@@ -5,17 +5,24 @@ use std::{convert::Infallible, io, time::Duration};
 use axum::{
     Router,
     body::Body,
-    extract::{Path, Request, State},
+    extract::{
+        Path, State, WebSocketUpgrade,
+        ws::{CloseFrame, Message, WebSocket, close_code},
+    },
     http::{HeaderValue, StatusCode, Version, header},
-    middleware::{self, Next},
-    response::{IntoResponse, Response},
-    routing::{get, post},
+    response::{
+        IntoResponse, Response,
+        sse::{Event, Sse},
+    },
+    routing::{any, get, post},
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
-use tokio::{sync::watch, task::yield_now, time::sleep};
+use tls_shutdown::{DrainHandle, DrainPhase};
+use tokio::{task::yield_now, time::sleep};
 
-use crate::serve::Phase;
+/// How often `/events` tells something.
+const EVENT_INTERVAL: Duration = Duration::from_secs(1);
 
 const HELP: &str = "\
 GET  /               this text
@@ -23,6 +30,8 @@ GET  /health         200 ready, 503 draining
 GET  /bytes/{n}      n bytes, with Content-Length
 GET  /delay/{ms}     an answer after ms milliseconds
 GET  /drip/{n}/{ms}  n chunks, one each ms milliseconds
+GET  /events         server-sent events, one a second, until the server drains
+GET  /ws             a WebSocket that echoes, until the server drains
 GET  /close/{n}      n bytes that end with the connection
 GET  /abort/{n}      the same, but it fails after n bytes
 POST /echo           the request's body
@@ -33,37 +42,21 @@ POST /reject/{n}     413 with n bytes at once, the request's body unread
 /// One chunk of made-up content.
 const CHUNK: &[u8] = &[b'.'; 16 * 1024];
 
-pub(crate) fn router(phase: watch::Receiver<Phase>) -> Router {
+pub(crate) fn router(drain: DrainHandle) -> Router {
     Router::new()
         .route("/", get(HELP))
-        .route("/health", get(health))
+        .route_service("/health", drain.readiness())
         .route("/bytes/{n}", get(bytes))
         .route("/delay/{ms}", get(delay))
         .route("/drip/{n}/{ms}", get(drip))
+        .route("/events", get(events))
+        .route("/ws", any(websocket))
         .route("/close/{n}", get(close))
         .route("/abort/{n}", get(abort))
         .route("/echo", post(echo))
         .route("/count", post(count))
         .route("/reject/{n}", post(reject))
-        .layer(middleware::from_fn_with_state(phase.clone(), announce_close))
-        .with_state(phase)
-}
-
-/// Tells HTTP/1 clients of a draining server not to send another request on this connection. HTTP/2 has GOAWAY for that.
-async fn announce_close(State(phase): State<watch::Receiver<Phase>>, request: Request, next: Next) -> Response {
-    let version = request.version();
-    let mut response = next.run(request).await;
-    if *phase.borrow() >= Phase::LastRequest && version < Version::HTTP_2 {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
-}
-
-async fn health(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, &'static str) {
-    match *phase.borrow() {
-        Phase::Serving => (StatusCode::OK, "ready\n"),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-    }
+        .with_state(drain)
 }
 
 async fn bytes(Path(length): Path<u64>) -> Response {
@@ -81,6 +74,45 @@ async fn drip(Path((chunks, milliseconds)): Path<(u64, u64)>) -> Body {
         sleep(Duration::from_millis(milliseconds)).await;
         Some((Ok::<_, Infallible>("drip\n"), left))
     }))
+}
+
+async fn events(State(drain): State<DrainHandle>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let counted = stream::unfold(0_u64, |count| async move {
+        sleep(EVENT_INTERVAL).await;
+        Some((Ok(Event::default().data(count.to_string())), count + 1))
+    });
+    // At once, so that the client sees that it listens.
+    let first = stream::once(async { Ok(Event::default().comment("listening")) });
+    let farewell = stream::once(async { Ok(Event::default().event("farewell").data("the server drains")) });
+    let drains = async move { drain.reached(DrainPhase::LastRequest).await };
+    Sse::new(first.chain(counted).take_until(drains).chain(farewell))
+}
+
+async fn websocket(upgrade: WebSocketUpgrade, State(drain): State<DrainHandle>) -> Response {
+    upgrade.on_upgrade(move |socket| echo_messages(socket, drain))
+}
+
+/// Echoes until the client closes, or the server drains: it says so then, and waits for the client's answer.
+async fn echo_messages(mut socket: WebSocket, drain: DrainHandle) {
+    loop {
+        tokio::select! {
+            message = socket.recv() => match message {
+                Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
+                    if socket.send(message).await.is_err() {
+                        return;
+                    }
+                }
+                // It answers these itself.
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_))) => {}
+                Some(Err(_)) | None => return,
+            },
+            () = drain.reached(DrainPhase::LastRequest) => break,
+        }
+    }
+    let farewell = CloseFrame { code: close_code::AWAY, reason: "the server drains".into() };
+    if socket.send(Message::Close(Some(farewell))).await.is_ok() {
+        while let Some(Ok(_)) = socket.recv().await {}
+    }
 }
 
 async fn close(Path(length): Path<u64>, version: Version) -> Response {

@@ -8,13 +8,16 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, ReadBuf};
 #[cfg(target_os = "linux")]
-use tokio::{io::Interest, net::TcpStream};
+use tokio::io::Interest;
+use tokio::io::{AsyncRead, ReadBuf};
+#[cfg(any(target_os = "linux", feature = "server"))]
+use tokio::net::TcpStream;
 
 use crate::session::TlsSession;
 
-/// Has the socket under `transport` send RST when it is closed. Nothing happens where there is none.
+/// Has the socket under `transport` send RST when it is closed, also where the process is killed. Nothing happens where there is
+/// none.
 pub(crate) fn reset_on_drop<S: TlsSession>(transport: &S::Transport) {
     if let Some(socket) = S::socket(transport)
         && let Err(error) = socket.set_zero_linger()
@@ -76,5 +79,120 @@ impl Scratch {
                 result => return Poll::Ready(result),
             }
         }
+    }
+}
+
+/// Takes [`reset_on_drop`] back: what the kernel has, it will send.
+#[cfg(feature = "server")]
+pub(crate) fn deliver_on_drop<S: TlsSession>(transport: &S::Transport) {
+    #[expect(deprecated, reason = "a linger of some seconds blocks the thread that closes, none at all does not")]
+    if let Some(socket) = S::socket(transport)
+        && let Err(error) = socket.set_linger(None)
+    {
+        tracing::debug!(%error, "the connection will be reset");
+    }
+}
+
+/// How long the kernel goes on to send to a peer that acknowledges nothing (`TCP_USER_TIMEOUT`, `tcp(7)`), where there is such a
+/// limit.
+#[cfg(feature = "server")]
+pub(crate) fn limit_retransmission(socket: &TcpStream, limit: std::time::Duration) {
+    #[cfg(target_os = "linux")]
+    {
+        let milliseconds = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(socket, milliseconds) {
+            tracing::debug!(%error, "retransmission is not limited");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (socket, limit);
+}
+
+/// The bytes that the kernel has to send, or that peers have not acknowledged, on connections that were accepted at `addresses` and
+/// are closed; `None` where the kernel cannot tell.
+///
+/// `SIOCOUTQ` would need the sockets, which are closed; `proc(5)` knows those, too, by their inode 0.
+#[cfg(feature = "server")]
+pub(crate) fn unacknowledged(addresses: &[std::net::SocketAddr]) -> Option<u64> {
+    if !cfg!(target_os = "linux") {
+        return None;
+    }
+    let sum = |table: String| -> u64 {
+        let closed = table.lines().filter_map(ClosedSocket::parse);
+        closed.filter(|socket| addresses.iter().any(|at| socket.is_at(*at))).map(|socket| socket.unacknowledged).sum()
+    };
+    let ipv4 = sum(std::fs::read_to_string("/proc/net/tcp").ok()?);
+    // There is none where IPv6 is switched off.
+    let ipv6 = std::fs::read_to_string("/proc/net/tcp6").map_or(0, sum);
+    Some(ipv4 + ipv6)
+}
+
+/// A line of `/proc/net/tcp` or `/proc/net/tcp6` about a socket that no process has open.
+#[cfg(feature = "server")]
+#[derive(Debug, PartialEq, Eq)]
+struct ClosedSocket {
+    local: std::net::SocketAddr,
+    unacknowledged: u64,
+}
+
+#[cfg(feature = "server")]
+impl ClosedSocket {
+    fn parse(line: &str) -> Option<Self> {
+        // sl, local_address, rem_address, st, tx_queue:rx_queue, tr:tm->when, retrnsmt, uid, timeout, inode
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        let (address, port) = fields.next()?.split_once(':')?;
+        let (unacknowledged, _) = fields.nth(2)?.split_once(':')?;
+        if fields.nth(4)? != "0" {
+            return None;
+        }
+        // Words of 32 bits in the byte order of this machine.
+        let words: Option<Vec<u8>> = (0..address.len())
+            .step_by(8)
+            .map(|at| u32::from_str_radix(address.get(at..at + 8)?, 16).ok())
+            .try_fold(Vec::new(), |bytes, word| Some([bytes, word?.to_ne_bytes().to_vec()].concat()));
+        let bytes = words?;
+        let address = match <[u8; 4]>::try_from(&bytes[..]) {
+            Ok(bytes) => std::net::IpAddr::from(bytes),
+            Err(_) => std::net::IpAddr::from(<[u8; 16]>::try_from(&bytes[..]).ok()?),
+        };
+        let port = u16::from_str_radix(port, 16).ok()?;
+        let unacknowledged = u64::from_str_radix(unacknowledged, 16).ok()?;
+        Some(Self { local: (address.to_canonical(), port).into(), unacknowledged })
+    }
+
+    /// Whether it was accepted by a listener at `address`.
+    fn is_at(&self, address: std::net::SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        self.local.port() == address.port() && (ip.is_unspecified() || ip == self.local.ip())
+    }
+}
+
+#[cfg(all(test, feature = "server", target_endian = "little"))]
+mod tests {
+    use super::ClosedSocket;
+
+    #[test]
+    fn closed_sockets_are_read_from_the_kernels_tables() {
+        let fin_wait =
+            "   3: 0100007F:20FB 0100007F:C2D4 04 003E4E01:00000000 01:00000019 00000000     0        0 0 3 ffff8";
+        let socket = ClosedSocket::parse(fin_wait).expect("a closed socket");
+        assert_eq!(socket, ClosedSocket { local: ([127, 0, 0, 1], 8443).into(), unacknowledged: 0x3E_4E01 });
+        assert!(socket.is_at(([0, 0, 0, 0], 8443).into()));
+        assert!(socket.is_at("[::]:8443".parse().unwrap()));
+        assert!(!socket.is_at(([127, 0, 0, 1], 8444).into()));
+        assert!(!socket.is_at(([127, 0, 0, 2], 8443).into()));
+
+        let mapped = "   0: 0000000000000000FFFF00000100007F:20FB 0000000000000000FFFF00000100007F:9C40 09 \
+                      00000001:00000000 01:00000014 00000000     0        0 0 1 ffff8";
+        let socket = ClosedSocket::parse(mapped).expect("a closed socket");
+        assert_eq!(socket, ClosedSocket { local: ([127, 0, 0, 1], 8443).into(), unacknowledged: 1 });
+
+        let open =
+            "   4: 0100007F:20FB 0100007F:C2D4 01 00000000:00000000 00:00000000 00000000     0        0 84327 1 ffff8";
+        assert_eq!(ClosedSocket::parse(open), None);
+        assert_eq!(
+            ClosedSocket::parse("  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt"),
+            None
+        );
     }
 }

@@ -59,3 +59,50 @@ pub use stream::{Abort, ShutdownState, ShutdownStream, UnwrapError};
 
 mod reaper;
 pub use reaper::{Reaper, ReaperLimits};
+
+#[cfg(feature = "server")]
+mod connection;
+#[cfg(feature = "server")]
+pub use connection::{ConnectionReport, Handshake, Use};
+
+#[cfg(feature = "server")]
+mod listener;
+#[cfg(feature = "server")]
+pub use listener::{ConfigHandle, ServerStream, TlsListener};
+
+#[cfg(feature = "server")]
+mod tickets;
+#[cfg(feature = "server")]
+pub use tickets::{NoAead, TicketKey, TicketKeys};
+
+#[cfg(feature = "server")]
+mod drain;
+#[cfg(feature = "server")]
+pub use drain::{
+    Acknowledgement, DrainHandle, DrainLayer, DrainPhase, DrainReport, DrainResponse, DrainService, Readiness,
+    ServerDrain,
+};
+
+#[cfg(feature = "server")]
+mod server;
+#[cfg(feature = "server")]
+pub use server::{ConnectionInfo, HttpStream, ServedBody, Server};
+
+#[cfg(feature = "axum")]
+mod axum;
+#[cfg(feature = "axum")]
+pub use self::axum::PeerAddress;
+#[cfg(feature = "tonic")]
+mod tonic;
+#[cfg(feature = "tonic")]
+pub use self::tonic::TlsConnectInfo;
+
+#[cfg(feature = "tower")]
+mod layer;
+#[cfg(all(feature = "systemd", unix))]
+pub mod systemd;
+#[cfg(feature = "tower")]
+pub use layer::{
+    ClientDrain, ClientDrainReport, Connecting, Draining, IntoTls, LayerStream, MaybeTls, ShutdownLayer,
+    ShutdownService,
+};

@@ -187,6 +187,13 @@ impl Reaper {
         }
     }
 
+    /// Ends all closings in progress where they are.
+    #[cfg(feature = "server")]
+    pub(crate) fn give_up(&self) {
+        let tasks = std::mem::take(&mut self.shared.lock().tasks);
+        tasks.into_values().flatten().for_each(|task| task.abort());
+    }
+
     /// Takes a connection over. Dropping the connection instead is what happens where it cannot be.
     pub(crate) fn adopt<S>(&self, connection: Box<Connection<S>>)
     where

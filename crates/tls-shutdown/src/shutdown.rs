@@ -18,6 +18,8 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
+#[cfg(feature = "server")]
+use crate::stream::Abort;
 use crate::{
     closing::{Begun, Closing, Event, Goal, Limit, Local, Remote, Step, UnexpectedEof},
     policy::{Limits, PeerData, ShutdownPolicy, Unwrap},
@@ -52,6 +54,9 @@ pub(crate) struct Close {
     /// be two tasks (`tokio::io::split`).
     reader: Option<Waker>,
     closer: Option<Waker>,
+    /// What TCP does if close_notify does not get out.
+    #[cfg(feature = "server")]
+    unfinished: Abort,
     pub(crate) on_end: Option<OnEnd>,
 }
 
@@ -94,6 +99,8 @@ impl Close {
             turn: Turn::Due,
             reader: None,
             closer: None,
+            #[cfg(feature = "server")]
+            unfinished: Abort::Fin,
             on_end: None,
         }
     }
@@ -143,6 +150,8 @@ impl Close {
         self.start(session);
         let Some(goal) = policy.goal() else {
             self.closing.keep_quiet();
+            #[cfg(feature = "server")]
+            self.finish_by(Abort::Fin, session);
             return;
         };
         if self.closing.begin(goal, policy.unexpected_eof()) == Begun::Anew {
@@ -180,6 +189,18 @@ impl Close {
         {
             self.times.ended = None;
             self.limits.peer_data = PeerData::Discard;
+        }
+    }
+
+    /// Sets what TCP does if the connection ends, in whatever way, before close_notify is out.
+    #[cfg(feature = "server")]
+    pub(crate) fn finish_by<S: TlsSession>(&mut self, abort: Abort, session: &mut S) {
+        if self.unfinished != abort {
+            self.unfinished = abort;
+            match abort {
+                Abort::Reset => crate::kernel::reset_on_drop::<S>(session.parts().0),
+                Abort::Fin => crate::kernel::deliver_on_drop::<S>(session.parts().0),
+            }
         }
     }
 
@@ -282,6 +303,8 @@ impl Close {
                     self.on_written(ready!(result));
                 }
                 Step::Finish => {
+                    #[cfg(feature = "server")]
+                    self.finish_by(Abort::Fin, session);
                     let result = ready!(Pin::new(session.parts().0).poll_shutdown(cx));
                     self.on_written(match result {
                         // The peer has closed TCP already: there is nothing left to shut down.

@@ -232,6 +232,21 @@ impl<S: TlsSession> ShutdownStream<S> {
         connection.session
     }
 
+    /// Asks for the stream's own policy, so that dropping the stream leaves the closing to its reaper.
+    #[cfg(feature = "server")]
+    pub(crate) fn begin_shutdown(&mut self) {
+        let (session, close) = self.parts();
+        let policy = close.policy;
+        close.begin(session, &policy);
+    }
+
+    /// Sets what TCP does if the connection ends, in whatever way, before close_notify is out.
+    #[cfg(feature = "server")]
+    pub(crate) fn finish_by(&mut self, abort: Abort) {
+        let (session, close) = self.parts();
+        close.finish_by(abort, session);
+    }
+
     pub(crate) fn parts(&mut self) -> (&mut S, &mut Close) {
         let connection = self.connection();
         (&mut connection.session, &mut connection.close)
@@ -263,7 +278,7 @@ where
     ///
     /// - [`Ending::PeerData`]: the peer has sent application data, which is not discarded. Read it, and call again.
     /// - [`Ending::NotTls`]: the peer goes on in plaintext without close_notify. Nothing of that is lost:
-    ///   [`into_session`](Self::into_session), and [`Records::into_parts`].
+    ///   [`into_session`](Self::into_session), and [`Records::into_plaintext`].
     /// - [`Ending::Truncated`], [`Ending::TimedOut`] and the others, as for [`AsyncShutdown`].
     /// - [`Ending::Refused`]: FIN was sent already, by another shutdown.
     ///
@@ -287,7 +302,7 @@ where
             ending => ending,
         };
         if ending == Ending::Complete {
-            return Ok(Plaintext::new(self.into_session().into_transport()));
+            return Ok(self.into_session().into_transport().into_plaintext());
         }
         let error = ShutdownError::new(close.report(ending));
         Err(UnwrapError { error, stream: Box::new(self) })

@@ -1,8 +1,9 @@
 //! Programs of others as peers of the real `tls-shutdown` command.
 //!
-//! `tests/clients.rs` has them talk to `tls-shutdown serve`, and `tests/servers.rs` has `tls-shutdown send` talk to them. The other
-//! tests are proofs of what `tls-shutdown serve` promises, each with a control: a server for which the proof fails. Every process
-//! ends with its test.
+//! `tests/clients.rs` has them talk to `tls-shutdown serve`, and `tests/servers.rs` has `tls-shutdown send` talk to them;
+//! `tests/tickets.rs` has it do so fifty times, and `tests/unwrap.rs` takes TLS off connections to them. The other
+//! tests are proofs of what `tls-shutdown serve` promises, each with a control: a server for which the proof fails. Every process ends
+//! with its test.
 
 pub mod client;
 pub mod http2;

@@ -52,11 +52,18 @@ impl Build {
     }
 }
 
-/// Builds the executables of both packages. Gives them by name.
+/// Builds the executables of the packages that tests here run. Gives them by name.
 fn build(profile: &str) -> HashMap<String, PathBuf> {
     let mut build = std::process::Command::new(env!("CARGO"));
     build.args(["build", "--bins", "--package", "tls-shutdown-cli", "--package", env!("CARGO_PKG_NAME")]);
+    build.args(["--package", "tls-shutdown-examples"]);
     build.args(["--profile", profile, "--message-format", "json"]);
+    // What cargo says of this package would have others built anew.
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            build.env_remove(name);
+        }
+    }
     let output = build.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output().expect("cargo runs");
     assert!(output.status.success(), "the executables do not build");
     let messages = String::from_utf8(output.stdout).expect("JSON is UTF-8");

@@ -1,0 +1,53 @@
+//! Tells how the server drain goes while it goes.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::Arc,
+    time::Duration,
+};
+
+use tls_shutdown::{DrainHandle, DrainPhase};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, interval},
+};
+
+use crate::events::Events;
+
+/// How often the line on a terminal is drawn anew.
+const REDRAW: Duration = Duration::from_millis(100);
+
+/// Tells of each phase as an event, and, where standard error is a terminal, what is left in a line that changes.
+pub(crate) fn show(drain: DrainHandle, events: Arc<Events>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let draw = async {
+            drain.reached(DrainPhase::Notice).await;
+            if !io::stderr().is_terminal() {
+                std::future::pending::<()>().await;
+            }
+            let mut redraw = interval(REDRAW);
+            loop {
+                redraw.tick().await;
+                draw(&drain);
+            }
+        };
+        let tell = async {
+            for phase in [DrainPhase::Notice, DrainPhase::LastRequest, DrainPhase::Deadline, DrainPhase::Exit] {
+                drain.reached(phase).await;
+                // A phase that was skipped is none.
+                if drain.phase() == phase {
+                    events.draining(&drain);
+                }
+            }
+        };
+        tokio::join!(draw, tell);
+    })
+}
+
+fn draw(drain: &DrainHandle) {
+    let left = drain.ends_at().map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
+    let line =
+        format!("{}: {} connections left, {:.1} s at most", drain.phase(), drain.connections(), left.as_secs_f64());
+    // Nobody is harmed if it cannot be seen.
+    let _ = write!(io::stderr(), "\r\x1b[K{line}\r");
+}

@@ -1,0 +1,518 @@
+//! [`Server`]: HTTP/1 and HTTP/2 over TLS by hyper, where every connection ends truthfully.
+
+mod http1;
+mod http2;
+mod stream;
+
+pub use http1::ServedBody;
+pub use stream::HttpStream;
+
+use std::{
+    error::Error,
+    fmt,
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http_body::Body;
+use hyper::{
+    Method, Request, Response, Version,
+    body::Incoming,
+    server::conn::{http1 as hyper_http1, http2 as hyper_http2},
+    service::Service as HyperService,
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use pin_project_lite::pin_project;
+use rustls::pki_types::CertificateDer;
+use tokio::{
+    task::{JoinSet, yield_now},
+    time::sleep,
+};
+use tower_service::Service;
+
+use crate::{
+    connection::{Connection, ConnectionReport},
+    drain::{DrainHandle, DrainPhase, DrainReport, ServerDrain, announce_close},
+    listener::{Accept, ServerStream, TlsListener},
+};
+use http1::{Exchange, Http1};
+use http2::Control;
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// Serves HTTP/1 and HTTP/2 over TLS with hyper, chosen by ALPN, and ends well.
+///
+/// - **Every path ends truthfully.** close_notify where no message was cut: an idle connection, a header timeout, a parse error, an
+///   error or panic of the service before the head, a server drain, a task that is aborted. RST and no close_notify where a
+///   response was cut whose end is the connection's end (RFC 9112 section 9.8), also where the process is killed. HTTP/2 clients
+///   get RST_STREAM for what was cut, GOAWAY and close_notify.
+/// - An answer that is given before the request was read arrives: the listener's [reaper](crate::Reaper) reads the rest.
+/// - [`drain`](Self::drain) ends it without losing a request.
+/// - Each request carries [`ConnectionInfo`] in its extensions; with feature `axum` also `axum::extract::ConnectInfo<SocketAddr>`.
+///
+/// Offer HTTP/2 in the listener's configuration: `config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()]`. Without, and
+/// with a client that offers neither, it is HTTP/1.
+///
+/// The service is a `tower::Service`, cloned for each request: an `axum::Router`, tonic's `Routes`, `tower::service_fn`.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # use tls_shutdown::{Server, ServerDrain, TlsListener};
+/// # async fn example<S>(config: rustls::ServerConfig, app: S) -> std::io::Result<()>
+/// # where
+/// #     S: tower_service::Service<
+/// #             hyper::Request<hyper::body::Incoming>,
+/// #             Response = hyper::Response<String>,
+/// #             Error = std::convert::Infallible,
+/// #         > + Clone + Send + 'static,
+/// #     S::Future: Send,
+/// # {
+/// let listener = TlsListener::bind("0.0.0.0:8443", config).await?;
+/// let report = Server::new(listener)
+///     .http1(|http1| http1.header_read_timeout(Duration::from_secs(10)))
+///     .http2(|http2| http2.max_concurrent_streams(100))
+///     .on_end(|report| println!("{report}"))
+///     .drain(ServerDrain::on_terminate_signal()?.grace(Duration::from_secs(60)))
+///     .serve(app)
+///     .await;
+/// println!("{report}");
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Its limit: a response to HTTP/1 that is framed by Content-Length or chunks and cut at the deadline ends with close_notify: the
+/// framing tells that it is cut, and a client that ignores its framing cannot be helped.
+#[must_use]
+pub struct Server {
+    listener: TlsListener,
+    drain: Option<ServerDrain>,
+    connections: Connections,
+}
+
+/// How connections are served.
+#[derive(Clone)]
+struct Connections {
+    http1: hyper_http1::Builder,
+    http2: hyper_http2::Builder<TokioExecutor>,
+    age_limit: Option<Duration>,
+}
+
+impl Server {
+    /// Default time for the head of a request, which bounds an idle connection, too. It also bounds the wait for an HTTP/2 client's
+    /// preface.
+    pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+    /// Default number of HTTP/2 streams that a client may have open.
+    pub const HTTP2_STREAMS: u32 = 200;
+    /// By how much at most, as a part of it, the [age limit](Self::connection_age_limit) of a connection differs at random.
+    pub const AGE_JITTER: f64 = 0.1;
+
+    /// A server with defaults that suit the open Internet.
+    ///
+    /// Clients may close their half of the connection right after a request (`half_close`): a client that sends close_notify there
+    /// waits for the answer.
+    pub fn new(listener: TlsListener) -> Self {
+        let mut http1 = hyper_http1::Builder::new();
+        http1.timer(TokioTimer::new()).header_read_timeout(Self::HEADER_TIMEOUT).half_close(true);
+        let mut http2 = hyper_http2::Builder::new(TokioExecutor::new());
+        http2.timer(TokioTimer::new()).max_concurrent_streams(Self::HTTP2_STREAMS);
+        Self { listener, drain: None, connections: Connections { http1, http2, age_limit: None } }
+    }
+
+    /// Configures HTTP/1, with hyper's own builder.
+    pub fn http1(mut self, configure: impl FnOnce(&mut hyper_http1::Builder) -> &mut hyper_http1::Builder) -> Self {
+        configure(&mut self.connections.http1);
+        self
+    }
+
+    /// Configures HTTP/2, with hyper's own builder.
+    pub fn http2(
+        mut self,
+        configure: impl FnOnce(&mut hyper_http2::Builder<TokioExecutor>) -> &mut hyper_http2::Builder<TokioExecutor>,
+    ) -> Self {
+        configure(&mut self.connections.http2);
+        self
+    }
+
+    /// Has connections end after this time, by [`AGE_JITTER`](Self::AGE_JITTER) more or less, as in a server drain: with a last
+    /// request, or GOAWAY. Clients then connect anew, to whatever a balancer has by then, and drains are short. Default: none.
+    pub fn connection_age_limit(mut self, limit: Duration) -> Self {
+        self.connections.age_limit = Some(limit);
+        self
+    }
+
+    /// Has `on_end` called once for each connection that was accepted: [`TlsListener::on_end`].
+    pub fn on_end(mut self, on_end: impl Fn(&ConnectionReport) + Send + Sync + 'static) -> Self {
+        self.listener = self.listener.on_end(on_end);
+        self
+    }
+
+    /// Ends as `drain` says. Without, it never ends by itself.
+    pub fn drain(mut self, drain: ServerDrain) -> Self {
+        self.drain = Some(drain);
+        self
+    }
+
+    /// Serves until the server is drained. Gives the report of that.
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime with time enabled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it ends all connections, truthfully, and without a drain.
+    pub async fn serve<S, B>(self, service: S) -> DrainReport
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    {
+        let Self { listener, drain, connections } = self;
+        let drain = drain.unwrap_or_else(|| ServerDrain::on(std::future::pending()));
+        let mut listener = listener.with_drain(&drain.handle());
+        let handle = drain.handle();
+        let serving = async move {
+            // Dropped with this future, and with it all connections that are not upgraded.
+            let mut tasks = JoinSet::new();
+            loop {
+                let accept = poll_fn(|cx| {
+                    while let Poll::Ready(Some(_)) = tasks.poll_join_next(cx) {}
+                    listener.poll_accept(cx)
+                });
+                let Some(accept) = accept.await else { break };
+                tasks.spawn(serve_connection(accept, service.clone(), connections.clone(), handle.clone()));
+            }
+            while tasks.join_next().await.is_some() {}
+        };
+        drain.run(serving).await
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("listener", &self.listener)
+            .field("drain", &self.drain)
+            .field("age_limit", &self.connections.age_limit)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a request's connection is, in the request's extensions. Clones are cheap.
+#[derive(Clone)]
+pub struct ConnectionInfo {
+    facts: Arc<Facts>,
+}
+
+struct Facts {
+    peer: SocketAddr,
+    protocol: Option<Vec<u8>>,
+    server_name: Option<String>,
+    certificates: Vec<CertificateDer<'static>>,
+    drain: DrainHandle,
+}
+
+impl ConnectionInfo {
+    fn new(stream: &ServerStream, connection: &Connection, drain: &DrainHandle) -> Self {
+        let tls = stream.session().get_ref().1;
+        let certificates = tls.peer_certificates().unwrap_or_default();
+        Self {
+            facts: Arc::new(Facts {
+                peer: connection.peer,
+                protocol: tls.alpn_protocol().map(<[u8]>::to_vec),
+                server_name: tls.server_name().map(str::to_owned),
+                certificates: certificates.iter().cloned().map(CertificateDer::into_owned).collect(),
+                drain: drain.clone(),
+            }),
+        }
+    }
+
+    /// The peer's address; what the [hook before TLS](TlsListener::before_tls) said, if there is one.
+    pub fn peer(&self) -> SocketAddr {
+        self.facts.peer
+    }
+
+    /// The protocol that ALPN has chosen (RFC 7301).
+    pub fn protocol(&self) -> Option<&[u8]> {
+        self.facts.protocol.as_deref()
+    }
+
+    /// The name of the server that the client has asked for (SNI).
+    pub fn server_name(&self) -> Option<&str> {
+        self.facts.server_name.as_deref()
+    }
+
+    /// The client's certificate chain, its own first; empty where none was asked for or sent.
+    pub fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.facts.certificates
+    }
+
+    /// The server drain, so that endless responses and upgraded connections can end with it.
+    pub fn drain(&self) -> &DrainHandle {
+        &self.facts.drain
+    }
+}
+
+impl fmt::Debug for ConnectionInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionInfo")
+            .field("peer", &self.peer())
+            .field("protocol", &self.protocol().map(String::from_utf8_lossy))
+            .field("server_name", &self.server_name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The service of one connection, as hyper calls it.
+struct HttpService<S> {
+    service: TowerToHyperService<S>,
+    connection: Arc<Connection>,
+    info: ConnectionInfo,
+    /// `None` on HTTP/2.
+    http1: Option<Arc<Http1>>,
+}
+
+impl<S, B> HyperService<Request<Incoming>> for HttpService<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone,
+    B: Body,
+{
+    type Response = Response<ServedBody<B>>;
+    type Error = S::Error;
+    type Future = Answer<<TowerToHyperService<S> as HyperService<Request<Incoming>>>::Future>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        self.connection.has_request();
+        #[cfg(feature = "axum")]
+        request.extensions_mut().insert(axum::extract::ConnectInfo(self.info.peer()));
+        request.extensions_mut().insert(self.info.clone());
+        let http1 = self.http1.clone().map(|http1| (http1, self.info.drain().clone()));
+        if let Some((http1, _)) = &http1 {
+            http1.asked();
+        }
+        let (method, version) = (request.method().clone(), request.version());
+        Answer { http1, method, version, answer: self.service.call(request) }
+    }
+}
+
+pin_project! {
+    /// The future of [`HttpService`].
+    struct Answer<F> {
+        http1: Option<(Arc<Http1>, DrainHandle)>,
+        method: Method,
+        version: Version,
+        #[pin]
+        answer: F,
+    }
+}
+
+impl<F, B, E> Future for Answer<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Body,
+{
+    type Output = Result<Response<ServedBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = ready!(this.answer.poll(cx))?;
+        let exchange: Option<Exchange> = this.http1.take().map(|(http1, drain)| {
+            if http1.is_last_request() || drain.phase() >= DrainPhase::LastRequest {
+                announce_close(&mut response);
+            }
+            http1.begin(this.method, *this.version, &response)
+        });
+        Poll::Ready(Ok(response.map(|body| ServedBody::new(body, exchange))))
+    }
+}
+
+/// Serves a connection to its end. Whatever way that comes, the drop of its [`HttpStream`] ends it truthfully.
+async fn serve_connection<S, B>((stream, connection): Accept, service: S, connections: Connections, drain: DrainHandle)
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let info = ConnectionInfo::new(&stream, &connection, &drain);
+    let peer = info.peer();
+    let life = Life { age_limit: connections.age_limit.map(with_jitter), drain };
+    let service = TowerToHyperService::new(service);
+    let result = if info.protocol() == Some(b"h2") {
+        let control = Arc::new(Control::default());
+        let io = HttpStream::http2(stream, connection.clone(), control.clone());
+        let service = HttpService { service, connection, info, http1: None };
+        serve_http2(pin!(connections.http2.serve_connection(TokioIo::new(io), service)), &control, &life).await
+    } else {
+        let http1 = Arc::new(Http1::default());
+        let io = HttpStream::http1(stream, connection.clone(), http1.clone());
+        let service = HttpService { service, connection, info, http1: Some(http1.clone()) };
+        let connection = connections.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
+        serve_http1(pin!(connection), &http1, &life).await
+    };
+    if let Err(error) = result {
+        tracing::debug!(%peer, error = &error as &dyn Error, "the HTTP connection failed");
+    }
+}
+
+/// When a connection has to end.
+struct Life {
+    age_limit: Option<Duration>,
+    drain: DrainHandle,
+}
+
+impl Life {
+    /// Resolves when there should be one more request at most.
+    async fn is_over(&self) {
+        let age = async {
+            match self.age_limit {
+                Some(limit) => sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = age => {}
+            () = self.drain.reached(DrainPhase::LastRequest) => {}
+        }
+    }
+
+    /// Resolves when an idle connection has had its window for that request.
+    async fn window(&self) {
+        let timing = *self.drain.timing();
+        self.wait(timing.last_request + at_random(timing.spread)).await;
+    }
+
+    async fn spread(&self) {
+        let timing = *self.drain.timing();
+        self.wait(at_random(timing.spread)).await;
+    }
+
+    /// Waits for `time`, to the deadline at most.
+    async fn wait(&self, time: Duration) {
+        tokio::select! {
+            () = sleep(time) => {}
+            () = self.deadline() => {}
+        }
+    }
+
+    async fn deadline(&self) {
+        self.drain.reached(DrainPhase::Deadline).await;
+    }
+}
+
+fn with_jitter(limit: Duration) -> Duration {
+    limit.mul_f64(1.0 + Server::AGE_JITTER * (2.0 * fastrand::f64() - 1.0))
+}
+
+fn at_random(limit: Duration) -> Duration {
+    limit.mul_f64(fastrand::f64())
+}
+
+async fn serve_http1<S, B>(
+    mut connection: Pin<&mut hyper_http1::UpgradeableConnection<TokioIo<HttpStream>, HttpService<S>>>,
+    http1: &Http1,
+    life: &Life,
+) -> hyper::Result<()>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    tokio::select! {
+        result = connection.as_mut() => return result,
+        () = life.is_over() => {}
+    }
+    http1.announce_last_request();
+    tokio::select! {
+        result = connection.as_mut() => return result,
+        () = life.window() => {}
+    }
+    if let Poll::Ready(result) = poll_once_more(connection.as_mut()).await {
+        return result;
+    }
+    // hyper would cut a head that is on its way. Its header timeout bounds that, and the response ends the connection.
+    if !http1.has_part_of_head() {
+        connection.as_mut().graceful_shutdown();
+    }
+    tokio::select! {
+        biased;
+        result = connection => result,
+        () = life.deadline() => Ok(()),
+    }
+}
+
+async fn serve_http2<S, B>(
+    mut connection: Pin<&mut hyper_http2::Connection<TokioIo<HttpStream>, HttpService<S>, TokioExecutor>>,
+    control: &Control,
+    life: &Life,
+) -> hyper::Result<()>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let mut ends = pin!(life.is_over());
+    tokio::select! {
+        result = connection.as_mut() => return result,
+        () = ends.as_mut() => {}
+        // h2 waits for ever for a client that does not say all of its preface, and cannot be told to stop.
+        () = sleep(Server::HEADER_TIMEOUT) => {
+            if !control.has_preface() {
+                return Ok(());
+            }
+            tokio::select! {
+                result = connection.as_mut() => return result,
+                () = ends => {}
+            }
+        }
+    }
+    let wait = async {
+        match control.has_preface() {
+            true => life.spread().await,
+            false => life.window().await,
+        }
+    };
+    tokio::select! {
+        result = connection.as_mut() => return result,
+        () = wait => {}
+    }
+    if let Poll::Ready(result) = poll_once_more(connection.as_mut()).await {
+        return result;
+    }
+    if !control.has_preface() {
+        return Ok(());
+    }
+    //= https://www.rfc-editor.org/rfc/rfc9113#section-6.8
+    //# A server that is attempting to gracefully shut down a connection
+    //# SHOULD send an initial GOAWAY frame with the last stream identifier
+    //# set to 2^31-1 and a NO_ERROR code.
+    connection.as_mut().graceful_shutdown();
+    let pong_limit = life.drain.timing().pong;
+    tokio::select! {
+        result = connection.as_mut() => return result,
+        () = life.wait(pong_limit) => {}
+    }
+    control.answer_ping();
+    tokio::select! {
+        biased;
+        result = connection => result,
+        () = life.deadline() => Ok(()),
+    }
+}
+
+/// Polls a connection after a turn of the runtime: a request may be in the system's buffer, and Tokio's sockets ask the system
+/// again only then.
+async fn poll_once_more<F: Future>(mut connection: Pin<&mut F>) -> Poll<F::Output> {
+    yield_now().await;
+    poll_fn(|cx| Poll::Ready(connection.as_mut().poll(cx))).await
+}

@@ -1,0 +1,225 @@
+//! The stream that a [`Server`](super::Server) gives hyper: it knows what is half-sent, so that its end tells the truth on every
+//! path, a drop among them.
+
+use std::{
+    future::Future,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{
+    http1::{Delimiter, Http1, Progress, Upgrade},
+    http2::{Control, Frames},
+};
+use crate::{
+    connection::Connection,
+    drain::DrainPhase,
+    listener::ServerStream,
+    stream::{Abort, ShutdownState},
+};
+
+/// A server's stream under hyper, and, after an upgrade, under whoever took it over.
+pub struct HttpStream {
+    /// `None` only while it is dropped.
+    stream: Option<ServerStream>,
+    connection: Arc<Connection>,
+    protocol: Protocol,
+}
+
+enum Protocol {
+    Http1 { http1: Arc<Http1>, deadline: Option<Deadline> },
+    Http2 { frames: Box<Frames>, control: Arc<Control> },
+}
+
+/// Resolves at the deadline of the server drain. Only upgraded connections, of which hyper knows nothing more, wait for it.
+type Deadline = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
+impl HttpStream {
+    pub(super) fn http1(stream: ServerStream, connection: Arc<Connection>, http1: Arc<Http1>) -> Self {
+        Self { stream: Some(stream), connection, protocol: Protocol::Http1 { http1, deadline: None } }
+    }
+
+    pub(super) fn http2(stream: ServerStream, connection: Arc<Connection>, control: Arc<Control>) -> Self {
+        Self {
+            stream: Some(stream),
+            connection,
+            protocol: Protocol::Http2 { frames: Box::new(Frames::new()), control },
+        }
+    }
+
+    fn stream(&mut self) -> Pin<&mut ServerStream> {
+        Pin::new(self.stream.as_mut().expect("there is a stream until it is dropped"))
+    }
+
+    /// Before a write: an upgraded connection has no more time at the deadline, and what ends with the connection must not look
+    /// complete if that ends early, by whatever cause.
+    fn before_write(&mut self) -> io::Result<()> {
+        let Protocol::Http1 { http1, .. } = &self.protocol else { return Ok(()) };
+        if http1.upgrade() != Upgrade::None {
+            return self.before_deadline();
+        }
+        if http1.delimiter() == Delimiter::Connection {
+            self.stream().finish_by(Abort::Reset);
+        }
+        Ok(())
+    }
+
+    fn before_deadline(&self) -> io::Result<()> {
+        match self.connection.drain() {
+            Some(drain) if drain.phase() >= DrainPhase::Deadline => Err(out_of_time()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes what the transport has accepted.
+    fn after_write(&mut self, written: &Poll<io::Result<usize>>, buffers: &[IoSlice<'_>]) {
+        if let (Protocol::Http2 { frames, .. }, Poll::Ready(Ok(amount))) = (&mut self.protocol, written) {
+            let mut left = *amount;
+            for buffer in buffers {
+                let piece = left.min(buffer.len());
+                frames.sent(&buffer[..piece]);
+                left -= piece;
+            }
+        }
+    }
+}
+
+fn out_of_time() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the server has no more time for this connection")
+}
+
+impl AsyncRead for HttpStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        if let Protocol::Http2 { frames, control } = &mut this.protocol
+            && frames.is_injecting()
+            && let Some(piece) = frames.injected(buffer.remaining(), control)
+        {
+            buffer.put_slice(piece);
+            return Poll::Ready(Ok(()));
+        }
+        let read = this.stream().poll_read(cx, buffer);
+        match &mut this.protocol {
+            Protocol::Http2 { frames, control } => {
+                frames.received(&buffer.filled()[before..], control);
+                if read.is_pending()
+                    && let Some(piece) = frames.injected(buffer.remaining(), control)
+                {
+                    buffer.put_slice(piece);
+                    return Poll::Ready(Ok(()));
+                }
+            }
+            Protocol::Http1 { http1, deadline } if http1.upgrade() != Upgrade::None => {
+                let Some(drain) = this.connection.drain() else { return read };
+                if read.is_pending() {
+                    let deadline = deadline.get_or_insert_with(|| {
+                        let drain = drain.clone();
+                        Box::pin(async move { drain.reached(DrainPhase::Deadline).await })
+                    });
+                    ready!(deadline.as_mut().poll(cx));
+                    *deadline = Box::pin(std::future::ready(()));
+                    return Poll::Ready(Err(out_of_time()));
+                }
+            }
+            Protocol::Http1 { http1, .. } => {
+                if buffer.filled().len() > before {
+                    http1.received();
+                }
+            }
+        }
+        read
+    }
+}
+
+impl AsyncWrite for HttpStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.before_write()?;
+        let written = this.stream().poll_write(cx, buffer);
+        this.after_write(&written, &[IoSlice::new(buffer)]);
+        written
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.before_write()?;
+        let written = this.stream().poll_write_vectored(cx, buffers);
+        this.after_write(&written, buffers);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if let Protocol::Http1 { http1, .. } = &this.protocol {
+            // From this call on, the bytes are ours, and go out before close_notify.
+            http1.flushed();
+        }
+        this.stream().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().stream().poll_shutdown(cx)
+    }
+}
+
+impl Drop for HttpStream {
+    //= https://www.rfc-editor.org/rfc/rfc9112#section-9.8
+    //# Servers MUST attempt to initiate an exchange of closure alerts with
+    //# the client before closing the connection.
+    /// Ends what nobody has ended: close_notify where no message is cut, or where the framing tells that it is.
+    fn drop(&mut self) {
+        let Some(mut stream) = self.stream.take() else { return };
+        let is_open = matches!(stream.state(), ShutdownState::Open | ShutdownState::Received);
+        match &self.protocol {
+            Protocol::Http1 { http1, .. } => {
+                let upgrade = http1.upgrade();
+                if upgrade != Upgrade::None {
+                    self.connection.is_upgraded();
+                }
+                match (http1.progress(), http1.delimiter()) {
+                    // Its end may be the end of a message. Whoever took it over has not shut it down.
+                    (Progress::Whole, _) if upgrade == Upgrade::Unknown => return,
+                    (Progress::Whole, _) => {}
+                    // Nothing of the answer is out.
+                    (Progress::Asked, _) | (_, Delimiter::Framing) => self.connection.has_cut(1),
+                    (_, Delimiter::Connection) => {
+                        self.connection.has_cut(1);
+                        return stream.abort(Abort::Reset);
+                    }
+                }
+            }
+            Protocol::Http2 { frames, .. } => {
+                self.connection.has_cut(frames.unanswered().count() as u64);
+                if is_open {
+                    say_farewell(&mut stream, &frames.farewell());
+                }
+            }
+        }
+        stream.begin_shutdown();
+    }
+}
+
+/// Writes as much as the stream takes now; it does not block, and takes some even if the peer does not.
+fn say_farewell(stream: &mut ServerStream, mut farewell: &[u8]) {
+    let mut cx = Context::from_waker(Waker::noop());
+    while !farewell.is_empty() {
+        match Pin::new(&mut *stream).poll_write(&mut cx, farewell) {
+            Poll::Ready(Ok(amount @ 1..)) => farewell = &farewell[amount..],
+            // The frames that are missing are missed: their absence cuts what they would have.
+            _ => return,
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! [`TlsListener`](crate::TlsListener) as the incoming connections of a tonic server.
+
+use std::net::SocketAddr;
+
+use rustls::pki_types::CertificateDer;
+use tonic::transport::server::Connected;
+
+use crate::listener::ServerStream;
+
+/// What is known of a gRPC call's connection: in the request's extensions of a tonic server.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TlsConnectInfo {
+    /// The peer's address, if the system still knew it.
+    pub peer: Option<SocketAddr>,
+    /// The client's certificate chain, its own first; empty where none was asked for or sent.
+    pub certificates: Vec<CertificateDer<'static>>,
+}
+
+impl Connected for ServerStream {
+    type ConnectInfo = TlsConnectInfo;
+
+    fn connect_info(&self) -> TlsConnectInfo {
+        let (tcp, tls) = self.session().get_ref();
+        let certificates = tls.peer_certificates().unwrap_or_default();
+        TlsConnectInfo {
+            peer: tcp.peer_addr().ok(),
+            certificates: certificates.iter().cloned().map(CertificateDer::into_owned).collect(),
+        }
+    }
+}
