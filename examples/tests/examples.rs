@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use command_fds::{FdMapping, tokio::CommandFdAsyncExt};
+use command_fds::{CommandFdExt, FdMapping};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -51,6 +51,8 @@ struct Example {
     process: Child,
     group: Pid,
     output: BufReader<ChildStdout>,
+    /// What it has printed beside its addresses.
+    told: String,
     address: String,
     cert: PathBuf,
 }
@@ -67,16 +69,22 @@ impl Example {
         let mut process = command.stdout(Stdio::piped()).process_group(0).spawn().unwrap();
         let group = Pid::from_raw(process.id().unwrap().try_into().unwrap()).unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
-        let mut example = Self { process, group, output, address: String::new(), cert };
+        let mut example = Self { process, group, output, told: String::new(), address: String::new(), cert };
         example.address = example.listening().await;
         example
     }
 
     /// Where the next process listens.
     async fn listening(&mut self) -> String {
-        let mut line = String::new();
-        within(self.output.read_line(&mut line)).await.unwrap();
-        line.trim().strip_prefix("listening on https://").expect("the first line").to_owned()
+        loop {
+            let mut line = String::new();
+            within(self.output.read_line(&mut line)).await.unwrap();
+            if let Some(address) = line.trim().strip_prefix("listening on https://") {
+                return address.to_owned();
+            }
+            assert!(!line.is_empty(), "no other process listens: {}", self.told);
+            self.told += &line;
+        }
     }
 
     /// What a client needs: it trusts the example's certificate, and remembers sessions.
@@ -96,12 +104,11 @@ impl Example {
         kill_process(self.group, signal).unwrap();
     }
 
-    /// Waits for its end, and that of all it has started. Gives what it has printed since it listens.
+    /// Waits for its end, and that of all it has started. Gives what they have printed.
     async fn ended(mut self) -> String {
-        let mut told = String::new();
-        within(self.output.read_to_string(&mut told)).await.unwrap();
-        assert!(within(self.process.wait()).await.unwrap().success(), "{told}");
-        told
+        within(self.output.read_to_string(&mut self.told)).await.unwrap();
+        assert!(within(self.process.wait()).await.unwrap().success(), "{}", self.told);
+        std::mem::take(&mut self.told)
     }
 }
 
@@ -362,7 +369,7 @@ async fn a_service_takes_its_socket_and_tells_systemd_how_it_goes() {
     let address = socket.local_addr().unwrap();
     let (cert, notifications) = (file("systemd.pem"), file("notify"));
     let systemd = UnixDatagram::bind(&notifications).unwrap();
-    let mut command = Command::new("sh");
+    let mut command = std::process::Command::new("sh");
     command
         .args(["-c", r#"LISTEN_PID=$$ exec "$0" "$1""#, env!("CARGO_BIN_EXE_systemd_service")])
         .arg(&cert)
@@ -372,7 +379,7 @@ async fn a_service_takes_its_socket_and_tells_systemd_how_it_goes() {
         .unwrap();
     // It is queued before the service is there.
     let early = TcpStream::connect(address);
-    let (service, early) = tokio::join!(Example::run(command, cert), early);
+    let (service, early) = tokio::join!(Example::run(command.into(), cert), early);
     assert_eq!(service.address, address.to_string());
     drop(early.unwrap());
 
