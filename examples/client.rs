@@ -1,6 +1,6 @@
 //! A TLS client that uploads, reads the answer, and closes so that nothing is lost and the session can be resumed.
 //!
-//! `cargo run --bin client 127.0.0.1:8443 cert.pem`, where the server is `axum_server`.
+//! `cargo run --bin client 127.0.0.1:8443 cert.pem`, where the server is `server`.
 
 use std::{env::args, error::Error, sync::Arc};
 

@@ -41,6 +41,11 @@ impl Repository {
     fn text(&self, path: &str) -> &str {
         self.0.get(path).map_or("", String::as_str)
     }
+
+    fn has_function(&self, name: &str) -> bool {
+        let definition = format!("fn {name}(");
+        self.files("", ".rs").any(|(_, text)| text.lines().any(|line| code(line).contains(&definition)))
+    }
 }
 
 fn walk(root: &Path, folder: &str, paths: &mut Vec<String>) {
@@ -317,11 +322,44 @@ fn invariants_name_their_tests(repository: &Repository) -> Vec<String> {
             complaints.push(format!("{path}: names no test: {invariant}"));
         }
         for name in names {
-            let definition = format!("fn {name}(");
-            if !repository.files("", ".rs").any(|(_, text)| text.lines().any(|line| code(line).contains(&definition))) {
+            if !repository.has_function(name) {
                 complaints.push(format!("{path}: there is no test `{name}`"));
             }
         }
+    }
+    complaints
+}
+
+/// In the table of guarantees each cell says yes, or no and why; the tests that it names are there, and a row has at least one.
+fn guarantees_name_their_tests(repository: &Repository) -> Vec<String> {
+    let path = "docs/integrations.md";
+    let rows = repository.text(path).lines().filter(|line| line.starts_with("| ")).skip(1);
+    let mut complaints = Vec::new();
+    let mut count = 0;
+    for row in rows {
+        count += 1;
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [guarantee, answers @ .., tests] = &cells[..] else {
+            complaints.push(format!("{path}: too short: {row}"));
+            continue;
+        };
+        for answer in answers {
+            if *answer != "yes" && !answer.starts_with("yes: `") && !answer.starts_with("no: ") {
+                complaints.push(format!("{path}: {guarantee}: `{answer}` is neither yes nor a no with its reason"));
+            }
+        }
+        if !tests.starts_with('`') {
+            complaints.push(format!("{path}: {guarantee}: names no test"));
+        }
+        let yes = answers.iter().filter(|answer| answer.starts_with("yes"));
+        for name in yes.chain([tests]).flat_map(|cell| cell.split('`').skip(1).step_by(2)) {
+            if !repository.has_function(name) {
+                complaints.push(format!("{path}: {guarantee}: there is no test `{name}`"));
+            }
+        }
+    }
+    if count == 0 {
+        complaints.push(format!("{path}: no guarantee"));
     }
     complaints
 }
@@ -374,6 +412,11 @@ fn invariants() {
     assert_kept(invariants_name_their_tests);
 }
 
+#[test]
+fn guarantees() {
+    assert_kept(guarantees_name_their_tests);
+}
+
 /// A rule, the files it is shown, and the number of complaints that are due.
 type Case<'a> = (Rule, &'a [(&'a str, &'a str)], usize);
 
@@ -386,6 +429,7 @@ fn every_rule_can_fail() {
     let path = concat!("see /tm", "p/x");
     let sleep = concat!("std::thread::", "sleep(t);");
     let fenced = "/// ```\n/// # Cancel safety\n/// ```\npub async fn f() {}";
+    let table = "docs/integrations.md";
     let version = "[workspace.package]\nversion = \"1.2.3\"";
     let cases: &[Case] = &[
         (the_table_is_pure, &[(closing, "use crate::report::Ending;\n// tokio")], 0),
@@ -419,6 +463,12 @@ fn every_rule_can_fail() {
             1,
         ),
         (invariants_name_their_tests, &[("docs/ARCHITECTURE.md", "A.")], 1),
+        (guarantees_name_their_tests, &[(table, "| g | a | t |\n|---|\n| G | yes | `a` |"), ("a.rs", "fn a()")], 0),
+        (guarantees_name_their_tests, &[(table, "| g | a | t |\n| G | no: why | `a` |"), ("a.rs", "fn a()")], 0),
+        (guarantees_name_their_tests, &[(table, "| g | a | t |\n| G | no | `a` |"), ("a.rs", "fn a()")], 1),
+        (guarantees_name_their_tests, &[(table, "| g | a | t |\n| G | yes: `b` | `a` |"), ("a.rs", "fn a()")], 1),
+        (guarantees_name_their_tests, &[(table, "| g | a | t |\n| G | yes | |")], 1),
+        (guarantees_name_their_tests, &[(table, "| g | a | t |")], 1),
     ];
     for (number, (rule, files, complaints)) in cases.iter().enumerate() {
         let found = rule(&Repository::of(files));

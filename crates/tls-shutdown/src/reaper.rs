@@ -19,6 +19,7 @@ use tokio::{
     task::{AbortHandle, coop},
     time::{sleep_until, timeout},
 };
+use tracing::Instrument;
 
 use crate::{
     kernel::Scratch,
@@ -208,12 +209,14 @@ impl Reaper {
         let id = entry.id;
         // One value, so that a task that is never polled drops the connection first, too.
         let adopted = (connection, entry);
-        let task = runtime.spawn(async move {
+        let closing = async move {
             let (connection, entry) = adopted;
             if let Some(transport) = finish(connection).await {
                 linger::<S>(transport, &entry.shared).await;
             }
-        });
+        };
+        // Its end is logged where its life was.
+        let task = runtime.spawn(closing.in_current_span());
         let handle = task.abort_handle();
         let mut closings = self.shared.lock();
         if let Some(slot) = closings.tasks.get_mut(&id) {

@@ -36,6 +36,7 @@ use tokio::{
     time::sleep,
 };
 use tower_service::Service;
+use tracing::Instrument;
 
 use crate::{
     connection::{Connection, ConnectionReport},
@@ -55,6 +56,7 @@ type BoxError = Box<dyn Error + Send + Sync>;
 ///   get RST_STREAM for what was cut, GOAWAY and close_notify.
 /// - An answer that is given before the request was read arrives: the listener's [reaper](crate::Reaper) reads the rest.
 /// - [`drain`](Self::drain) ends it without losing a request.
+/// - What it and the service log of a connection is in a span `connection` with its `peer`, at level DEBUG.
 /// - Each request carries [`ConnectionInfo`] in its extensions; with feature `axum` also `axum::extract::ConnectInfo<SocketAddr>`.
 ///
 /// Offer HTTP/2 in the listener's configuration: `config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()]`. Without, and
@@ -188,7 +190,9 @@ impl Server {
                     listener.poll_accept(cx)
                 });
                 let Some(accept) = accept.await else { break };
-                tasks.spawn(serve_connection(accept, service.clone(), connections.clone(), handle.clone()));
+                let span = tracing::debug_span!("connection", peer = %accept.1.peer);
+                let served = serve_connection(accept, service.clone(), connections.clone(), handle.clone());
+                tasks.spawn(served.instrument(span));
             }
             while tasks.join_next().await.is_some() {}
         };

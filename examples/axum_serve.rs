@@ -1,0 +1,30 @@
+//! `axum::serve` over our listener, for those who want to keep it. `docs/integrations.md` says what it does not do.
+//!
+//! `cargo run --bin axum_serve 127.0.0.1:8443 cert.pem`
+
+use std::{env::args, error::Error, time::Duration};
+
+use axum::{Router, extract::ConnectInfo, routing::get};
+use tls_shutdown::{PeerAddress, ServerDrain, TlsListener};
+use tls_shutdown_examples::server_config;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let [address, cert] = [1, 2].map(|n| args().nth(n).expect("usage: axum_serve HOST:PORT CERT_FILE"));
+    let drain = ServerDrain::on_terminate_signal()?.last_request(Duration::from_secs(2));
+    let handle = drain.handle();
+    let listener = TlsListener::bind(address, server_config(cert, &["h2", "http/1.1"])?)
+        .await?
+        .on_end(|end| println!("{end}"))
+        .with_drain(&handle);
+    println!("listening on https://{}", listener.local_addr()?);
+
+    let app = Router::new()
+        .route("/", get(|ConnectInfo(peer): ConnectInfo<PeerAddress>| async move { format!("you are {}\n", peer.0) }))
+        .layer(handle.layer()) // has responses say `Connection: close` in time
+        .into_make_service_with_connect_info::<PeerAddress>();
+    let serving = axum::serve(listener, app).with_graceful_shutdown(handle.last_request_over());
+    let report = drain.run(serving.into_future()).await;
+    println!("{report}");
+    Ok(())
+}

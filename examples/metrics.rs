@@ -1,0 +1,53 @@
+//! Metrics of connections and of the drain, for Prometheus: all that there is to count comes from two reports.
+//!
+//! `cargo run --bin metrics 127.0.0.1:8443 cert.pem`, then `curl -k https://127.0.0.1:8443/metrics`
+
+use std::{env::args, error::Error, sync::Arc};
+
+use axum::{Router, routing::get};
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+use tls_shutdown::{Server, ServerDrain, TlsListener};
+use tls_shutdown_examples::server_config;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let [address, cert] = [1, 2].map(|n| args().nth(n).expect("usage: metrics HOST:PORT CERT_FILE"));
+    let mut registry = Registry::with_prefix("tls");
+    let (ended, cut) = (Family::<[(&str, &str); 1], Counter>::default(), Counter::<u64>::default());
+    let age = Histogram::new(exponential_buckets(0.01, 4.0, 10));
+    registry.register("connections_ended", "Connections by how they ended", ended.clone());
+    registry.register("responses_cut", "Responses of which a part only was sent", cut.clone());
+    registry.register_with_unit("connection_age", "Time from accept to end", Unit::Seconds, age.clone());
+    let registry = Arc::new(registry);
+
+    let listener = TlsListener::bind(address, server_config(cert, &["h2", "http/1.1"])?).await?;
+    println!("listening on https://{}", listener.local_addr()?);
+    let drain = ServerDrain::on_terminate_signal()?;
+    let exported = registry.clone();
+    let metrics = get(|| async move {
+        let mut text = String::new();
+        encode(&mut text, &exported).map(|()| text).map_err(|error| error.to_string())
+    });
+    let report = Server::new(listener)
+        .on_end(move |end| {
+            ended.get_or_create(&[("ending", end.ending().name())]).inc();
+            cut.inc_by(end.responses_cut());
+            age.observe(end.age().as_secs_f64());
+        })
+        .drain(drain)
+        .serve(Router::new().route("/metrics", metrics))
+        .await;
+    // Nobody scrapes a process that ends: the log has the rest.
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    println!("{report}\n{text}");
+    Ok(())
+}

@@ -1,0 +1,24 @@
+//! An HTTPS server that ends well: at Ctrl-C or SIGTERM no request is lost, and every connection gets its close_notify.
+//!
+//! `cargo run --bin server 127.0.0.1:8443 cert.pem` makes a self-signed certificate where there is none in `cert.pem`.
+
+use std::{env::args, error::Error, time::Duration};
+
+use axum::{Router, body::Bytes, routing::post};
+use tls_shutdown::{Server, ServerDrain, TlsListener};
+use tls_shutdown_examples::server_config;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let [address, cert] = [1, 2].map(|n| args().nth(n).expect("usage: server HOST:PORT CERT_FILE"));
+    let listener = TlsListener::bind(address, server_config(cert, &["h2", "http/1.1"])?).await?;
+    println!("listening on https://{}", listener.local_addr()?);
+
+    let drain = ServerDrain::on_terminate_signal()?.last_request(Duration::from_secs(2));
+    let app = Router::new()
+        .route("/count", post(|body: Bytes| async move { format!("{} bytes\n", body.len()) }))
+        .route_service("/ready", drain.handle().readiness());
+    let report = Server::new(listener).on_end(|end| println!("{end}")).drain(drain).serve(app).await;
+    println!("{report}");
+    Ok(())
+}

@@ -1,0 +1,25 @@
+//! A service of systemd: it takes the socket of its socket unit, and tells when it is ready and how its drain goes.
+//! `docs/guides/systemd.md` has the units.
+//!
+//! `systemd-socket-activate -l 127.0.0.1:8443 target/debug/systemd_service cert.pem`
+
+use std::{env::args, error::Error};
+
+use axum::{Router, body::Bytes, routing::post};
+use tls_shutdown::{Server, ServerDrain, TlsListener, systemd};
+use tls_shutdown_examples::server_config;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let cert = args().nth(1).expect("usage: systemd_service CERT_FILE");
+    let socket = systemd::listening_sockets()?.pop().ok_or("systemd has opened no socket")?;
+    let listener = TlsListener::from_std(socket, server_config(cert, &["h2", "http/1.1"])?)?;
+    println!("listening on https://{}", listener.local_addr()?);
+
+    let drain = ServerDrain::on_terminate_signal()?;
+    let notify = systemd::notify(drain.handle());
+    let app = Router::new().route("/count", post(|body: Bytes| async move { format!("{} bytes\n", body.len()) }));
+    let (report, ()) = tokio::join!(Server::new(listener).drain(drain).serve(app), notify);
+    println!("{report}");
+    Ok(())
+}

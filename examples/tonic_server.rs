@@ -1,0 +1,43 @@
+//! A gRPC server of tonic over our listener. Where there is a `.proto` file, `add_service` takes the generated service instead.
+//!
+//! `cargo run --bin tonic_server 127.0.0.1:8443 cert.pem`
+
+use std::{convert::Infallible, env::args, error::Error};
+
+use axum::{Router, body::Body, http, routing::post_service};
+use tls_shutdown::{ServerDrain, TlsConnectInfo, TlsListener};
+use tls_shutdown_examples::server_config;
+use tonic::{Request, Response, Status, server::Grpc, service::Routes, transport::Server};
+use tonic_prost::ProstCodec;
+use tower::service_fn;
+
+/// `google.protobuf.StringValue` in and out.
+async fn greet(request: Request<String>) -> Result<Response<String>, Status> {
+    let peer = request.extensions().get::<TlsConnectInfo>().and_then(|connection| connection.peer);
+    let peer = peer.ok_or_else(|| Status::internal("no connection"))?;
+    Ok(Response::new(format!("hello {} at {peer}", request.into_inner())))
+}
+
+async fn greeter(request: http::Request<Body>) -> Result<http::Response<tonic::body::Body>, Infallible> {
+    let mut grpc = Grpc::new(ProstCodec::<String, String>::default());
+    Ok(grpc.unary(service_fn(greet), request).await)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let [address, cert] = [1, 2].map(|n| args().nth(n).expect("usage: tonic_server HOST:PORT CERT_FILE"));
+    let drain = ServerDrain::on_terminate_signal()?;
+    let handle = drain.handle();
+    let listener = TlsListener::bind(address, server_config(cert, &["h2"])?)
+        .await?
+        .on_end(|end| println!("{end}"))
+        .with_drain(&handle);
+    println!("listening on https://{}", listener.local_addr()?);
+
+    let routes = Routes::from(Router::new().route("/example.Greeter/Greet", post_service(service_fn(greeter))));
+    let serving =
+        Server::builder().add_routes(routes).serve_with_incoming_shutdown(listener, handle.last_request_over());
+    let report = drain.run(serving).await;
+    println!("{report}");
+    Ok(())
+}
