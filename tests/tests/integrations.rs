@@ -329,7 +329,7 @@ impl Http1 {
             Err(error) => panic!("{error}"),
         };
         let _ = within(self.0.shutdown()).await;
-        (String::from_utf8(rest).unwrap(), end)
+        (String::from_utf8_lossy(&rest).into_owned(), end)
     }
 
     /// Is answered by a server that goes on.
@@ -425,6 +425,24 @@ impl Frames {
     }
 }
 
+/// All that a client has to say for the answer of `/large`, with room for all of it.
+fn large_over_http2() -> Vec<u8> {
+    let window = (LARGE as u32).to_be_bytes();
+    // GET, https, a literal path, a literal authority (RFC 7541).
+    let block = [&[0x82, 0x87, 0x04, 6][..], b"/large", &[0x01, 9], b"localhost"].concat();
+    let length = block.len() as u8;
+    [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        &[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4][..],
+        &window,
+        &[0, 0, 4, 8, 0, 0, 0, 0, 0],
+        &window,
+        &[0, 0, length, 1, 5, 0, 0, 0, 1],
+        &block,
+    ]
+    .concat()
+}
+
 const ANNOUNCED: u32 = (1 << 31) - 1;
 
 /// As many of something as there are connections, side by side.
@@ -437,14 +455,20 @@ async fn all<T, F: Future<Output = ()>>(of: Vec<T>, what: impl Fn(T) -> F) {
     join_all(of.into_iter().map(what)).await;
 }
 
+/// The thread is blocked from their connect until the notice is over, so that the listener finds both together.
 #[tokio::test]
 async fn connections_that_the_system_has_accepted_are_served() {
     for integration in EVERY {
-        let mut site = Site::bind(integration, |drain| drain).await;
-        let queued = each(|| site.connect_tcp()).await;
+        let mut site = Site::start_with(integration, |drain| drain.notice(SHORT)).await;
         site.stop.take().unwrap().send(()).unwrap();
-        site.serve();
-        all(queued, async |tcp| site.is_served(site.secure(tcp).await).await).await;
+        within(site.handle.reached(DrainPhase::Notice)).await;
+        let queued: Vec<_> = (0..CONNECTIONS).map(|_| std::net::TcpStream::connect(site.address).unwrap()).collect();
+        wait(2 * SHORT);
+        all(queued, async |tcp| {
+            tcp.set_nonblocking(true).unwrap();
+            site.is_served(site.secure(TcpStream::from_std(tcp).unwrap()).await).await;
+        })
+        .await;
         let report = site.ends_completely().await;
         assert_eq!(report.handshakes_finished(), CONNECTIONS as u64, "{integration:?}");
     }
@@ -608,6 +632,27 @@ async fn endless_responses_are_told_to_end() {
         site.drain().await;
         all(begun, async |mut client| {
             assert_eq!(client.rest().await, (String::from("begun,farewell"), End::CloseNotify));
+        })
+        .await;
+        site.ends_completely().await;
+    }
+}
+
+#[tokio::test]
+async fn endless_http2_responses_are_told_to_end() {
+    for integration in HTTP2 {
+        let mut site = Site::start(integration).await;
+        let begun = each(async || {
+            let (mut requests, connection) = http2_client(secure(site.connect_tcp().await, b"h2").await).await;
+            let response = within(requests.send_request(request("/endless"))).await.unwrap();
+            (requests, connection, response)
+        });
+        let begun = begun.await;
+        site.drain().await;
+        all(begun, async |(requests, connection, response)| {
+            assert_eq!(within(response.into_body().collect()).await.unwrap().to_bytes(), "begun,farewell");
+            drop(requests);
+            within(connection).await.unwrap();
         })
         .await;
         site.ends_completely().await;
@@ -814,7 +859,7 @@ async fn at_the_deadline_there_is_a_close_notify() {
 #[tokio::test]
 #[cfg(target_os = "linux")]
 async fn the_exit_waits_for_acknowledgements() {
-    for integration in EVERY.into_iter().filter(|integration| *integration != Tonic) {
+    for integration in EVERY {
         let mut site = Site::start(integration).await;
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
@@ -822,8 +867,10 @@ async fn the_exit_waits_for_acknowledgements() {
         let mut client = Http1(BufReader::new(site.secure(tcp).await));
         match integration {
             AcceptLoop => client.send(&format!("{}\n", ".".repeat(LARGE))).await,
+            Tonic => within(client.0.write_all(&large_over_http2())).await.unwrap(),
             _ => client.send("GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n").await,
         }
+        within(client.0.flush()).await.unwrap();
         // The answer has begun; most of it is in the system's buffer.
         within(client.0.fill_buf()).await.unwrap();
         within(client.0.get_mut().shutdown()).await.unwrap();
