@@ -2,6 +2,7 @@
 //!
 
 mod forge;
+pub mod one_record;
 pub mod openssl_peer;
 pub mod scripted;
 
@@ -67,3 +68,8 @@ pub fn server_config(version: &'static SupportedProtocolVersion) -> ServerConfig
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
+
+/// So are those of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guides/unwrap.md")]
+pub struct UnwrapGuide;

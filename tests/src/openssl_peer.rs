@@ -71,13 +71,42 @@ pub fn serve<R: Send + 'static>(
     connections: usize,
     peer: impl Fn(SslStream<TcpStream>) -> R + Send + 'static,
 ) -> (SocketAddr, JoinHandle<Vec<R>>) {
+    serve_sockets(connections, move |socket| acceptor.accept(socket).ok().map(&peer))
+}
+
+/// The same for a server that takes early data: `peer` gets that too.
+pub fn serve_early<R: Send + 'static>(
+    acceptor: SslAcceptor,
+    connections: usize,
+    peer: impl Fn(Vec<u8>, SslStream<TcpStream>) -> R + Send + 'static,
+) -> (SocketAddr, JoinHandle<Vec<R>>) {
+    serve_sockets(connections, move |socket| {
+        let mut ssl = Ssl::new(acceptor.context()).expect("a server");
+        ssl.set_max_early_data(16_384).expect("a limit");
+        let mut stream = SslStream::new(ssl, socket).expect("a server");
+        let (mut early, mut buffer) = (Vec::new(), [0; 16_384]);
+        loop {
+            match stream.read_early_data(&mut buffer).ok()? {
+                0 => break,
+                amount => early.extend(&buffer[..amount]),
+            }
+        }
+        stream.accept().ok()?;
+        Some(peer(early, stream))
+    })
+}
+
+fn serve_sockets<R: Send + 'static>(
+    connections: usize,
+    peer: impl Fn(TcpStream) -> Option<R> + Send + 'static,
+) -> (SocketAddr, JoinHandle<Vec<R>>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("an address");
     let serve = move || {
         let accept = |_| {
             let (socket, _) = listener.accept().expect("a connection");
             bound(&socket);
-            acceptor.accept(socket).ok().map(&peer)
+            peer(socket)
         };
         (0..connections).filter_map(accept).collect()
     };

@@ -16,7 +16,8 @@ use tls_shutdown::{
 use tls_shutdown_tests::{
     Side, VERSIONS, client_config,
     openssl_peer::{
-        ClientCertificate, Saw, acceptor, connect, read_paced, read_socket_to_end, read_to_end, serve, wait,
+        ClientCertificate, Saw, acceptor, connect, read_paced, read_socket_to_end, read_to_end, serve, serve_early,
+        wait,
     },
     server_config,
 };
@@ -339,6 +340,41 @@ async fn a_write_only_client_loses_nothing_and_resumes() {
         }
         let seen = tokio::task::spawn_blocking(|| peer.join().expect("no panic")).await.expect("no panic");
         assert_eq!(seen, vec![(UPLOAD, Saw::ZeroReturn); 5]);
+    }
+}
+
+/// A bidirectional close keeps the ticket, and the next connection's data goes out with its first bytes. The control, which does
+/// not wait for the ticket, has none to send data with.
+#[tokio::test]
+async fn a_write_only_client_sends_early_data_on_its_next_connection() {
+    const DATA: [u8; 1000] = [7; 1000];
+    for (policy, is_early) in [(BIDIRECTIONAL, true), (UNIDIRECTIONAL, false)] {
+        let acceptor = acceptor(&rustls::version::TLS13, ClientCertificate::Ignored);
+        let (address, peer) = serve_early(acceptor, 2, |early, mut peer| {
+            let (late, saw) = read_to_end(&mut peer);
+            let _ = peer.shutdown();
+            (early, late, saw)
+        });
+        let mut config = client_config(&rustls::version::TLS13);
+        config.enable_early_data = true;
+        let connector = TlsConnector::from(Arc::new(config)).early_data(true);
+        for accepted in [false, is_early] {
+            let socket = TcpStream::connect(address).await.expect("a server");
+            let name = ServerName::try_from("localhost").expect("a name");
+            let mut stream = ShutdownStream::new(connector.connect(name, socket).await.expect("a handshake"));
+            stream.write_all(&DATA).await.expect("written");
+            stream.shutdown_with(policy).await.expect("closed");
+            assert_eq!(stream.session().get_ref().1.is_early_data_accepted(), accepted, "{policy:?}");
+        }
+        let seen = tokio::task::spawn_blocking(|| peer.join().expect("no panic")).await.expect("no panic");
+        match is_early {
+            true => {
+                let second = (DATA.to_vec(), 0, Saw::ZeroReturn);
+                assert_eq!(seen, [(vec![], DATA.len(), Saw::ZeroReturn), second]);
+            }
+            // What arrives of that is up to the reset that the unread ticket causes.
+            false => assert!(seen.iter().all(|(early, ..)| early.is_empty())),
+        }
     }
 }
 

@@ -6,11 +6,14 @@ use std::{
     time::Duration,
 };
 
-use proptest::prelude::*;
+use proptest::{collection::vec, prelude::*};
 use rustls::{SupportedProtocolVersion, pki_types::ServerName};
-use tls_shutdown::{Alert, Ending, Plaintext, Reaper, Records, ShutdownPolicy, ShutdownStream, Unwrap, UnwrapError};
+use tls_shutdown::{
+    Alert, Ending, Plaintext, Reaper, Records, ShutdownPolicy, ShutdownStream, TlsSession, Unwrap, UnwrapError,
+};
 use tls_shutdown_tests::{
     Forge, Peer, Side, VERSIONS, Wire, client_config, connect_over,
+    one_record::assert_one_at_a_time,
     openssl_peer::{self, ClientCertificate, acceptor},
     scripted::{BIDIRECTIONAL, each_kind},
     server_config,
@@ -145,27 +148,14 @@ async fn a_peer_that_skips_close_notify_is_not_tls_and_loses_nothing() {
                 }
                 .expect_err("no close_notify");
                 assert_eq!(error.error().kind(), Ending::NotTls);
-                let TlsStreamParts { leftover, wire } = parts(error.into_stream());
-                let mut rest = wire.script(|script| script.inbound.drain(..).collect::<Vec<_>>());
-                rest.splice(0..0, leftover);
-                assert_eq!(rest, PLAIN);
+                let mut plain = error.into_stream().into_session().into_transport().into_plaintext();
+                let mut read = [0; PLAIN.len()];
+                assert_ready!(task::spawn(plain.read_exact(&mut read)).poll()).expect("all of it");
+                assert_eq!(read, PLAIN, "{unwrap:?} cut at {cut}");
+                assert_pending!(task::spawn(plain.read(&mut read)).poll());
             }
         }
     }
-}
-
-struct TlsStreamParts {
-    leftover: Vec<u8>,
-    wire: Wire,
-}
-
-fn parts(stream: Stream) -> TlsStreamParts {
-    let records = match stream.into_session() {
-        TlsStream::Client(stream) => stream.into_inner().0,
-        TlsStream::Server(stream) => stream.into_inner().0,
-    };
-    let (leftover, wire) = records.into_parts();
-    TlsStreamParts { leftover, wire }
 }
 
 #[tokio::test(start_paused = true)]
@@ -227,6 +217,12 @@ async fn half_an_alert_is_no_way_back_to_plaintext() {
             let error = stream.into_plaintext(unwrap).await.expect_err("half of it is out");
             assert_eq!((error.error().kind(), error.error().report().sent()), (Ending::TimedOut, false));
         }
+        // Nor is it where the peer goes back to plaintext itself.
+        let (stream, peer) = connect(side, version);
+        peer.wire.deliver(PLAIN);
+        peer.wire.script(|script| script.room = 10);
+        let error = stream.into_plaintext(Unwrap::Initiate).await.expect_err("half of it is out");
+        assert_eq!((error.error().kind(), error.error().report().sent()), (Ending::TimedOut, false));
     }
 }
 
@@ -343,47 +339,44 @@ async fn without_records_the_plaintext_is_lost() {
     }
 }
 
+/// Bytes that are a record, the beginning of one, or hardly that.
+fn bytes() -> impl Strategy<Value = Vec<u8>> {
+    let record =
+        (20..24_u8, any::<u8>(), prop_oneof![0..20_usize, 0..20_000_usize]).prop_map(|(kind, minor, length)| {
+            let [high, low] = (length as u16).to_be_bytes();
+            [&[kind, 3, minor, high, low][..], &vec![23; length]].concat()
+        });
+    let odd = vec(prop_oneof![Just(3), 19..25_u8, any::<u8>()], 0..40);
+    vec(prop_oneof![3 => record, 1 => odd], 0..6).prop_map(|parts| parts.concat())
+}
+
 proptest! {
     /// Any records in any pieces come out as they went in, never more than the rest of one record at a time; what is no record is
     /// left over.
     #[test]
     fn records_are_given_one_at_a_time(
-        lengths in prop::collection::vec(prop_oneof![0..20_usize, 0..20_000_usize], 0..6),
-        garbage in prop::collection::vec(any::<u8>(), 0..40),
-        piece in 1..9000_usize,
+        bytes in bytes(),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+        pieces in vec(prop_oneof![1..9_usize, 1..9000_usize], 0..5),
         space in 1..5000_usize,
     ) {
-        let mut bytes = Vec::new();
-        let mut ends = Vec::new();
-        for length in lengths {
-            bytes.extend([23, 3, 3]);
-            bytes.extend((length as u16).to_be_bytes());
-            bytes.resize(bytes.len() + length, 7);
-            ends.push(bytes.len());
+        let length = cut.map_or(bytes.len(), |cut| cut.index(bytes.len() + 1));
+        assert_one_at_a_time(&bytes[..length], &pieces, space);
+    }
+}
+
+#[test]
+fn records_are_given_one_at_a_time_cut_at_every_byte() {
+    let bytes = [&[22, 3, 1, 0, 2, 7, 7][..], &[21, 3, 3, 0, 0], &[23, 3, 3, 0, 20], &[20; 20], PLAIN].concat();
+    for length in 0..=bytes.len() {
+        for cut in 1..=length.max(1) {
+            assert_one_at_a_time(&bytes[..length], &[cut, usize::MAX], 100);
         }
-        let whole = bytes.len();
-        // Nothing that could be the beginning of a record.
-        bytes.push(b'2');
-        bytes.extend(garbage);
-        let wire = Wire::default();
-        wire.script(|script| script.piece = piece);
-        wire.deliver(&bytes);
-        let mut records = Records::new(wire.clone());
-        let mut out = Vec::<u8>::new();
-        let mut buffer = vec![0; space];
-        while out.len() < whole {
-            let read = assert_ready!(task::spawn(records.read(&mut buffer)).poll()).expect("a record");
-            prop_assert!(read > 0);
-            let end = ends.iter().find(|end| **end > out.len()).expect("within one");
-            prop_assert!(out.len() + read <= *end);
-            out.extend(&buffer[..read]);
-        }
-        prop_assert_eq!(&out[..], &bytes[..whole]);
-        let error = assert_ready!(task::spawn(records.read(&mut buffer)).poll()).expect_err("not TLS");
-        prop_assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        let (mut rest, _) = records.into_parts();
-        rest.extend(wire.script(|script| script.inbound.drain(..).collect::<Vec<_>>()));
-        prop_assert_eq!(&rest[..], &bytes[whole..]);
+        assert_one_at_a_time(&bytes[..length], &[1], 100);
+    }
+    for byte in 0..=u8::MAX {
+        assert_one_at_a_time(&[byte, 3, 3, 0, 0], &[1], 100);
+        assert_one_at_a_time(&[23, byte, 3, 0, 0], &[1], 100);
     }
 }
 

@@ -79,11 +79,11 @@ impl Events {
         self.print(&event, || format!("{report}, {bytes} bytes written{handshake}"));
     }
 
-    /// The server drain has come to its next phase.
+    /// The server drain has come to its next phase. Only for people: programs find the phases in what is told of the whole.
     pub(crate) fn draining(&self, drain: &DrainHandle) {
-        let (phase, connections) = (drain.phase(), drain.connections());
-        let event = json!({ "event": "draining", "phase": phase.to_string(), "connections": connections });
-        self.print(&event, || format!("draining: {phase}, {connections} connections"));
+        if let Format::Lines = self.format {
+            self.printer.print(format!("draining: {}, {} connections", drain.phase(), drain.connections()));
+        }
     }
 
     /// The server has drained.

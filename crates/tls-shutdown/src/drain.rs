@@ -247,8 +247,11 @@ impl ServerDrain {
         self
     }
 
-    /// How long the exit waits until the peers' systems have acknowledged what was sent, within the grace. Only on Linux;
-    /// elsewhere nothing is waited for, and the report says [`Unknown`](Acknowledgement::Unknown).
+    /// How long the exit waits for the peers' systems to acknowledge what was sent, when nothing comes of it: each acknowledgement
+    /// starts the time anew, within the grace. Only on Linux; elsewhere nothing is waited for, and the report says
+    /// [`Unknown`](Acknowledgement::Unknown).
+    ///
+    /// A container's network ends with its last process, and with it all that is unacknowledged; other systems go on to send.
     /// Default: [`ACKNOWLEDGEMENT`](Self::ACKNOWLEDGEMENT).
     pub fn acknowledgement(mut self, limit: Duration) -> Self {
         self.acknowledgement = limit;
@@ -312,8 +315,7 @@ impl ServerDrain {
         }
         handle.enter(DrainPhase::Exit);
         times.exit = Some(Instant::now());
-        let limit = ends.min(from_now(self.acknowledgement));
-        let acknowledgement = handle.wait_acknowledgement(limit).await;
+        let acknowledgement = handle.wait_acknowledgement(self.acknowledgement, ends).await;
         let lingering = handle.give_up_reapers().await;
         handle.report(&times, acknowledgement, lingering)
     }
@@ -487,17 +489,24 @@ impl DrainHandle {
     //# reasonably certain that its own TCP stack has received the client's
     //# acknowledgement of the packet(s) containing the server's last
     //# response.
-    async fn wait_acknowledgement(&self, limit: Instant) -> Acknowledgement {
+    async fn wait_acknowledgement(&self, limit: Duration, ends: Instant) -> Acknowledgement {
         let addresses: Vec<_> = lock(&self.shared.listeners).iter().filter_map(|listening| listening.address).collect();
+        let mut least = u64::MAX;
+        let mut stalls = from_now(limit);
         loop {
             let addresses = addresses.clone();
             // A table of many sockets takes the kernel a while.
             let bytes = tokio::task::spawn_blocking(move || kernel::unacknowledged(&addresses)).await;
-            match bytes.ok().flatten() {
-                None => return Acknowledgement::Unknown,
-                Some(0) => return Acknowledgement::Everything,
-                Some(bytes) if Instant::now() >= limit => return Acknowledgement::Missing(bytes),
-                Some(_) => sleep_until(limit.min(from_now(ACKNOWLEDGEMENT_INTERVAL))).await,
+            let Some(bytes) = bytes.ok().flatten() else { return Acknowledgement::Unknown };
+            if bytes < least {
+                least = bytes;
+                stalls = from_now(limit);
+            }
+            let end = stalls.min(ends);
+            match bytes {
+                0 => return Acknowledgement::Everything,
+                bytes if Instant::now() >= end => return Acknowledgement::Missing(bytes),
+                _ => sleep_until(end.min(from_now(ACKNOWLEDGEMENT_INTERVAL))).await,
             }
         }
     }

@@ -7,6 +7,8 @@
 //! - [`Reaper`] finishes what a dropped stream still owes, so that a server that closes first, or answers early, is not reset over
 //!   data that nobody reads.
 //! - [`Records`] under the TLS stream let TLS be taken off again, and no byte behind it be lost.
+//! - `ShutdownLayer` (feature `tower`, and `hyper-rustls` for its `HttpsConnector`) does the same for each connection of a client, and
+//!   `ClientDrain` ends them all before the process does.
 //!
 //! # Promises
 //!
@@ -97,5 +99,12 @@ mod tonic;
 #[cfg(feature = "tonic")]
 pub use self::tonic::TlsConnectInfo;
 
+#[cfg(feature = "tower")]
+mod layer;
 #[cfg(all(feature = "systemd", unix))]
 pub mod systemd;
+#[cfg(feature = "tower")]
+pub use layer::{
+    ClientDrain, ClientDrainReport, Connecting, Draining, IntoTls, LayerStream, MaybeTls, ShutdownLayer,
+    ShutdownService,
+};

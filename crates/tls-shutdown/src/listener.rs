@@ -149,6 +149,14 @@ impl TlsListener {
     /// # Errors
     ///
     /// The last error of the system, where none is.
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, nothing listens.
     pub async fn bind(address: impl ToSocketAddrs, config: impl Into<Arc<ServerConfig>>) -> io::Result<Self> {
         let mut result = Err(ErrorKind::AddrNotAvailable.into());
         for address in lookup_host(address).await? {

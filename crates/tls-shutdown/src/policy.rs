@@ -67,7 +67,7 @@ pub enum PeerData {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Unwrap {
-    /// We send close_notify, and wait for the peer's.
+    /// We send close_notify, and wait for the peer's. Also where it is not known who closes first: both sides may.
     Initiate,
     /// We wait for the peer's close_notify, and answer it.
     Reply,

@@ -66,6 +66,32 @@ impl<T> Records<T> {
         (self.buffer[self.start..self.end].to_vec(), self.transport)
     }
 
+    /// The transport without TLS, which first reads what belongs to no record that was given on.
+    ///
+    /// For a peer that goes back to plaintext without close_notify, once that has shown as
+    /// [`Ending::NotTls`](crate::Ending::NotTls). Nothing authentic says then that its TLS data was whole: only a protocol that
+    /// knows it, from its own last message under TLS, may go on.
+    ///
+    /// ```
+    /// # use tls_shutdown::{Ending, Records, ShutdownStream, TlsSession, Unwrap};
+    /// # use tokio::net::TcpStream;
+    /// # async fn clear_command_channel(
+    /// #     stream: ShutdownStream<tokio_rustls::server::TlsStream<Records<TcpStream>>>,
+    /// # ) -> std::io::Result<()> {
+    /// let plain = match stream.into_plaintext(Unwrap::Initiate).await {
+    ///     Err(error) if error.error().kind() == Ending::NotTls => {
+    ///         error.into_stream().into_session().into_transport().into_plaintext()
+    ///     }
+    ///     result => result?,
+    /// };
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn into_plaintext(self) -> Plaintext<T> {
+        let (leftover, transport) = self.into_parts();
+        Plaintext { leftover, start: 0, transport }
+    }
+
     /// How much of what is buffered may be given on, or `None` where a header is due and not whole.
     fn available(&mut self) -> Result<Option<usize>, NotTls> {
         let buffered = &self.buffer[self.start..self.end];
@@ -142,7 +168,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Records<T> {
     }
 }
 
-/// A transport that TLS was taken off: it reads what had come behind the peer's close_notify first, then on.
+/// A transport that TLS was taken off: it reads what had come behind the last record first, then on.
 ///
 /// TLS can be put on it again.
 #[derive(Debug)]
@@ -153,17 +179,12 @@ pub struct Plaintext<T> {
 }
 
 impl<T> Plaintext<T> {
-    pub(crate) fn new(records: Records<T>) -> Self {
-        let (leftover, transport) = records.into_parts();
-        Self { leftover, start: 0, transport }
-    }
-
     /// The transport.
     pub fn transport(&self) -> &T {
         &self.transport
     }
 
-    /// What has come behind the peer's close_notify and was not read yet, and the transport.
+    /// What has come behind the last record and was not read yet, and the transport.
     pub fn into_parts(mut self) -> (Vec<u8>, T) {
         self.leftover.drain(..self.start);
         (self.leftover, self.transport)

@@ -59,6 +59,9 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// - What it and the service log of a connection is in a span `connection` with its `peer`, at level DEBUG.
 /// - Each request carries [`ConnectionInfo`] in its extensions; with feature `axum` also `axum::extract::ConnectInfo<SocketAddr>`.
 ///
+/// Offer HTTP/2 in the listener's configuration: `config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()]`. Without, and
+/// with a client that offers neither, it is HTTP/1.
+///
 /// The service is a `tower::Service`, cloned for each request: an `axum::Router`, tonic's `Routes`, `tower::service_fn`.
 ///
 /// ```no_run
@@ -440,7 +443,10 @@ where
     if let Poll::Ready(result) = poll_once_more(connection.as_mut()).await {
         return result;
     }
-    connection.as_mut().graceful_shutdown();
+    // hyper would cut a head that is on its way. Its header timeout bounds that, and the response ends the connection.
+    if !http1.has_part_of_head() {
+        connection.as_mut().graceful_shutdown();
+    }
     tokio::select! {
         biased;
         result = connection => result,

@@ -40,10 +40,13 @@ pub trait TlsSession: AsyncRead + AsyncBufRead + AsyncWrite + Unpin {
     fn into_transport(self) -> Self::Transport;
 
     /// The TCP socket under the transport, for what only the kernel can do. By default that is the transport itself, if it is a
-    /// [`TcpStream`], also under [`Records`].
+    /// [`TcpStream`], also under [`Records`], and as hyper-util's `HttpConnector` gives it to hyper-rustls.
     fn socket(transport: &Self::Transport) -> Option<&TcpStream> {
         let transport = transport as &dyn Any;
-        transport.downcast_ref().or_else(|| transport.downcast_ref().map(Records::transport))
+        let socket = transport.downcast_ref().or_else(|| transport.downcast_ref().map(Records::transport));
+        #[cfg(feature = "tower")]
+        let socket = socket.or_else(|| transport.downcast_ref::<HyperTransport>().map(|io| io.inner().inner()));
+        socket
     }
 }
 
@@ -101,6 +104,25 @@ impl<T: AsyncRead + AsyncWrite + Unpin + 'static> TlsSession for tokio_rustls::T
     }
 }
 
+/// What hyper-rustls makes of a socket of hyper-util's `HttpConnector`: tokio to hyper, and back to tokio.
+#[cfg(feature = "tower")]
+type HyperTransport = hyper_util::rt::TokioIo<hyper_util::rt::TokioIo<TcpStream>>;
+
+#[cfg(feature = "hyper-rustls")]
+impl<T> crate::IntoTls for hyper_rustls::MaybeHttpsStream<T>
+where
+    T: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    type Session = tokio_rustls::client::TlsStream<hyper_util::rt::TokioIo<T>>;
+
+    fn into_tls(self) -> crate::MaybeTls<Self::Session> {
+        match self {
+            Self::Https(stream) => stream.into_inner().into_tls(),
+            Self::Http(transport) => crate::MaybeTls::Plain(hyper_util::rt::TokioIo::new(transport)),
+        }
+    }
+}
+
 macro_rules! either_side {
     ($connection:expr, $name:ident => $call:expr) => {
         match $connection {
@@ -133,6 +155,11 @@ impl<'a> TlsConnection<'a> {
 
     pub(crate) fn is_handshaking(&self) -> bool {
         self.common().is_handshaking()
+    }
+
+    #[cfg(feature = "tower")]
+    pub(crate) fn chose_http2(&self) -> bool {
+        self.common().alpn_protocol() == Some(b"h2")
     }
 
     /// TLS 1.3 session tickets received.

@@ -548,7 +548,7 @@ impl Turn {
 }
 
 #[inline]
-fn remember(slot: &mut Option<Waker>, waker: &Waker) {
+pub(crate) fn remember(slot: &mut Option<Waker>, waker: &Waker) {
     if !slot.as_ref().is_some_and(|slot| slot.will_wake(waker)) {
         *slot = Some(waker.clone());
     }

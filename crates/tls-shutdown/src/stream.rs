@@ -278,7 +278,7 @@ where
     ///
     /// - [`Ending::PeerData`]: the peer has sent application data, which is not discarded. Read it, and call again.
     /// - [`Ending::NotTls`]: the peer goes on in plaintext without close_notify. Nothing of that is lost:
-    ///   [`into_session`](Self::into_session), and [`Records::into_parts`].
+    ///   [`into_session`](Self::into_session), and [`Records::into_plaintext`].
     /// - [`Ending::Truncated`], [`Ending::TimedOut`] and the others, as for [`AsyncShutdown`].
     /// - [`Ending::Refused`]: FIN was sent already, by another shutdown.
     ///
@@ -302,7 +302,7 @@ where
             ending => ending,
         };
         if ending == Ending::Complete {
-            return Ok(Plaintext::new(self.into_session().into_transport()));
+            return Ok(self.into_session().into_transport().into_plaintext());
         }
         let error = ShutdownError::new(close.report(ending));
         Err(UnwrapError { error, stream: Box::new(self) })

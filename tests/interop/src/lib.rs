@@ -1,7 +1,14 @@
 //! Programs of others as peers of the real `tls-shutdown` command.
 //!
-//! `tests/clients.rs` has them talk to `tls-shutdown serve`, and `tests/servers.rs` has `tls-shutdown send` talk to them.
-//! Every process ends with its test.
+//! `tests/clients.rs` has them talk to `tls-shutdown serve`, and `tests/servers.rs` has `tls-shutdown send` talk to them;
+//! `tests/tickets.rs` has it do so fifty times, and `tests/unwrap.rs` takes TLS off connections to them. The other
+//! tests are proofs of what `tls-shutdown serve` promises, each with a control: a server for which the proof fails. Every process ends
+//! with its test.
+
+pub mod client;
+pub mod http2;
+mod namespace;
+mod server;
 
 use std::{
     env,
@@ -12,13 +19,17 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, Command},
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
-    time::timeout,
+    time::{sleep, timeout},
 };
+
+pub use namespace::Namespace;
+pub use server::{Build, LOOPBACK, Server};
 
 /// The versions of TLS, in the way that most programs spell them.
 pub const VERSIONS: [&str; 2] = ["1.2", "1.3"];
@@ -43,12 +54,37 @@ pub async fn within<T>(step: impl Future<Output = T>) -> T {
     timeout(HANG, step).await.expect("a step hangs")
 }
 
+/// Looks, where nothing tells, until something is so.
+pub async fn glance(mut is_so: impl FnMut() -> bool) {
+    within(async {
+        while !is_so() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+}
+
 /// A program of a Debian package. Without it there is nothing to test.
 pub fn program(name: &str, package: &str) -> Command {
     let path = env::var_os("PATH").unwrap_or_default();
     let is_there = env::split_paths(&path).any(|directory| directory.join(name).is_file());
     assert!(is_there, "{name} is needed here: apt-get install --no-install-recommends {package}");
     Command::new(name)
+}
+
+/// curl, which speaks this version of TLS.
+pub fn curl(version: &str) -> Command {
+    let mut command = program("curl", "curl");
+    command.args(["-sS", "--noproxy", "*", "--cacert", &CERTIFICATE.cert]);
+    command.args([&format!("--tlsv{version}"), "--tls-max", version]);
+    command
+}
+
+/// A script for Python among `peers`.
+pub fn python(script: &str) -> Command {
+    let mut command = program("python3", "python3");
+    command.arg(peer_file(script));
+    command
 }
 
 /// A script or source file among `peers`.
@@ -86,29 +122,6 @@ pub static CERTIFICATE: LazyLock<Certificate> = LazyLock::new(|| {
     certificate
 });
 
-/// The command, built in the profile of the tests.
-static COMMAND: LazyLock<PathBuf> = LazyLock::new(|| {
-    let mut build = std::process::Command::new(env!("CARGO"));
-    build.args(["build", "--package", "tls-shutdown-cli", "--message-format", "json"]);
-    if !cfg!(debug_assertions) {
-        build.arg("--release");
-    }
-    let output = build.current_dir(env!("CARGO_MANIFEST_DIR")).stderr(Stdio::inherit()).output().expect("cargo runs");
-    assert!(output.status.success(), "the command does not build");
-    let messages = String::from_utf8(output.stdout).expect("JSON is UTF-8");
-    let executable = messages.lines().find_map(|line| {
-        let message: Value = serde_json::from_str(line).expect("one JSON object a line");
-        message["executable"].as_str().map(PathBuf::from)
-    });
-    executable.expect("cargo names the executable")
-});
-
-fn command(subcommand: &str) -> Command {
-    let mut command = Command::new(&*COMMAND);
-    command.arg(subcommand).env_remove("RUST_LOG");
-    command
-}
-
 /// Runs a program to its end.
 pub async fn run(command: &mut Command, input: &[u8]) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
@@ -133,8 +146,8 @@ pub async fn run_well(command: &mut Command, input: &[u8]) -> Vec<u8> {
 /// Runs `tls-shutdown send`. Gives its events, and whether every goal was reached.
 pub async fn send(port: u16, arguments: &[&str], input: &[u8]) -> (bool, Vec<Value>) {
     let server = format!("127.0.0.1:{port}");
-    let mut command = command("send");
-    command.args([&server, "--json", "--ca", &CERTIFICATE.cert]).args(arguments);
+    let mut command = Build::Tests.command("tls-shutdown");
+    command.args(["send", &server, "--json", "--ca", &CERTIFICATE.cert]).args(arguments);
     let output = run(&mut command, input).await;
     let events = String::from_utf8(output.stdout).expect("JSON is UTF-8");
     let events = events.lines().map(|line| serde_json::from_str(line).expect("one JSON object a line")).collect();
@@ -194,6 +207,17 @@ impl Background {
         port.and_then(|port| port.parse().ok()).expect("a port")
     }
 
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    /// Signals it.
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
+        kill_process(id.expect("a process"), signal).expect("it can be signalled");
+    }
+
     /// Waits for its end. Gives the rest of its output.
     pub async fn output(mut self) -> Vec<u8> {
         let mut output = Vec::new();
@@ -211,40 +235,6 @@ async fn forward(output: impl AsyncRead + Unpin, lines: UnboundedSender<Vec<u8>>
     let mut line = Vec::new();
     while output.read_until(b'\n', &mut line).await.expect("readable") > 0 {
         let _ = lines.send(std::mem::take(&mut line));
-    }
-}
-
-/// A running `tls-shutdown serve`.
-pub struct Serve {
-    process: Background,
-    /// Where it listens.
-    pub port: u16,
-}
-
-impl Serve {
-    /// Starts it with its own defaults.
-    pub async fn start() -> Self {
-        let (cert, key) = (&CERTIFICATE.cert, &CERTIFICATE.key);
-        let mut command = command("serve");
-        command.args(["--json", "--listen", "127.0.0.1:0", "--cert", cert, "--key", key]);
-        let mut process = Background::start(&mut command);
-        let line = process.line_with("listening").await.expect("an event");
-        let event: Value = serde_json::from_str(&line).expect("a JSON object");
-        let port = event["addr"].as_str().and_then(|address| address.rsplit(':').next()?.parse().ok());
-        Self { process, port: port.expect("a port") }
-    }
-
-    /// The next event, which is of a closed connection.
-    pub async fn closed(&mut self) -> Value {
-        let line = self.process.line_with("").await.expect("an event");
-        let event: Value = serde_json::from_str(&line).expect("one JSON object a line");
-        assert_eq!(event["event"], "closed", "{event}");
-        event
-    }
-
-    /// The address of a route.
-    pub fn url(&self, path: &str) -> String {
-        format!("https://127.0.0.1:{}{path}", self.port)
     }
 }
 

@@ -3,7 +3,8 @@
 use std::str::from_utf8;
 
 use tls_shutdown_interop::{
-    CERTIFICATE, COMPLETE, End, First, REQUESTS, Serve, VERSIONS, end, peer_file, program, run, run_well, talk,
+    CERTIFICATE, COMPLETE, End, First, REQUESTS, Server, VERSIONS, curl, end, peer_file, program, python, run,
+    run_well, talk,
 };
 use tokio::process::Command;
 
@@ -11,32 +12,17 @@ use tokio::process::Command;
 const TRUNCATED: End = ("truncated", false, false);
 /// The same, after.
 const SENT: End = ("sent", true, false);
-/// The same with the server's close_notify unread, for which the client's system sends a reset.
-const RESET: End = ("reset", true, false);
-
-fn curl(version: &str) -> Command {
-    let mut command = program("curl", "curl");
-    command.args(["-sS", "--noproxy", "*", "--cacert", &CERTIFICATE.cert]);
-    command.args([&format!("--tlsv{version}"), "--tls-max", version]);
-    command
-}
-
-fn python(script: &str) -> Command {
-    let mut command = program("python3", "python3");
-    command.arg(peer_file(script));
-    command
-}
 
 /// Has a script request `path`. Gives the length of the body it got.
-async fn script(mut command: Command, server: &Serve, path: &str, version: &str, more: &str) -> usize {
-    command.args([&server.port.to_string(), path, &CERTIFICATE.cert, version, more]);
+async fn script(mut command: Command, server: &Server, path: &str, version: &str, more: &str) -> usize {
+    command.args([&server.address.port().to_string(), path, &CERTIFICATE.cert, version, more]);
     let output = run_well(&mut command, b"").await;
     from_utf8(&output).ok().and_then(|length| length.trim().parse().ok()).expect("a length")
 }
 
 #[tokio::test]
 async fn curl_over_http1() {
-    let mut server = Serve::start().await;
+    let mut server = Server::serve(&[]).await;
     for version in VERSIONS {
         for (first, path, length) in REQUESTS {
             let body = run_well(curl(version).args(["--http1.1", &server.url(path)]), b"").await;
@@ -54,7 +40,7 @@ async fn curl_over_http1() {
 /// close them: what it did, curl itself tells.
 #[tokio::test]
 async fn curl_over_http2() {
-    let mut server = Serve::start().await;
+    let mut server = Server::serve(&[]).await;
     for version in VERSIONS {
         for (_, path, length) in REQUESTS {
             let output = run(curl(version).args(["-v", "--http2", &server.url(path)]), b"").await;
@@ -81,7 +67,7 @@ async fn cpython() {
         (First::Server, "asyncio", COMPLETE),
         (First::Server, "close", SENT),
     ];
-    let mut server = Serve::start().await;
+    let mut server = Server::serve(&[]).await;
     for version in VERSIONS {
         for (first, mode, expected) in cases {
             let (_, path, length) = REQUESTS[usize::from(first == First::Server)];
@@ -93,12 +79,12 @@ async fn cpython() {
 
 #[tokio::test]
 async fn openssl() {
-    let mut server = Serve::start().await;
+    let mut server = Server::serve(&[]).await;
     for version in VERSIONS {
         for (first, path, length) in REQUESTS {
             let mut client = program("openssl", "openssl");
             client.args(["s_client", "-quiet", "-no_ign_eof", "-verify_return_error", "-CAfile", &CERTIFICATE.cert]);
-            client.args(["-connect", &format!("127.0.0.1:{}", server.port)]);
+            client.args(["-connect", &format!("127.0.0.1:{}", server.address.port())]);
             client.arg(format!("-tls{}", version.replace('.', "_")));
             assert_eq!(talk(&mut client, first, path, length).await, length);
             assert_eq!(end(&server.closed().await), COMPLETE, "TLS {version}, {first:?}");
@@ -108,11 +94,11 @@ async fn openssl() {
 
 #[tokio::test]
 async fn gnutls() {
-    let mut server = Serve::start().await;
+    let mut server = Server::serve(&[]).await;
     for version in VERSIONS {
         for (first, path, length) in REQUESTS {
             let mut client = program("gnutls-cli", "gnutls-bin");
-            client.args(["127.0.0.1", "--port", &server.port.to_string(), "--x509cafile", &CERTIFICATE.cert]);
+            client.args(["127.0.0.1", "--port", &server.address.port().to_string(), "--x509cafile", &CERTIFICATE.cert]);
             client.arg(format!("--priority=NORMAL:-VERS-ALL:+VERS-TLS{version}"));
             // Keeps its messages apart from the response.
             client.args(["--logfile", "/dev/null"]);
@@ -126,7 +112,7 @@ async fn gnutls() {
 
 #[tokio::test]
 async fn node() {
-    let mut server = Serve::start().await;
+    let mut server = Server::serve(&[]).await;
     for version in VERSIONS {
         for (first, path, length) in REQUESTS {
             let mut client = program("node", "nodejs");
@@ -140,7 +126,7 @@ async fn node() {
 /// In TLS 1.3, Java sends user_canceled before its close_notify.
 #[tokio::test]
 async fn java() {
-    let mut server = Serve::start().await;
+    let mut server = Server::serve(&[]).await;
     for version in VERSIONS {
         for (first, path, length) in REQUESTS {
             // Needs `javac`, which is not in every package of `java`.
@@ -153,49 +139,6 @@ async fn java() {
             let due = if first == First::Client { length } else { 0 };
             assert_eq!(script(client, &server, path, version, &due.to_string()).await, length);
             assert_eq!(end(&server.closed().await), COMPLETE, "TLS {version}, {first:?}");
-        }
-    }
-}
-
-const TRIES: usize = 20;
-
-/// A server that answers before it has read the request, and closes, must not have its answer destroyed by a reset.
-#[tokio::test]
-async fn an_early_answer_to_cpython_arrives_whole() {
-    let mut server = Serve::start().await;
-    for version in VERSIONS {
-        for length in [1_000_000, 10_000_000] {
-            let mut client = python("upload.py");
-            client.args([&server.port.to_string(), "/reject/300000", &CERTIFICATE.cert, version]);
-            client.args([length.to_string(), TRIES.to_string()]);
-            let output = run_well(&mut client, b"").await;
-            let answers: Vec<_> = from_utf8(&output).expect("UTF-8").lines().collect();
-            assert_eq!(answers, ["413 300000"; TRIES], "TLS {version}, {length} bytes");
-            for _ in 0..TRIES {
-                let event = server.closed().await;
-                assert!([SENT, RESET].contains(&end(&event)), "TLS {version}, {length} bytes: {event}");
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn an_early_answer_to_curl_arrives_whole() {
-    let mut server = Serve::start().await;
-    let url = server.url("/reject/300000");
-    for version in VERSIONS {
-        for length in [1_000_000, 10_000_000] {
-            let body = vec![0; length];
-            for _ in 0..TRIES {
-                let mut client = curl(version);
-                // Without `Expect: 100-continue` it does not wait for leave to upload.
-                client.args(["--http1.1", "-H", "Expect:", "-w", "%{http_code}", "--data-binary", "@-", &url]);
-                let answer = run_well(&mut client, &body).await;
-                assert_eq!((answer.len(), answer.ends_with(b"413")), (300_003, true), "TLS {version}, {length} bytes");
-                let event = server.closed().await;
-                let expected = [COMPLETE, SENT, RESET];
-                assert!(expected.contains(&end(&event)), "TLS {version}, {length} bytes: {event}");
-            }
         }
     }
 }

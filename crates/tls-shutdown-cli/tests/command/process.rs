@@ -95,15 +95,10 @@ impl Serve {
         serve
     }
 
-    /// The next event, but for those that tell the phases of the server drain.
+    /// The next event.
     pub(crate) async fn event(&mut self) -> Value {
-        loop {
-            let line = within(self.lines.recv()).await.expect("an event");
-            let event: Value = serde_json::from_str(&line).expect("one JSON object a line");
-            if event["event"] != "draining" {
-                return event;
-            }
-        }
+        let line = within(self.lines.recv()).await.expect("an event");
+        serde_json::from_str(&line).expect("one JSON object a line")
     }
 
     /// The next event, which is of a closed connection.
@@ -118,13 +113,12 @@ impl Serve {
         kill_process(id.expect("it runs"), signal).expect("it can be signalled");
     }
 
-    /// Waits for the exit. Gives all events until then, but for those that tell the phases of the server drain.
+    /// Waits for the exit. Gives all events until then.
     pub(crate) async fn exit(mut self) -> (ExitStatus, Vec<Value>) {
         let mut events = Vec::new();
         while let Some(line) = within(self.lines.recv()).await {
-            events.push(serde_json::from_str::<Value>(&line).expect("one JSON object a line"));
+            events.push(serde_json::from_str(&line).expect("one JSON object a line"));
         }
-        events.retain(|event| event["event"] != "draining");
         (self.exit_status().await, events)
     }
 

@@ -255,10 +255,10 @@ impl Frames {
         self.open.iter().copied().filter(move |stream| *stream <= last)
     }
 
-    //= https://www.rfc-editor.org/rfc/rfc9113#section-5.4.1
-    //# An endpoint that encounters a connection error SHOULD first send a
-    //# GOAWAY frame (Section 6.8) with the stream identifier of the last
-    //# stream that it successfully received from its peer.
+    //= https://www.rfc-editor.org/rfc/rfc9113#section-6.8
+    //# Endpoints SHOULD always send a GOAWAY frame before closing a
+    //# connection so that the remote peer can know whether a stream has been
+    //# partially processed or not.
     /// What tells the client of a connection that is ended from outside of h2: RST_STREAM for each response that is cut, and the
     /// final GOAWAY. Nothing where that is said, or where the transport has accepted a part of a frame only.
     pub(super) fn farewell(&self) -> Vec<u8> {

@@ -126,7 +126,11 @@ impl AsyncRead for HttpStream {
                     return Poll::Ready(Err(out_of_time()));
                 }
             }
-            Protocol::Http1 { .. } => {}
+            Protocol::Http1 { http1, .. } => {
+                if buffer.filled().len() > before {
+                    http1.received();
+                }
+            }
         }
         read
     }

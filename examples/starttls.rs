@@ -1,0 +1,57 @@
+//! A client of a protocol that puts TLS on a connection and takes it off again, as SMTP, IMAP, LDAP and FTP know it: here FTP.
+//!
+//! `cargo run --bin starttls 127.0.0.1:2121 cert.pem`, where the server is `ftps_ccc`.
+
+use std::{env::args, error::Error, io, sync::Arc};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use tls_shutdown::{Records, ShutdownStream, Unwrap};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let [address, cert] = [1, 2].map(|n| args().nth(n).expect("usage: starttls HOST:PORT CERT_FILE"));
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(cert)?)?;
+    let config = ClientConfig::builder_with_provider(ring::default_provider().into())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = TlsConnector::from(Arc::new(config));
+
+    let mut tcp = TcpStream::connect(address).await?;
+    ask(&mut tcp, "", "220").await?;
+    ask(&mut tcp, "AUTH TLS\r\n", "234").await?;
+    let mut stream = ShutdownStream::new(connector.connect("localhost".try_into()?, Records::new(tcp)).await?);
+    for (command, reply) in [("USER anyone\r\n", "331"), ("PASS anything\r\n", "230"), ("CCC\r\n", "200")] {
+        ask(&mut stream, command, reply).await?;
+    }
+    let mut plain = stream.into_plaintext(Unwrap::Initiate).await?;
+    ask(&mut plain, "PWD\r\n", "257").await?;
+    ask(&mut plain, "AUTH TLS\r\n", "234").await?;
+    let mut stream = ShutdownStream::new(connector.connect("localhost".try_into()?, Records::new(plain)).await?);
+    ask(&mut stream, "QUIT\r\n", "221").await?;
+    stream.shutdown().await?;
+    Ok(())
+}
+
+/// Byte by byte, so as not to take what belongs to TLS.
+async fn ask(control: &mut (impl AsyncRead + AsyncWrite + Unpin), command: &str, expected: &str) -> io::Result<()> {
+    control.write_all(command.as_bytes()).await?;
+    control.flush().await?;
+    let mut line = Vec::new();
+    while line.last() != Some(&b'\n') {
+        line.push(control.read_u8().await?);
+    }
+    let reply = String::from_utf8_lossy(&line);
+    print!("{command}{reply}");
+    if reply.starts_with(expected) { Ok(()) } else { Err(io::Error::other("not the reply that was expected")) }
+}

@@ -1,0 +1,37 @@
+//! A channel of tonic, whose connection ends properly before the program does.
+//!
+//! `cargo run --bin tonic_client https://127.0.0.1:8443 TEXT --insecure` calls `/echo.Echo/Say` with a
+//! `google.protobuf.StringValue`. A generated client takes the same channel.
+
+mod trust;
+
+use std::{env::args, error::Error, time::Duration};
+
+use hyper::http::uri::PathAndQuery;
+use hyper_rustls::HttpsConnectorBuilder;
+use tls_shutdown::ShutdownLayer;
+use tonic::{Request, client::Grpc, transport::Endpoint};
+use tonic_prost::ProstCodec;
+use tower::Layer;
+use trust::{Trust, client_config};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let [url, text] = [1, 2].map(|n| args().nth(n).expect("usage: tonic_client URL TEXT [--insecure]"));
+    let trust = args().find(|arg| arg == "--insecure").map_or(Trust::System, |_| Trust::Anything);
+
+    // https by this connector, and so by none of tonic's `tls-` features.
+    let https = HttpsConnectorBuilder::new().with_tls_config(client_config(trust)?).https_only().enable_http2().build();
+    let layer = ShutdownLayer::new().on_end(|report| println!("{report}"));
+    let channel = Endpoint::from_shared(url)?.connect_with_connector(layer.layer(https)).await?;
+
+    let mut client = Grpc::new(channel);
+    client.ready().await?;
+    let path = PathAndQuery::from_static("/echo.Echo/Say");
+    let answer = client.unary(Request::new(text), path, ProstCodec::<String, String>::default()).await?;
+    println!("{}", answer.into_inner());
+    println!("{}", layer.drain().drain(LIMIT).await);
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! Clients that know nothing of this project: TLS by tokio-rustls, HTTP/1 by hand.
+
+use std::{
+    io::{self, ErrorKind},
+    net::SocketAddr,
+    sync::{Arc, LazyLock},
+};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, copy_bidirectional, duplex},
+    net::TcpStream,
+    sync::watch,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::{CERTIFICATE, within};
+
+/// A client's end of a connection.
+pub type Client<T = TcpStream> = TlsStream<T>;
+
+/// What ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Last {
+    /// The server's close_notify.
+    CloseNotify,
+    /// TCP ended in order, TLS did not.
+    Fin,
+    /// The server's system has reset the connection.
+    Reset,
+}
+
+/// The certificate's own client. It does not resume sessions: each connection is like the first.
+static TRUST: LazyLock<ClientConfig> = LazyLock::new(|| {
+    let mut roots = RootCertStore::empty();
+    let certificate = CertificateDer::from_pem_file(&CERTIFICATE.cert).expect("a certificate");
+    roots.add(certificate).expect("a root");
+    let mut config = ClientConfig::builder_with_provider(ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.resumption = rustls::client::Resumption::disabled();
+    config
+});
+
+/// Makes a handshake over a transport, and offers one protocol.
+pub async fn handshake<T>(transport: T, protocol: &str) -> io::Result<Client<T>>
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut config = TRUST.clone();
+    config.alpn_protocols = vec![protocol.into()];
+    let name = ServerName::try_from("localhost").expect("a name");
+    within(TlsConnector::from(Arc::new(config)).connect(name, transport)).await
+}
+
+/// Connects for HTTP/1.
+pub async fn connect(address: SocketAddr) -> Client {
+    let tcp = TcpStream::connect(address).await.expect("it listens");
+    handshake(tcp, "http/1.1").await.expect("a handshake")
+}
+
+/// Sends some bytes.
+pub async fn send<T>(client: &mut Client<T>, bytes: impl AsRef<[u8]>)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    within(client.write_all(bytes.as_ref())).await.expect("it can be sent");
+    within(client.flush()).await.expect("it can be sent");
+}
+
+/// Asks for a path.
+pub async fn get<T>(client: &mut Client<T>, path: &str)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    send(client, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
+}
+
+/// Receives until there is this text. Gives what was received, which may go on behind it.
+pub async fn receive_until(client: &mut Client, text: &str) -> Vec<u8> {
+    let mut received = Vec::new();
+    while !received.windows(text.len()).any(|window| window == text.as_bytes()) {
+        let amount = within(client.read_buf(&mut received)).await.expect("more");
+        assert_ne!(amount, 0, "the connection ended: {}", String::from_utf8_lossy(&received));
+    }
+    received
+}
+
+/// Receives to the end. Gives what came, and what the end was.
+pub async fn receive_all<T>(client: &mut Client<T>) -> (Vec<u8>, Last)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut received = Vec::new();
+    let last = match within(client.read_to_end(&mut received)).await {
+        Ok(_) => Last::CloseNotify,
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Last::Fin,
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => Last::Reset,
+        Err(error) => panic!("{error}"),
+    };
+    (received, last)
+}
+
+/// A response of HTTP/1, as far as it came.
+#[derive(Debug)]
+pub struct Response {
+    /// In lower case.
+    pub head: String,
+    /// As it was sent: its chunks, if there are such, are still to be seen.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// A response, once its head is whole.
+    pub fn parse(received: &[u8]) -> Option<Self> {
+        let end = received.windows(4).position(|window| window == b"\r\n\r\n")? + 4;
+        let head = String::from_utf8_lossy(&received[..end]).to_lowercase();
+        Some(Self { head, body: received[end..].to_vec() })
+    }
+
+    /// Whether the server said that there will be no other.
+    pub fn is_last(&self) -> bool {
+        self.head.contains("\r\nconnection: close\r\n")
+    }
+}
+
+/// A transport that sends only so many bytes, until it is told to go on.
+pub fn halting(mut tcp: TcpStream, bytes: usize, mut go_on: watch::Receiver<()>) -> DuplexStream {
+    let (near, mut far) = duplex(64 * 1024);
+    tokio::spawn(async move {
+        let mut first = vec![0; bytes];
+        far.read_exact(&mut first).await?;
+        tcp.write_all(&first).await?;
+        // It is also told by the end of the other side.
+        let _ = go_on.changed().await;
+        copy_bidirectional(&mut far, &mut tcp).await
+    });
+    near
+}

@@ -1,0 +1,186 @@
+//! Many peers that close badly, or never begin: the server's memory and time stay within limits, others are served meanwhile, and
+//! nothing is left in the end, although the peers are all still there.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use tls_shutdown_interop::{
+    Build, LOOPBACK, Server,
+    client::{get, handshake, receive_all},
+    curl, glance, run_well,
+};
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpSocket, TcpStream},
+    sync::{Mutex, Semaphore},
+    task::JoinSet,
+    time::{Instant, interval},
+};
+
+/// Of each kind.
+const PEERS: usize = 5_000;
+const SILENT: usize = 2_000;
+/// Peers that connect at the same time.
+const AT_ONCE: usize = 64;
+/// Descriptors of a server at rest, more or less: one may be of a connection that is just closed.
+const FEW: usize = 4;
+/// What the server may keep for a peer that closes badly, in bytes: not all are there at once.
+const MEMORY: usize = 10_000;
+/// What it may keep for one that does not begin: the beginnings of a TLS session.
+const MEMORY_OF_A_BEGINNING: usize = 32_000;
+/// How long others may wait.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The machine is as busy with one of these tests as with both.
+static ALONE: Mutex<()> = Mutex::const_new(());
+
+/// What all peers share.
+struct Flood {
+    server: SocketAddr,
+    turns: Semaphore,
+    opened: AtomicUsize,
+}
+
+/// What a peer does once the server has said close_notify.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Peer {
+    /// It reads that, and stays.
+    Mute,
+    /// It has not even read the answer.
+    Deaf,
+    /// It goes on sending.
+    Endless,
+}
+
+impl Peer {
+    const ALL: [Self; 3] = [Self::Mute, Self::Deaf, Self::Endless];
+
+    /// Connects and asks, in its turn, and then behaves badly until it is dropped.
+    async fn run(self, flood: Arc<Flood>) {
+        let turn = flood.turns.acquire().await.expect("nobody closes it");
+        let mut client = handshake(self.connect(flood.server).await, "http/1.1").await.expect("a handshake");
+        get(&mut client, "/close/30000").await;
+        if self == Self::Mute {
+            receive_all(&mut client).await;
+        }
+        drop(turn);
+        flood.opened.fetch_add(1, Ordering::Relaxed);
+        if self == Self::Endless {
+            let mut pace = interval(Duration::from_secs(1));
+            while client.write_all(&[0; 1000]).await.is_ok() {
+                pace.tick().await;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Each kind has an address of its own, and so enough ports.
+    async fn connect(self, server: SocketAddr) -> TcpStream {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        if self == Self::Deaf {
+            // The answer does not fit.
+            socket.set_recv_buffer_size(4096).expect("a small buffer");
+        }
+        socket.bind((Ipv4Addr::new(127, 0, 0, 2 + self as u8), 0).into()).expect("a port");
+        socket.connect(server).await.expect("it listens")
+    }
+}
+
+/// Lets this process and its children have as many descriptors as they may.
+fn raise_limit() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("the limit can be raised");
+    let needed = (PEERS * Peer::ALL.len() + 1000) as u64;
+    assert!(maximum.is_none_or(|maximum| maximum >= needed), "more descriptors are needed: ulimit -Hn {needed}");
+}
+
+fn descriptors(server: &Server) -> usize {
+    fs::read_dir(format!("/proc/{}/fd", server.id())).expect("it runs").count()
+}
+
+/// The most memory that it has ever had, in bytes.
+fn memory(server: &Server) -> usize {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.id())).expect("it runs");
+    let peak: Option<usize> =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+    1024 * peak.unwrap_or_else(|| panic!("no peak in {status}"))
+}
+
+/// How long one more client needs for a connection and an answer.
+async fn latency(server: &Server) -> Duration {
+    let url = server.url("/bytes/10");
+    let output = run_well(curl("1.3").args(["-o", "/dev/null", "-w", "%{time_total}", &url]), b"").await;
+    let seconds = String::from_utf8(output).ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs_f64(seconds.expect("a time"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_that_close_badly() {
+    let _alone = ALONE.lock().await;
+    raise_limit();
+    let server = Server::start(Build::Release.serve(LOOPBACK, &[])).await;
+    latency(&server).await;
+    let (descriptors_at_rest, memory_at_rest) = (descriptors(&server), memory(&server));
+
+    let started = Instant::now();
+    let flood = Flood { server: server.address, turns: Semaphore::new(AT_ONCE), opened: AtomicUsize::new(0) };
+    let flood = Arc::new(flood);
+    let mut peers = JoinSet::new();
+    for _ in 0..PEERS {
+        for peer in Peer::ALL {
+            peers.spawn(peer.run(flood.clone()));
+        }
+    }
+    let mut worst = Duration::ZERO;
+    while flood.opened.load(Ordering::Relaxed) < PEERS * Peer::ALL.len() {
+        worst = worst.max(latency(&server).await);
+        assert!(peers.try_join_next().is_none(), "a peer has failed");
+    }
+    let flooded = started.elapsed();
+    let most = descriptors(&server);
+    glance(|| descriptors(&server) <= descriptors_at_rest + FEW).await;
+    let memory = (memory(&server) - memory_at_rest) / (PEERS * Peer::ALL.len());
+    println!("at most {most} descriptors, {memory} bytes a peer, {worst:?} for another client");
+    println!("flooded for {flooded:?}, at rest after {:?}", started.elapsed());
+    assert!(memory < MEMORY, "{memory} bytes a peer");
+    assert!(worst < PATIENCE, "{worst:?}");
+    assert!(peers.try_join_next().is_none(), "a peer has failed");
+    server.signal(Signal::TERM);
+    server.exit().await;
+}
+
+#[tokio::test]
+async fn peers_that_never_begin() {
+    let _alone = ALONE.lock().await;
+    raise_limit();
+    let server = Server::start(Build::Release.serve(LOOPBACK, &[])).await;
+    let bare = Server::start(Build::Release.bare_server(LOOPBACK)).await;
+    latency(&server).await;
+    let (descriptors_at_rest, memory_at_rest) = (descriptors(&server), memory(&server));
+
+    let mut silent = Vec::new();
+    for _ in 0..SILENT {
+        for server in [&server, &bare] {
+            silent.push(TcpStream::connect(server.address).await.expect("it listens"));
+        }
+    }
+    let started = Instant::now();
+    let mut worst = Duration::ZERO;
+    while descriptors(&server) > descriptors_at_rest + FEW {
+        worst = worst.max(latency(&server).await);
+    }
+    let memory = (memory(&server) - memory_at_rest) / SILENT;
+    println!("{memory} bytes a peer, {worst:?} for another client, at rest after {:?}", started.elapsed());
+    assert!(memory < MEMORY_OF_A_BEGINNING, "{memory} bytes a peer");
+    assert!(worst < PATIENCE, "{worst:?}");
+    // The other one waits for them for ever.
+    assert!(descriptors(&bare) > SILENT, "{}", descriptors(&bare));
+}
