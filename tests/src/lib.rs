@@ -69,7 +69,12 @@ pub fn server_config(version: &'static SupportedProtocolVersion) -> ServerConfig
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
 
-/// So are those of the guide.
+/// So are those of the guides.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/guides/unwrap.md")]
 pub struct UnwrapGuide;
+
+/// See above.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guides/kubernetes.md")]
+pub struct KubernetesGuide;

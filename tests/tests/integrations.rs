@@ -1,7 +1,14 @@
 //! What `docs/integrations.md` promises for each way to serve over a `TlsListener`. In each state that a drain may meet there are ten
 //! connections.
 
-use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -914,5 +921,46 @@ async fn a_connection_that_stays_silent_gets_close_notify() {
         site.drain().await;
         all(silent, async |mut client| assert_eq!(client.rest().await, (String::new(), End::CloseNotify))).await;
         site.ends_completely().await;
+    }
+}
+
+/// What is logged, for those who look at it.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn each_end_is_logged_with_its_peer_and_each_phase_of_the_drain() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
+    let mut site = Site::start(Integration::Server).await;
+    let clients = each(|| site.connect()).await;
+    let peers: Vec<_> = clients.iter().map(|client| client.get_ref().0.local_addr().unwrap()).collect();
+    site.drain().await;
+    all(clients, async |stream| site.is_served(stream).await).await;
+    site.ends_completely().await;
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    for peer in peers {
+        let end = format!("connection{{peer={peer}}}: tls_shutdown::shutdown: TLS connection ended ending=complete");
+        assert!(log.contains(&end), "{end}: {log}");
+    }
+    for phase in ["notice", "last_request", "exit"] {
+        assert!(log.contains(&format!("INFO tls_shutdown::drain: server drain phase={phase} connections=")), "{log}");
     }
 }

@@ -364,6 +364,24 @@ fn guarantees_name_their_tests(repository: &Repository) -> Vec<String> {
     complaints
 }
 
+/// Whoever looks for an event finds it in the guide.
+fn events_are_listed(repository: &Repository) -> Vec<String> {
+    let path = "docs/guides/observability.md";
+    let mut complaints = Vec::new();
+    for (file, text) in repository.files(LIBRARY, ".rs") {
+        for event in text.split("tracing::").skip(1).filter(|event| {
+            ["error!(", "warn!(", "info!(", "debug!(", "debug_span!("].iter().any(|name| event.starts_with(name))
+        }) {
+            let event = event.split_once(';').map_or(event, |(event, _)| event);
+            let name = event.split('"').nth(1).unwrap_or_default();
+            if !repository.text(path).contains(&format!("`{name}`")) {
+                complaints.push(format!("{path}: says nothing of {file}'s `{name}`"));
+            }
+        }
+    }
+    complaints
+}
+
 type Rule = fn(&Repository) -> Vec<String>;
 
 #[track_caller]
@@ -413,6 +431,11 @@ fn invariants() {
 }
 
 #[test]
+fn events() {
+    assert_kept(events_are_listed);
+}
+
+#[test]
 fn guarantees() {
     assert_kept(guarantees_name_their_tests);
 }
@@ -430,6 +453,7 @@ fn every_rule_can_fail() {
     let sleep = concat!("std::thread::", "sleep(t);");
     let fenced = "/// ```\n/// # Cancel safety\n/// ```\npub async fn f() {}";
     let table = "docs/integrations.md";
+    let warning = "tracing::warn!(%error, \"it fails\");";
     let version = "[workspace.package]\nversion = \"1.2.3\"";
     let cases: &[Case] = &[
         (the_table_is_pure, &[(closing, "use crate::report::Ending;\n// tokio")], 0),
@@ -469,6 +493,8 @@ fn every_rule_can_fail() {
         (guarantees_name_their_tests, &[(table, "| g | a | t |\n| G | yes: `b` | `a` |"), ("a.rs", "fn a()")], 1),
         (guarantees_name_their_tests, &[(table, "| g | a | t |\n| G | yes | |")], 1),
         (guarantees_name_their_tests, &[(table, "| g | a | t |")], 1),
+        (events_are_listed, &[(closing, warning), ("docs/guides/observability.md", "`it fails`")], 0),
+        (events_are_listed, &[(closing, warning), ("docs/guides/observability.md", "it fails")], 1),
     ];
     for (number, (rule, files, complaints)) in cases.iter().enumerate() {
         let found = rule(&Repository::of(files));
