@@ -28,6 +28,7 @@ pub(super) struct Http1 {
     delimiter: AtomicU8,
     upgrade: AtomicU8,
     last_request: AtomicU8,
+    head: AtomicU8,
 }
 
 /// How far the response in progress is.
@@ -110,8 +111,21 @@ impl Http1 {
         self.last_request.load(Ordering::Relaxed) != 0
     }
 
+    /// hyper was given something to read.
+    pub(super) fn received(&self) {
+        if self.progress() == Progress::Whole {
+            self.head.store(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a part of the next request's head is there.
+    pub(super) fn has_half_head(&self) -> bool {
+        self.head.load(Ordering::Relaxed) != 0
+    }
+
     /// The service is called.
     pub(super) fn asked(&self) {
+        self.head.store(0, Ordering::Relaxed);
         self.set_progress(Progress::Asked);
     }
 
