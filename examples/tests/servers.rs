@@ -341,14 +341,18 @@ async fn two_handovers_lose_no_request_and_keep_sessions() {
         assert_eq!(process_of(&before.ask("/").await), current);
         kill_process(current, Signal::HUP).unwrap();
         assert_eq!(server.listening().await, server.address);
-        // Its predecessor has told this client so, and nobody else accepts any more.
-        assert!(before.ask("/").await.is_last());
+        // Its predecessor goes at about the same time, and tells this client so.
+        while !before.ask("/").await.is_last() {}
         before.ends().await;
-        let mut after = returning.connect().await;
-        assert_eq!(after.0.get_ref().get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
-        let successor = process_of(&after.ask("/").await);
-        assert_ne!(successor, current);
-        current = successor;
+        current = loop {
+            let mut after = returning.connect().await;
+            assert_eq!(after.0.get_ref().get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
+            let answers = process_of(&after.ask("/").await);
+            // It may still find this connection in the queue of the system.
+            if answers != current {
+                break answers;
+            }
+        };
         crowd.go_on(100).await;
     }
     stop.send_replace(false);
