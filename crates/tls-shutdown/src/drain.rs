@@ -149,7 +149,7 @@ const RESERVE: Duration = Duration::from_secs(1);
 /// How long the runtime may take to end the tasks of a reaper that gives up.
 const GIVE_UP_LIMIT: Duration = Duration::from_millis(100);
 /// How long the system may take to tell what is not acknowledged, where the grace is over.
-const TABLE_LIMIT: Duration = Duration::from_millis(100);
+const TABLE_LIMIT: Duration = Duration::from_millis(500);
 /// How often the system is asked whether the peers have acknowledged everything. There is no event for that.
 const ACKNOWLEDGEMENT_INTERVAL: Duration = Duration::from_millis(20);
 
