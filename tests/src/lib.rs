@@ -1,5 +1,5 @@
-//! What the tests share: a certificate, a scripted transport with a TLS peer behind it, a forge for odd records
-//!
+//! What the tests share: a certificate, a scripted transport with a TLS peer behind it, a forge for odd records, a server and its
+//! clients over loopback.
 
 mod forge;
 pub mod one_record;

@@ -148,6 +148,8 @@ pub(crate) struct Tally {
 const RESERVE: Duration = Duration::from_secs(1);
 /// How long the runtime may take to end the tasks of a reaper that gives up.
 const GIVE_UP_LIMIT: Duration = Duration::from_millis(100);
+/// How long the system may take to tell what is not acknowledged, where the grace is over.
+const TABLE_LIMIT: Duration = Duration::from_millis(100);
 /// How often the system is asked whether the peers have acknowledged everything. There is no event for that.
 const ACKNOWLEDGEMENT_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -479,8 +481,15 @@ impl DrainHandle {
         given_up
     }
 
+    /// Each once: listeners may share one.
     fn reapers(&self) -> Vec<Reaper> {
-        lock(&self.shared.listeners).iter().map(|listening| listening.reaper.clone()).collect()
+        let mut reapers: Vec<Reaper> = Vec::new();
+        for Listening { reaper, .. } in lock(&self.shared.listeners).iter() {
+            if !reapers.iter().any(|known| known.is_same(reaper)) {
+                reapers.push(reaper.clone());
+            }
+        }
+        reapers
     }
 
     //= https://www.rfc-editor.org/rfc/rfc9112#section-9.6
@@ -495,9 +504,10 @@ impl DrainHandle {
         let mut stalls = from_now(limit);
         loop {
             let addresses = addresses.clone();
-            // A table of many sockets takes the kernel a while.
-            let bytes = tokio::task::spawn_blocking(move || kernel::unacknowledged(&addresses)).await;
-            let Some(bytes) = bytes.ok().flatten() else { return Acknowledgement::Unknown };
+            // A table of many sockets takes the kernel a while, and the runtime may have no thread left.
+            let table = tokio::task::spawn_blocking(move || kernel::unacknowledged(&addresses));
+            let bytes = timeout_at(ends.max(from_now(TABLE_LIMIT)), table).await;
+            let Some(bytes) = bytes.ok().and_then(Result::ok).flatten() else { return Acknowledgement::Unknown };
             if bytes < least {
                 least = bytes;
                 stalls = from_now(limit);
@@ -512,12 +522,14 @@ impl DrainHandle {
     }
 
     fn report(&self, times: &report::Times, acknowledgement: Acknowledgement, lingering: usize) -> DrainReport {
+        let closings_shed: u64 = self.reapers().iter().map(Reaper::shed).sum();
         let listeners = lock(&self.shared.listeners);
+        let handshakes_shed: u64 = listeners.iter().map(|listening| listening.shed.load(Ordering::Relaxed)).sum();
         DrainReport {
             tally: lock(&self.shared.tally).clone(),
             requests: self.shared.requests.load(Ordering::Relaxed),
             handshakes: self.shared.handshakes.load(Ordering::Relaxed),
-            shed: listeners.iter().map(|one| one.shed.load(Ordering::Relaxed) + one.reaper.shed()).sum(),
+            shed: handshakes_shed + closings_shed,
             left: self.connections(),
             lingering,
             acknowledgement,

@@ -234,7 +234,8 @@ impl TlsListener {
     }
 
     /// Limits the handshakes in progress. At the limit, a further connection sheds the oldest of those that have sent no complete
-    /// ClientHello, or, where all have, the oldest. Default: [`HANDSHAKE_LIMIT`](Self::HANDSHAKE_LIMIT).
+    /// ClientHello, or, where all have, the oldest. What is accepted by a [`close`](Self::close) comes on top of it.
+    /// Default: [`HANDSHAKE_LIMIT`](Self::HANDSHAKE_LIMIT).
     ///
     /// # Panics
     ///
@@ -368,7 +369,10 @@ impl TlsListener {
                 self.back_off = None;
             }
             match ready!(tcp.poll_accept(cx)) {
-                Ok((tcp, peer)) => self.begin(tcp, peer),
+                Ok((tcp, peer)) => {
+                    self.make_place();
+                    self.begin(tcp, peer);
+                }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection, will try again");
@@ -378,7 +382,8 @@ impl TlsListener {
         }
     }
 
-    /// No more than the backlog holds: whoever goes on connecting must not keep the server from stopping.
+    /// No more than the backlog holds: whoever goes on connecting must not keep the server from stopping. Nothing is shed for them,
+    /// since none of them has had the time to say something.
     fn accept_queued(&mut self, tcp: TcpListener) -> io::Result<()> {
         // Tokio's own listener asks the system only after the runtime has heard of something to accept.
         let tcp = tcp.into_std()?;
@@ -411,7 +416,7 @@ impl TlsListener {
     }
 
     /// Makes place for one more handshake.
-    fn enter(&self) -> Entry {
+    fn make_place(&self) {
         let mut pending = lock(&self.pending);
         if pending.silent.len() + pending.speaking.len() >= self.options.handshake_limit {
             let oldest = pending.silent.pop_first().or_else(|| pending.speaking.pop_first());
@@ -420,6 +425,10 @@ impl TlsListener {
                 handshake.abort();
             }
         }
+    }
+
+    fn enter(&self) -> Entry {
+        let mut pending = lock(&self.pending);
         let id = pending.next;
         pending.next += 1;
         pending.silent.insert(id, None);

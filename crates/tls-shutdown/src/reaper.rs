@@ -188,6 +188,12 @@ impl Reaper {
         }
     }
 
+    /// Whether both are handles to one reaper.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Ends all closings in progress where they are.
     #[cfg(feature = "server")]
     pub(crate) fn give_up(&self) {

@@ -440,13 +440,19 @@ where
         result = connection.as_mut() => return result,
         () = life.window() => {}
     }
-    if let Poll::Ready(result) = poll_once_more(connection.as_mut()).await {
-        return result;
+    // A request may be in the system's buffer, and Tokio's sockets ask the system again only after a turn of the runtime.
+    yield_now().await;
+    // What hyper has of a head it would throw away. Its header timeout bounds the wait for the rest.
+    let no_head = poll_fn(|cx| match connection.as_mut().poll(cx) {
+        Poll::Pending if !http1.has_half_head() => Poll::Ready(None),
+        poll => poll.map(Some),
+    });
+    tokio::select! {
+        biased;
+        end = no_head => if let Some(result) = end { return result },
+        () = life.deadline() => return Ok(()),
     }
-    // hyper would cut a head that is on its way. Its header timeout bounds that, and the response ends the connection.
-    if !http1.has_part_of_head() {
-        connection.as_mut().graceful_shutdown();
-    }
+    connection.as_mut().graceful_shutdown();
     tokio::select! {
         biased;
         result = connection => result,
@@ -490,7 +496,9 @@ where
         result = connection.as_mut() => return result,
         () = wait => {}
     }
-    if let Poll::Ready(result) = poll_once_more(connection.as_mut()).await {
+    // As for HTTP/1.
+    yield_now().await;
+    if let Poll::Ready(result) = poll_fn(|cx| Poll::Ready(connection.as_mut().poll(cx))).await {
         return result;
     }
     if !control.has_preface() {
@@ -507,16 +515,13 @@ where
         () = life.wait(pong_limit) => {}
     }
     control.answer_ping();
+    let end = poll_fn(|cx| match connection.as_mut().poll(cx) {
+        Poll::Pending if control.is_stalled() => Poll::Ready(Ok(())),
+        poll => poll,
+    });
     tokio::select! {
         biased;
-        result = connection => result,
+        result = end => result,
         () = life.deadline() => Ok(()),
     }
-}
-
-/// Polls a connection after a turn of the runtime: a request may be in the system's buffer, and Tokio's sockets ask the system
-/// again only then.
-async fn poll_once_more<F: Future>(mut connection: Pin<&mut F>) -> Poll<F::Output> {
-    yield_now().await;
-    poll_fn(|cx| Poll::Ready(connection.as_mut().poll(cx))).await
 }

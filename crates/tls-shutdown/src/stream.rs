@@ -232,12 +232,14 @@ impl<S: TlsSession> ShutdownStream<S> {
         connection.session
     }
 
-    /// Asks for the stream's own policy, so that dropping the stream leaves the closing to its reaper.
+    /// Begins to close by the stream's own policy, as far as that needs no wait; its reaper does the rest, if there is one, and if
+    /// it and the runtime still take something.
     #[cfg(feature = "server")]
     pub(crate) fn begin_shutdown(&mut self) {
         let (session, close) = self.parts();
         let policy = close.policy;
         close.begin(session, &policy);
+        let _ = close.poll(session, &mut Context::from_waker(std::task::Waker::noop()));
     }
 
     /// Sets what TCP does if the connection ends, in whatever way, before close_notify is out.

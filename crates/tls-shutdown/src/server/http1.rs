@@ -111,15 +111,15 @@ impl Http1 {
         self.last_request.load(Ordering::Relaxed) != 0
     }
 
-    /// The client has sent something.
+    /// hyper was given something to read.
     pub(super) fn received(&self) {
         if self.progress() == Progress::Whole {
             self.head.store(1, Ordering::Relaxed);
         }
     }
 
-    /// Whether a part of a request's head is there, for which hyper waits for the rest.
-    pub(super) fn has_part_of_head(&self) -> bool {
+    /// Whether a part of the next request's head is there.
+    pub(super) fn has_half_head(&self) -> bool {
         self.head.load(Ordering::Relaxed) != 0
     }
 

@@ -37,6 +37,7 @@ pub(super) struct Control {
 impl Control {
     const HAS_PREFACE: u8 = 1;
     const ANSWERS_PING: u8 = 2;
+    const IS_STALLED: u8 = 4;
 
     /// Whether the client has said that it speaks HTTP/2. Before that, h2 does nothing.
     pub(super) fn has_preface(&self) -> bool {
@@ -46,6 +47,11 @@ impl Control {
     /// Has the stream answer h2's PING in the place of a client that does not.
     pub(super) fn answer_ping(&self) {
         self.state.fetch_or(Self::ANSWERS_PING, Ordering::Relaxed);
+    }
+
+    /// Whether the client has said a part of a frame, and no response is owed to it: h2 then waits for the rest, for ever.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.state.load(Ordering::Relaxed) & Self::IS_STALLED != 0
     }
 
     fn answers_ping(&self) -> bool {
@@ -195,6 +201,14 @@ impl Frames {
                 _ => {}
             }
         }
+    }
+
+    /// Tells whether there is nothing to wait for.
+    pub(super) fn note_stall(&self, control: &Control) {
+        match self.inbound.is_between() || self.unanswered().next().is_some() {
+            true => control.state.fetch_and(!Control::IS_STALLED, Ordering::Relaxed),
+            false => control.state.fetch_or(Control::IS_STALLED, Ordering::Relaxed),
+        };
     }
 
     /// Notes what the transport has accepted of h2.

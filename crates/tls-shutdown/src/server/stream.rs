@@ -31,16 +31,17 @@ pub struct HttpStream {
 }
 
 enum Protocol {
-    Http1 { http1: Arc<Http1>, deadline: Option<Deadline> },
+    Http1 { http1: Arc<Http1>, reading: Option<Deadline>, writing: Option<Deadline> },
     Http2 { frames: Box<Frames>, control: Arc<Control> },
 }
 
-/// Resolves at the deadline of the server drain. Only upgraded connections, of which hyper knows nothing more, wait for it.
+/// Resolves at the deadline of the server drain. Only upgraded connections, of which hyper knows nothing more, wait for it; reading
+/// and writing may be two tasks.
 type Deadline = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
 impl HttpStream {
     pub(super) fn http1(stream: ServerStream, connection: Arc<Connection>, http1: Arc<Http1>) -> Self {
-        Self { stream: Some(stream), connection, protocol: Protocol::Http1 { http1, deadline: None } }
+        Self { stream: Some(stream), connection, protocol: Protocol::Http1 { http1, reading: None, writing: None } }
     }
 
     pub(super) fn http2(stream: ServerStream, connection: Arc<Connection>, control: Arc<Control>) -> Self {
@@ -59,13 +60,17 @@ impl HttpStream {
     /// complete if that ends early, by whatever cause.
     fn before_write(&mut self) -> io::Result<()> {
         let Protocol::Http1 { http1, .. } = &self.protocol else { return Ok(()) };
-        if http1.upgrade() != Upgrade::None {
+        if self.is_upgraded() {
             return self.before_deadline();
         }
         if http1.delimiter() == Delimiter::Connection {
             self.stream().finish_by(Abort::Reset);
         }
         Ok(())
+    }
+
+    fn is_upgraded(&self) -> bool {
+        matches!(&self.protocol, Protocol::Http1 { http1, .. } if http1.upgrade() != Upgrade::None)
     }
 
     fn before_deadline(&self) -> io::Result<()> {
@@ -77,15 +82,38 @@ impl HttpStream {
 
     /// Notes what the transport has accepted.
     fn after_write(&mut self, written: &Poll<io::Result<usize>>, buffers: &[IoSlice<'_>]) {
-        if let (Protocol::Http2 { frames, .. }, Poll::Ready(Ok(amount))) = (&mut self.protocol, written) {
+        if let (Protocol::Http2 { frames, control }, Poll::Ready(Ok(amount))) = (&mut self.protocol, written) {
             let mut left = *amount;
             for buffer in buffers {
                 let piece = left.min(buffer.len());
                 frames.sent(&buffer[..piece]);
                 left -= piece;
             }
+            frames.note_stall(control);
         }
     }
+
+    /// The stream takes nothing more now, if `result` is pending; an upgraded connection waits to the deadline at most.
+    fn until_deadline<T>(&mut self, result: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        match &mut self.protocol {
+            Protocol::Http1 { http1, writing, .. } if result.is_pending() && http1.upgrade() != Upgrade::None => {
+                poll_deadline(&self.connection, writing, cx).map(Err)
+            }
+            _ => result,
+        }
+    }
+}
+
+/// Ends the wait of an upgraded connection, which is left to whoever took it over, at the deadline.
+fn poll_deadline(connection: &Connection, deadline: &mut Option<Deadline>, cx: &mut Context<'_>) -> Poll<io::Error> {
+    let Some(drain) = connection.drain() else { return Poll::Pending };
+    let deadline = deadline.get_or_insert_with(|| {
+        let drain = drain.clone();
+        Box::pin(async move { drain.reached(DrainPhase::Deadline).await })
+    });
+    ready!(deadline.as_mut().poll(cx));
+    *deadline = Box::pin(std::future::ready(()));
+    Poll::Ready(out_of_time())
 }
 
 fn out_of_time() -> io::Error {
@@ -95,6 +123,9 @@ fn out_of_time() -> io::Error {
 impl AsyncRead for HttpStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.is_upgraded() {
+            this.before_deadline()?;
+        }
         let before = buffer.filled().len();
         if let Protocol::Http2 { frames, control } = &mut this.protocol
             && frames.is_injecting()
@@ -107,6 +138,7 @@ impl AsyncRead for HttpStream {
         match &mut this.protocol {
             Protocol::Http2 { frames, control } => {
                 frames.received(&buffer.filled()[before..], control);
+                frames.note_stall(control);
                 if read.is_pending()
                     && let Some(piece) = frames.injected(buffer.remaining(), control)
                 {
@@ -114,23 +146,12 @@ impl AsyncRead for HttpStream {
                     return Poll::Ready(Ok(()));
                 }
             }
-            Protocol::Http1 { http1, deadline } if http1.upgrade() != Upgrade::None => {
-                let Some(drain) = this.connection.drain() else { return read };
-                if read.is_pending() {
-                    let deadline = deadline.get_or_insert_with(|| {
-                        let drain = drain.clone();
-                        Box::pin(async move { drain.reached(DrainPhase::Deadline).await })
-                    });
-                    ready!(deadline.as_mut().poll(cx));
-                    *deadline = Box::pin(std::future::ready(()));
-                    return Poll::Ready(Err(out_of_time()));
-                }
-            }
-            Protocol::Http1 { http1, .. } => {
-                if buffer.filled().len() > before {
-                    http1.received();
-                }
-            }
+            Protocol::Http1 { http1, reading, .. } => match http1.upgrade() {
+                Upgrade::None if buffer.filled().len() > before => http1.received(),
+                Upgrade::None => {}
+                _ if read.is_pending() => return poll_deadline(&this.connection, reading, cx).map(Err),
+                _ => {}
+            },
         }
         read
     }
@@ -142,7 +163,7 @@ impl AsyncWrite for HttpStream {
         this.before_write()?;
         let written = this.stream().poll_write(cx, buffer);
         this.after_write(&written, &[IoSlice::new(buffer)]);
-        written
+        this.until_deadline(written, cx)
     }
 
     fn poll_write_vectored(
@@ -154,7 +175,7 @@ impl AsyncWrite for HttpStream {
         this.before_write()?;
         let written = this.stream().poll_write_vectored(cx, buffers);
         this.after_write(&written, buffers);
-        written
+        this.until_deadline(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -167,7 +188,8 @@ impl AsyncWrite for HttpStream {
             // From this call on, the bytes are ours, and go out before close_notify.
             http1.flushed();
         }
-        this.stream().poll_flush(cx)
+        let flushed = this.stream().poll_flush(cx);
+        this.until_deadline(flushed, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

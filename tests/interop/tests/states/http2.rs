@@ -1,0 +1,93 @@
+//! HTTP/2, in which a connection says goodbye with GOAWAY.
+
+use tls_shutdown_interop::{
+    Server,
+    client::handshake,
+    http2::{Http2, Pings, answer, last_streams},
+};
+
+use crate::{WINDOW, closes, exits, start, tcp, terminate};
+
+/// Two GOAWAYs: the first stops new streams, the second tells which were the last.
+fn says_goodbye(last: &[u32], last_stream: u32) {
+    assert_eq!(last, [u32::MAX >> 1, last_stream]);
+}
+
+#[tokio::test]
+async fn idle() {
+    let (server, mut connections) = start(async |server: &Server| {
+        let mut http2 = Http2::connect(server.address, Pings::Answered).await;
+        http2.get(1, "/bytes/10").await;
+        assert_eq!(http2.answer(1).await, Some(b"..........".to_vec()));
+        http2
+    })
+    .await;
+    let signalled = terminate(&server).await;
+    for http2 in &mut connections {
+        let frames = http2.receive_all().await;
+        says_goodbye(&last_streams(&frames), 1);
+    }
+    exits(server, signalled, "complete").await;
+}
+
+#[tokio::test]
+async fn with_streams() {
+    let (server, mut connections) = start(async |server: &Server| {
+        let mut http2 = Http2::connect(server.address, Pings::Answered).await;
+        http2.get(1, "/delay/2000").await;
+        http2.get(3, "/drip/20/100").await;
+        http2
+    })
+    .await;
+    let signalled = terminate(&server).await;
+    for http2 in &mut connections {
+        let frames = http2.receive_all().await;
+        assert_eq!(answer(&frames, 1).as_deref(), Some(&b"after 2000 ms\n"[..]), "{frames:?}");
+        assert_eq!(answer(&frames, 3), Some(b"drip\n".repeat(20)), "{frames:?}");
+        says_goodbye(&last_streams(&frames), 3);
+    }
+    exits(server, signalled, "complete").await;
+}
+
+#[tokio::test]
+async fn with_a_stream_and_never_answers_a_ping() {
+    let (server, mut connections) = start(async |server: &Server| {
+        let mut http2 = Http2::connect(server.address, Pings::Ignored).await;
+        http2.get(1, "/delay/2000").await;
+        http2
+    })
+    .await;
+    let signalled = terminate(&server).await;
+    for http2 in &mut connections {
+        let frames = http2.receive_all().await;
+        assert_eq!(answer(&frames, 1).as_deref(), Some(&b"after 2000 ms\n"[..]), "{frames:?}");
+        assert!(!last_streams(&frames).is_empty(), "{frames:?}");
+    }
+    exits(server, signalled, "complete").await;
+}
+
+#[tokio::test]
+async fn idle_and_never_answers_a_ping() {
+    let (server, mut connections) =
+        start(async |server: &Server| Http2::connect(server.address, Pings::Ignored).await).await;
+    let signalled = terminate(&server).await;
+    for http2 in &mut connections {
+        let frames = http2.receive_all().await;
+        assert!(!last_streams(&frames).is_empty(), "{frames:?}");
+    }
+    exits(server, signalled, "complete").await;
+}
+
+#[tokio::test]
+async fn without_preface() {
+    let (server, mut connections) =
+        start(async |server: &Server| handshake(tcp(server).await, "h2").await.expect("a handshake")).await;
+    let signalled = terminate(&server).await;
+    for client in &mut connections {
+        // What the server said first, SETTINGS and WINDOW_UPDATE, then that it has processed nothing.
+        let frames = closes(client).await;
+        assert!(frames.ends_with(&[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), "{frames:?}");
+        assert!(WINDOW.contains(&signalled.elapsed()), "{:?}", signalled.elapsed());
+    }
+    exits(server, signalled, "complete").await;
+}
