@@ -944,11 +944,13 @@ async fn each_end_is_logged_with_its_peer_and_each_phase_of_the_drain() {
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG)
+        .with_env_filter("tls_shutdown=debug")
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
-    let _guard = tracing_subscriber::util::SubscriberInitExt::set_default(subscriber);
+    // For all tests: what one thread alone subscribes to, another may have switched off for all of them.
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    tracing::callsite::rebuild_interest_cache();
     let mut site = Site::start(Integration::Server).await;
     let clients = each(|| site.connect()).await;
     let peers: Vec<_> = clients.iter().map(|client| client.get_ref().0.local_addr().unwrap()).collect();
