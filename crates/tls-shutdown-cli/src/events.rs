@@ -1,7 +1,7 @@
 //! Standard output: JSON objects or lines for people, one for each thing that happened.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     net::SocketAddr,
     sync::{Mutex, PoisonError, mpsc},
     thread,
@@ -13,6 +13,9 @@ use tls_shutdown::{Acknowledgement, ConnectionReport, DrainHandle, DrainReport, 
 
 /// How long the process waits, at its exit, for a reader of its standard output.
 const PRINT_LIMIT: Duration = Duration::from_millis(500);
+
+/// Takes the line that is on a terminal away.
+pub(crate) const CLEAR_LINE: &str = "\r\x1b[K";
 
 /// How events are printed.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +85,7 @@ impl Events {
     /// The server drain has come to its next phase. Only for people: programs find the phases in what is told of the whole.
     pub(crate) fn draining(&self, drain: &DrainHandle) {
         if let Format::Lines = self.format {
-            self.printer.print(format!("draining: {}, {} connections", drain.phase(), drain.connections()));
+            self.printer.print(format!("draining: {}, open connections: {}", drain.phase(), drain.connections()));
         }
     }
 
@@ -158,12 +161,14 @@ impl Printer {
     fn start() -> Self {
         let (lines, to_print) = mpsc::channel::<String>();
         let (is_writing, written) = mpsc::channel();
+        // On a terminal, a line takes the place of the one that shows how a drain goes.
+        let start = if io::stdout().is_terminal() { CLEAR_LINE } else { "" };
         thread::spawn(move || {
             let _is_writing: mpsc::Sender<()> = is_writing;
             for line in to_print {
                 // Each line at once, for those who wait for it. That nobody reads any more is no reason to stop serving.
                 let mut output = io::stdout().lock();
-                let printed = writeln!(output, "{line}").and_then(|()| output.flush());
+                let printed = writeln!(output, "{start}{line}").and_then(|()| output.flush());
                 if let Err(error) = printed {
                     tracing::debug!(%error, "cannot write to standard output");
                 }

@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, interval},
 };
 
-use crate::events::Events;
+use crate::events::{CLEAR_LINE, Events};
 
 /// How often the line on a terminal is drawn anew.
 const REDRAW: Duration = Duration::from_millis(100);
@@ -46,8 +46,7 @@ pub(crate) fn show(drain: DrainHandle, events: Arc<Events>) -> JoinHandle<()> {
 
 fn draw(drain: &DrainHandle) {
     let left = drain.ends_at().map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
-    let line =
-        format!("{}: {} connections left, {:.1} s at most", drain.phase(), drain.connections(), left.as_secs_f64());
+    let (phase, connections, left) = (drain.phase(), drain.connections(), left.as_secs_f64());
     // Nobody is harmed if it cannot be seen.
-    let _ = write!(io::stderr(), "\r\x1b[K{line}\r");
+    let _ = write!(io::stderr(), "{CLEAR_LINE}{phase}: {connections} open, {left:.1} s at most");
 }

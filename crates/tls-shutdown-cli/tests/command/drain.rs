@@ -1,12 +1,16 @@
 //! What SIGTERM and Ctrl-C make of the connections there are.
 
-use std::{net::SocketAddr, process::Stdio, time::Duration};
+use std::{io::Read, net::SocketAddr, process::Stdio, time::Duration};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
+    sync::mpsc::unbounded_channel,
     time::Instant,
 };
 
@@ -253,6 +257,51 @@ async fn connections_that_the_exit_overtakes_are_told_too() {
     assert_eq!((&drained["event"], &drained["connections"]), (&"drained".into(), &CONNECTIONS.into()));
     assert_eq!(drained["endings"], json!({ "not_started": CONNECTIONS }));
     assert_eq!(events.len(), CONNECTIONS);
+}
+
+#[tokio::test]
+async fn on_a_terminal_it_shows_how_the_drain_goes() {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
+    let screen = std::fs::OpenOptions::new().read(true).write(true).open(name).unwrap();
+
+    let (cert, key) = (CERTIFICATE.cert(), CERTIFICATE.key());
+    let mut command = command(&["serve", "--listen", "127.0.0.1:0", "--cert", cert, "--key", key]);
+    command.args(["--last-request", "1h", "--grace", "2h"]);
+    let mut child = command.stdout(screen.try_clone().unwrap()).stderr(screen).spawn().unwrap();
+    drop(command);
+    let (sender, mut shown) = unbounded_channel();
+    std::thread::spawn(move || {
+        let mut terminal = std::fs::File::from(terminal);
+        let mut bytes = [0; 1024];
+        // A terminal that nobody has open fails to be read.
+        while let Ok(amount @ 1..) = terminal.read(&mut bytes) {
+            let _ = sender.send(String::from_utf8_lossy(&bytes[..amount]).into_owned());
+        }
+    });
+    let mut screen = String::new();
+    let mut shows = async |text: &str| {
+        while !screen.contains(text) {
+            screen += &within(shown.recv()).await.unwrap_or_else(|| panic!("no {text}"));
+        }
+        screen.clone()
+    };
+    let listening = shows(" (certificate").await;
+    let address = listening.split_once("https://").unwrap().1.split_once(' ').unwrap().0.parse().unwrap();
+    let mut idle = connect(address).await;
+    request(&mut idle, "GET /health").await;
+    response(&mut idle).await;
+    let id = Pid::from_raw(child.id().unwrap() as i32).unwrap();
+    kill_process(id, Signal::TERM).unwrap();
+    shows("last_request: 1 open, 7199.").await;
+    kill_process(id, Signal::TERM).unwrap();
+    read_to_end(&mut idle).await.1.unwrap();
+    idle.shutdown().await.unwrap();
+    shows("complete: close_notify sent, received").await;
+    shows("drained in ").await;
+    assert!(within(child.wait()).await.unwrap().success());
 }
 
 /// Waits until the server has stopped listening. What it accepts until then is told as `not_started`.
