@@ -188,7 +188,7 @@ async fn the_grace_holds() {
     let began = Instant::now();
     running.signal();
     let report = running.report().await;
-    assert!(began.elapsed() <= grace + SHORT, "{:?}\n{report}", began.elapsed());
+    assert!(began.elapsed() <= grace + grace / 2, "{:?}\n{report}", began.elapsed());
     assert_eq!(report.left(), 0, "{report}");
     assert_eq!(report.connections(), connections, "{report}");
     assert_eq!(report.handshakes_cut(), 1, "{report}");
@@ -330,7 +330,7 @@ async fn a_stream_that_is_held_for_ever_is_left() {
     let held = soon(listener.accept()).await.expect("a connection");
     let report = soon(drain.run(async move { while listener.accept().await.is_some() {} })).await;
     assert_eq!((report.left(), report.connections()), (1, 0), "{report}");
-    assert!(report.elapsed() < grace + SHORT, "{report}");
+    assert!(report.elapsed() < grace * 2, "{report}");
     drop((held, client));
 }
 
@@ -406,7 +406,7 @@ async fn what_is_not_acknowledged_is_waited_for_within_bounds_and_told() {
     let report: DrainReport = running.report().await;
     let Acknowledgement::Missing(missing) = report.acknowledgement() else { panic!("{report}") };
     assert!((1..=110_000).contains(&missing), "{report}");
-    assert!(report.exit() >= SHORT && report.exit() < SHORT * 4, "{report}");
+    assert!(report.exit() >= SHORT && report.exit() < SHORT * 10, "{report}");
     let (data, end) = client.read_to_end().await;
     assert!(data.len() > 100_000 && end == End::CloseNotify, "the system has gone on");
 }

@@ -149,7 +149,7 @@ const RESERVE: Duration = Duration::from_secs(1);
 /// How long the runtime may take to end the tasks of a reaper that gives up.
 const GIVE_UP_LIMIT: Duration = Duration::from_millis(100);
 /// How long the system may take to tell what is not acknowledged, where the grace is over.
-const TABLE_LIMIT: Duration = Duration::from_millis(100);
+const TABLE_LIMIT: Duration = Duration::from_millis(250);
 /// How often the system is asked whether the peers have acknowledged everything. There is no event for that.
 const ACKNOWLEDGEMENT_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -498,17 +498,21 @@ impl DrainHandle {
     //# response.
     async fn wait_acknowledgement(&self, limit: Instant) -> Acknowledgement {
         let addresses: Vec<_> = lock(&self.shared.listeners).iter().filter_map(|listening| listening.address).collect();
+        let mut known = Acknowledgement::Unknown;
         loop {
             let addresses = addresses.clone();
             // A table of many sockets takes the kernel a while, and the runtime may have no thread left.
             let table = tokio::task::spawn_blocking(move || kernel::unacknowledged(&addresses));
-            let bytes = timeout_at(limit.max(from_now(TABLE_LIMIT)), table).await;
-            match bytes.ok().and_then(Result::ok).flatten() {
+            let Ok(table) = timeout_at(limit.max(from_now(TABLE_LIMIT)), table).await else { return known };
+            known = match table.ok().flatten() {
                 None => return Acknowledgement::Unknown,
                 Some(0) => return Acknowledgement::Everything,
-                Some(bytes) if Instant::now() >= limit => return Acknowledgement::Missing(bytes),
-                Some(_) => sleep_until(limit.min(from_now(ACKNOWLEDGEMENT_INTERVAL))).await,
+                Some(bytes) => Acknowledgement::Missing(bytes),
+            };
+            if Instant::now() >= limit {
+                return known;
             }
+            sleep_until(limit.min(from_now(ACKNOWLEDGEMENT_INTERVAL))).await;
         }
     }
 

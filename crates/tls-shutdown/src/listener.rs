@@ -149,6 +149,10 @@ impl TlsListener {
     /// # Errors
     ///
     /// The last error of the system, where none is.
+    ///
+    /// # Cancel safety
+    ///
+    /// Can be dropped and called again.
     pub async fn bind(address: impl ToSocketAddrs, config: impl Into<Arc<ServerConfig>>) -> io::Result<Self> {
         let mut result = Err(ErrorKind::AddrNotAvailable.into());
         for address in lookup_host(address).await? {
