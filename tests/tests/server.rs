@@ -410,6 +410,10 @@ async fn upgraded_connections_have_no_more_time_at_the_deadline() {
             drain.reached(DrainPhase::Exit).await;
             client
         });
+        // Until the writer waits for room.
+        for _ in 0..2_000 {
+            yield_now().await;
+        }
         running.signal();
         running.force();
         assert_eq!(running.end().await.used_as(), Use::Upgraded, "{path}");

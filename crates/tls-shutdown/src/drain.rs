@@ -150,6 +150,8 @@ const RESERVE: Duration = Duration::from_secs(1);
 const GIVE_UP_LIMIT: Duration = Duration::from_millis(100);
 /// How long the system may take to tell what is not acknowledged, where the grace is over.
 const TABLE_LIMIT: Duration = Duration::from_millis(250);
+/// How many times as long as the system takes to tell is waited until it is asked again.
+const TABLE_SHARE: u32 = 10;
 /// How often the system is asked whether the peers have acknowledged everything. There is no event for that.
 const ACKNOWLEDGEMENT_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -250,7 +252,10 @@ impl ServerDrain {
     }
 
     /// How long the exit waits until the peers' systems have acknowledged what was sent, within the grace. Only on Linux;
-    /// elsewhere nothing is waited for, and the report says [`Unknown`](Acknowledgement::Unknown).
+    /// elsewhere, and where `limit` is zero, nothing is waited for, and the report says [`Unknown`](Acknowledgement::Unknown).
+    ///
+    /// It costs time of the CPU: the system is asked for the table of all its connections.
+    ///
     /// Default: [`ACKNOWLEDGEMENT`](Self::ACKNOWLEDGEMENT).
     pub fn acknowledgement(mut self, limit: Duration) -> Self {
         self.acknowledgement = limit;
@@ -315,7 +320,10 @@ impl ServerDrain {
         handle.enter(DrainPhase::Exit);
         times.exit = Some(Instant::now());
         let limit = ends.min(from_now(self.acknowledgement));
-        let acknowledgement = handle.wait_acknowledgement(limit).await;
+        let acknowledgement = match self.acknowledgement.is_zero() {
+            true => Acknowledgement::Unknown,
+            false => handle.wait_acknowledgement(limit).await,
+        };
         let lingering = handle.give_up_reapers().await;
         handle.report(&times, acknowledgement, lingering)
     }
@@ -501,6 +509,7 @@ impl DrainHandle {
         let mut known = Acknowledgement::Unknown;
         loop {
             let addresses = addresses.clone();
+            let asked = Instant::now();
             // A table of many sockets takes the kernel a while, and the runtime may have no thread left.
             let table = tokio::task::spawn_blocking(move || kernel::unacknowledged(&addresses));
             let Ok(table) = timeout_at(limit.max(from_now(TABLE_LIMIT)), table).await else { return known };
@@ -512,7 +521,8 @@ impl DrainHandle {
             if Instant::now() >= limit {
                 return known;
             }
-            sleep_until(limit.min(from_now(ACKNOWLEDGEMENT_INTERVAL))).await;
+            let pause = ACKNOWLEDGEMENT_INTERVAL.max(asked.elapsed() * TABLE_SHARE);
+            sleep_until(limit.min(from_now(pause))).await;
         }
     }
 
