@@ -5,6 +5,7 @@ mod forge;
 pub mod one_record;
 pub mod openssl_peer;
 pub mod scripted;
+pub mod serving;
 
 mod wire;
 

@@ -150,6 +150,8 @@ const RESERVE: Duration = Duration::from_secs(1);
 const GIVE_UP_LIMIT: Duration = Duration::from_millis(100);
 /// How long the system may take to tell what is not acknowledged, where the grace is over.
 const TABLE_LIMIT: Duration = Duration::from_millis(500);
+/// How many times as long as the system takes to tell is waited until it is asked again.
+const TABLE_SHARE: u32 = 10;
 /// How often the system is asked whether the peers have acknowledged everything. There is no event for that.
 const ACKNOWLEDGEMENT_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -250,10 +252,12 @@ impl ServerDrain {
     }
 
     /// How long the exit waits for the peers' systems to acknowledge what was sent, when nothing comes of it: each acknowledgement
-    /// starts the time anew, within the grace. Only on Linux; elsewhere nothing is waited for, and the report says
-    /// [`Unknown`](Acknowledgement::Unknown).
+    /// starts the time anew, within the grace. Only on Linux; elsewhere, and where `limit` is zero, nothing is waited for, and the
+    /// report says [`Unknown`](Acknowledgement::Unknown).
     ///
-    /// A container's network ends with its last process, and with it all that is unacknowledged; other systems go on to send.
+    /// A container's network ends with its last process, and with it all that is unacknowledged; other systems go on to send. It
+    /// costs time of the CPU: the system is asked for the table of all its connections.
+    ///
     /// Default: [`ACKNOWLEDGEMENT`](Self::ACKNOWLEDGEMENT).
     pub fn acknowledgement(mut self, limit: Duration) -> Self {
         self.acknowledgement = limit;
@@ -317,7 +321,10 @@ impl ServerDrain {
         }
         handle.enter(DrainPhase::Exit);
         times.exit = Some(Instant::now());
-        let acknowledgement = handle.wait_acknowledgement(self.acknowledgement, ends).await;
+        let acknowledgement = match self.acknowledgement.is_zero() {
+            true => Acknowledgement::Unknown,
+            false => handle.wait_acknowledgement(self.acknowledgement, ends).await,
+        };
         let lingering = handle.give_up_reapers().await;
         handle.report(&times, acknowledgement, lingering)
     }
@@ -500,24 +507,30 @@ impl DrainHandle {
     //# response.
     async fn wait_acknowledgement(&self, limit: Duration, ends: Instant) -> Acknowledgement {
         let addresses: Vec<_> = lock(&self.shared.listeners).iter().filter_map(|listening| listening.address).collect();
+        let mut known = Acknowledgement::Unknown;
         let mut least = u64::MAX;
-        let mut stalls = from_now(limit);
+        let mut end = ends;
         loop {
             let addresses = addresses.clone();
+            let asked = Instant::now();
             // A table of many sockets takes the kernel a while, and the runtime may have no thread left.
             let table = tokio::task::spawn_blocking(move || kernel::unacknowledged(&addresses));
-            let bytes = timeout_at(ends.max(from_now(TABLE_LIMIT)), table).await;
-            let Some(bytes) = bytes.ok().and_then(Result::ok).flatten() else { return Acknowledgement::Unknown };
+            let Ok(table) = timeout_at(ends.max(from_now(TABLE_LIMIT)), table).await else { return known };
+            let bytes = match table.ok().flatten() {
+                None => return Acknowledgement::Unknown,
+                Some(0) => return Acknowledgement::Everything,
+                Some(bytes) => bytes,
+            };
+            known = Acknowledgement::Missing(bytes);
             if bytes < least {
                 least = bytes;
-                stalls = from_now(limit);
+                end = ends.min(from_now(limit));
             }
-            let end = stalls.min(ends);
-            match bytes {
-                0 => return Acknowledgement::Everything,
-                bytes if Instant::now() >= end => return Acknowledgement::Missing(bytes),
-                _ => sleep_until(end.min(from_now(ACKNOWLEDGEMENT_INTERVAL))).await,
+            if Instant::now() >= end {
+                return known;
             }
+            let pause = ACKNOWLEDGEMENT_INTERVAL.max(asked.elapsed() * TABLE_SHARE);
+            sleep_until(end.min(from_now(pause))).await;
         }
     }
 

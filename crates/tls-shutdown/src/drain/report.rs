@@ -30,7 +30,7 @@ pub enum Acknowledgement {
     Everything,
     /// So many bytes are missing. The system goes on to send them, if its network outlives the process.
     Missing(u64),
-    /// This system cannot tell.
+    /// This system cannot tell, or was not asked.
     Unknown,
 }
 

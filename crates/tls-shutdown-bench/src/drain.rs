@@ -1,0 +1,181 @@
+//! The CPU time that a server spends to drain idle connections: `Server` against hyper-util's `GracefulShutdown`. Client and servers
+//! are processes of their own; the client answers each close, and closes.
+
+use std::{
+    convert::Infallible,
+    io::{self, BufRead, BufReader, Write},
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use http_body_util::Full;
+use hyper::{
+    Request, Response,
+    body::{Bytes, Incoming},
+    service::service_fn,
+};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+};
+use rustix::{
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+    time::{ClockId, clock_gettime},
+};
+use rustls::pki_types::ServerName;
+use tls_shutdown::{Server, ServerDrain, TlsListener};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
+
+use crate::{accepting, trusting};
+
+const CONNECTIONS: usize = 8000;
+/// What a process needs beside its connections.
+const OTHER_DESCRIPTORS: u64 = 200;
+const ROUNDS: usize = 5;
+const AT_ONCE: usize = 64;
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const HEADER_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Compares both servers, in turns.
+pub(crate) async fn compare() {
+    let connections = CONNECTIONS.min(descriptors().saturating_sub(OTHER_DESCRIPTORS) as usize);
+    for server in ["ours", "without acknowledgement"] {
+        let mut ratios = Vec::new();
+        for _ in 0..ROUNDS {
+            let bare = measure("bare", connections).await;
+            let ours = measure(server, connections).await;
+            println!("{connections} idle connections: {ours:.1?} of CPU time, hyper-util {bare:.1?}");
+            ratios.push(ours.as_secs_f64() / bare.as_secs_f64());
+        }
+        ratios.sort_by(f64::total_cmp);
+        println!("{server}: ratio {:.2} (median of {ROUNDS} pairs)", ratios[ROUNDS / 2]);
+    }
+}
+
+/// Raises the limit of file descriptors as far as it goes.
+fn descriptors() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("up to the maximum");
+    limit.maximum.unwrap_or(u64::MAX)
+}
+
+async fn measure(server: &str, connections: usize) -> Duration {
+    let program = std::env::current_exe().expect("this program");
+    let mut child: Child = Command::new(program)
+        .args(["drain", server])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a server");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut line = || lines.next().expect("a line").expect("text");
+    let address: SocketAddr = line().parse().expect("an address");
+    let certificate = line().split(',').map(|byte| byte.parse().expect("a byte")).collect::<Vec<u8>>();
+    let connector = trusting(certificate.into());
+    let mut connecting = JoinSet::new();
+    let mut idle = Vec::new();
+    for _ in 0..connections {
+        if connecting.len() == AT_ONCE {
+            idle.extend(connecting.join_next().await.map(|client| client.expect("no panic")));
+        }
+        connecting.spawn(connect(connector.clone(), address));
+    }
+    idle.extend(connecting.join_all().await);
+    let mut closing: JoinSet<()> = idle.into_iter().map(close).collect();
+    child.stdin.take().expect("piped").write_all(b"drain\n").expect("a server");
+    while closing.join_next().await.is_some() {}
+    let nanoseconds = line().parse().expect("a number");
+    child.wait().expect("its end");
+    Duration::from_nanos(nanoseconds)
+}
+
+/// A connection that has had an answer.
+async fn connect(connector: TlsConnector, address: SocketAddr) -> TlsStream<TcpStream> {
+    let tcp = TcpStream::connect(address).await.expect("a server");
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut stream = connector.connect(name, tcp).await.expect("a handshake");
+    stream.write_all(REQUEST).await.expect("sent");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"hello") {
+        answer.push(stream.read_u8().await.expect("an answer"));
+    }
+    stream
+}
+
+async fn close(mut stream: TlsStream<TcpStream>) {
+    assert_eq!(stream.read(&mut [0; 16]).await.expect("close_notify"), 0);
+    stream.shutdown().await.ok();
+}
+
+/// Serves until it is told to drain, and tells the CPU time that this took.
+pub(crate) async fn serve(server: &str) {
+    descriptors();
+    let (config, certificate) = accepting();
+    let certificate: Vec<_> = certificate.iter().map(u8::to_string).collect();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    println!("{}\n{}", listener.local_addr().expect("an address"), certificate.join(","));
+    let (signal, began) = tokio::sync::oneshot::channel();
+    let signalled = async {
+        let wait = tokio::task::spawn_blocking(|| io::stdin().read_line(&mut String::new()));
+        wait.await.expect("no panic").expect("a line");
+        let _ = signal.send(cpu_time());
+    };
+    match server {
+        "ours" | "without acknowledgement" => {
+            let listener = TlsListener::from_std(listener, config).expect("a listener");
+            let drain = ServerDrain::on(signalled).last_request(Duration::ZERO).grace(HEADER_TIMEOUT);
+            serve_ours(
+                listener,
+                match server {
+                    "ours" => drain,
+                    _ => drain.acknowledgement(Duration::ZERO),
+                },
+            )
+            .await;
+        }
+        _ => serve_bare(listener, TlsAcceptor::from(config), signalled).await,
+    }
+    println!("{}", (cpu_time() - began.await.expect("a signal")).as_nanos());
+}
+
+async fn serve_ours(listener: TlsListener, drain: ServerDrain) {
+    let server = Server::new(listener).http1(|http1| http1.header_read_timeout(HEADER_TIMEOUT)).drain(drain);
+    server.serve(tower::service_fn(hello)).await;
+}
+
+async fn serve_bare(listener: std::net::TcpListener, acceptor: TlsAcceptor, signalled: impl Future<Output = ()>) {
+    listener.set_nonblocking(true).expect("an option");
+    let listener = TcpListener::from_std(listener).expect("a listener");
+    let graceful = GracefulShutdown::new();
+    let mut http1 = hyper::server::conn::http1::Builder::new();
+    http1.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    let accept = async {
+        loop {
+            let (tcp, _) = listener.accept().await.expect("a connection");
+            let (acceptor, http1, watcher) = (acceptor.clone(), http1.clone(), graceful.watcher());
+            tokio::spawn(async move {
+                let stream = acceptor.accept(tcp).await.expect("a handshake");
+                watcher.watch(http1.serve_connection(TokioIo::new(stream), service_fn(hello))).await
+            });
+        }
+    };
+    tokio::select! {
+        () = accept => {}
+        () = signalled => {}
+    }
+    graceful.shutdown().await;
+}
+
+async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    Ok(Response::new(Full::from("hello")))
+}
+
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::ProcessCPUTime).try_into().expect("a time")
+}

@@ -1,0 +1,27 @@
+//! A process without a file descriptor to spare. It has a binary of its own, since the limit is the process's.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tls_shutdown_tests::serving::{Client, listener, soon};
+use tokio::net::TcpStream;
+
+#[tokio::test]
+async fn a_listener_waits_for_a_file_descriptor_and_goes_on() {
+    let mut listener = listener().await;
+    let address = listener.local_addr().expect("an address");
+    let waiting = TcpStream::connect(address).await.expect("the backlog");
+    let used = std::fs::File::open("/dev/null").expect("a file");
+    let whole = getrlimit(Resource::Nofile);
+    let next = std::os::fd::AsRawFd::as_raw_fd(&used);
+    let lowered = Rlimit { current: Some(u64::try_from(next).expect("a descriptor")), ..whole };
+    drop(used);
+    setrlimit(Resource::Nofile, lowered).expect("lower");
+    std::fs::File::open("/dev/null").expect_err("no descriptor");
+    let client = tokio::spawn(async move {
+        // The listener has met the limit, and tries again.
+        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+        setrlimit(Resource::Nofile, whole).expect("as before");
+        Client::over(waiting, tls_shutdown_tests::client_config(&rustls::version::TLS13)).await
+    });
+    soon(listener.accept()).await.expect("a connection");
+    soon(client).await.expect("no panic");
+}

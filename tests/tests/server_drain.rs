@@ -1,0 +1,460 @@
+//! A server drain with clients that do all the wrong things, and what both sides know of it.
+
+use std::{io, pin::pin, time::Duration};
+
+use hyper::{Request, Response, body::Incoming};
+use tls_shutdown::{
+    Acknowledgement, ConnectionInfo, DrainPhase, DrainReport, Ending, Reaper, ServerDrain, TlsListener,
+};
+use tls_shutdown_tests::serving::{
+    Client, End, LONG, Running, ScriptedBody,
+    Step::{Data, Stop},
+    answer,
+    http2::{self, END_HEADERS, GET, HEADERS, PING, PREFACE, RST_STREAM, frame, get, goaways, hello, is_answered},
+    listener, offering, soon,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+    task::yield_now,
+    time::{Instant, sleep},
+};
+use tower::Service;
+
+type Answer = Result<Response<ScriptedBody>, io::Error>;
+
+const SHORT: Duration = Duration::from_millis(200);
+
+async fn routes(request: Request<Incoming>) -> Answer {
+    let drain = request.extensions().get::<ConnectionInfo>().expect("known").drain().clone();
+    let body = match request.uri().path() {
+        "/never" => std::future::pending().await,
+        "/stop" => ScriptedBody::new(&[Data(10), Stop]),
+        "/told" => {
+            drain.reached(DrainPhase::LastRequest).await;
+            ScriptedBody::full(10)
+        }
+        "/upload" => {
+            use http_body_util::BodyExt;
+            let _ = request.into_body().collect().await;
+            ScriptedBody::full(10)
+        }
+        "/large" => ScriptedBody::full(50_000_000),
+        _ => ScriptedBody::full(10),
+    };
+    Ok(Response::new(body))
+}
+
+async fn start(drain: impl FnOnce(ServerDrain) -> ServerDrain) -> Running {
+    Running::start_with(listener().await, |server| server, |plan| drain(plan.grace(LONG)), routes)
+}
+
+/// A connection that has had an answer, and is kept.
+async fn idle(running: &Running) -> Client {
+    let mut client = Client::connect(running.address).await;
+    client.ask("/").await;
+    client.read_message().await;
+    client
+}
+
+/// A connection with a request that the server knows of.
+async fn asking(running: &Running, path: &str) -> Client {
+    let mut client = idle(running).await;
+    client.ask(path).await;
+    for _ in 0..50 {
+        yield_now().await;
+    }
+    client
+}
+
+#[tokio::test]
+async fn a_server_without_connections_ends_at_once() {
+    let mut running = start(|drain| drain).await;
+    running.signal();
+    let report = running.report().await;
+    assert_eq!((report.connections(), report.left(), report.lingering()), (0, 0, 0));
+    assert!(report.elapsed() < SHORT, "{report}");
+    assert_eq!(report.acknowledgement(), Acknowledgement::Everything);
+}
+
+#[tokio::test]
+async fn the_phases_come_in_order_and_a_notice_changes_nothing_but_readiness() {
+    let mut running = start(|drain| drain.notice(SHORT).last_request(SHORT)).await;
+    let mut kept = idle(&running).await;
+    let handle = running.drain.clone();
+    let readiness = async |expected: u16| {
+        let answer = handle.readiness().call(Request::new(())).await.expect("infallible");
+        assert_eq!(answer.status(), expected);
+    };
+    readiness(200).await;
+    assert_eq!((handle.phase(), handle.ends_at()), (DrainPhase::Serving, None));
+    running.signal();
+    soon(handle.reached(DrainPhase::Notice)).await;
+    assert_eq!(handle.phase(), DrainPhase::Notice);
+    readiness(503).await;
+    let mut new = Client::connect(running.address).await;
+    for client in [&mut kept, &mut new] {
+        client.ask("/").await;
+        assert!(!client.read_message().await.0.contains("connection: close"));
+    }
+    soon(handle.reached(DrainPhase::LastRequest)).await;
+    assert_eq!(handle.phase(), DrainPhase::LastRequest);
+    while TcpStream::connect(running.address).await.is_ok() {}
+    kept.ask("/").await;
+    assert!(kept.read_message().await.0.contains("connection: close"));
+    assert_eq!(kept.read_to_end().await, (vec![], End::CloseNotify));
+    drop(kept);
+    assert_eq!(new.read_to_end().await, (vec![], End::CloseNotify), "its window is over");
+    drop(new);
+    let report = running.report().await;
+    assert!(report.notice() >= SHORT && report.last_request() >= SHORT, "{report}");
+    assert_eq!(report.deadline(), Duration::ZERO);
+    assert_eq!((report.requests(), report.responses_cut(), report.handshakes_finished()), (3, 0, 1), "{report}");
+    assert_eq!(handle.phase(), DrainPhase::Exit);
+}
+
+#[tokio::test]
+async fn half_a_head_in_the_window_is_a_request() {
+    for first in ["", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        let mut running = start(|drain| drain.last_request(SHORT)).await;
+        let mut client = Client::connect(running.address).await;
+        if !first.is_empty() {
+            client.send(first).await;
+            client.read_message().await;
+        }
+        client.send("GET / HTTP/1.1\r\nHo").await;
+        running.signal();
+        soon(running.drain.reached(DrainPhase::LastRequest)).await;
+        sleep(SHORT + SHORT / 2).await;
+        client.send("st: a\r\n\r\n").await;
+        assert!(client.read_message().await.0.contains("connection: close"));
+        assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
+        drop(client);
+        assert_eq!(running.report().await.responses_cut(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_the_system_has_at_the_end_of_the_window_is_answered() {
+    for _ in 0..20 {
+        let mut running = start(|drain| drain.last_request(Duration::ZERO)).await;
+        let mut client = idle(&running).await;
+        // All in one turn of the runtime: the server has not been polled when the drain begins.
+        running.signal();
+        client.ask("/").await;
+        let (data, end) = client.read_to_end().await;
+        assert_eq!(end, End::CloseNotify);
+        assert!(data.ends_with(b"xxxxxxxxxx"), "{}", String::from_utf8_lossy(&data));
+        drop(client);
+        running.report().await;
+    }
+}
+
+/// One budget, whatever the clients do.
+#[tokio::test]
+async fn the_grace_holds() {
+    let grace = Duration::from_secs(2);
+    let quick = |drain: ServerDrain| drain.notice(SHORT).last_request(SHORT).grace(grace);
+    let mut running = Running::start_with(listener().await, |server| server, quick, routes);
+    let half = async |text: &'static str| {
+        let mut client = Client::connect(running.address).await;
+        client.send(text).await;
+        client
+    };
+    // Held to the end: none of them closes.
+    let silent = TcpStream::connect(running.address).await.expect("a listener");
+    let half_head = half("GET / HT").await;
+    let upload = half("POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n1234").await;
+    let mut never_reads = Client::connect_narrow(running.address).await;
+    never_reads.ask("/large").await;
+    let (endless, never) = (asking(&running, "/stop").await, asking(&running, "/never").await);
+    let kept = idle(&running).await;
+    let mut http2 = Client::connect_http2(running.address).await;
+    http2.send([hello(), get(1)].concat()).await;
+    let mut stalled = Client::connect_http2(running.address).await;
+    stalled.send([hello(), frame(HEADERS, END_HEADERS, 1, GET)[..5].to_vec()].concat()).await;
+    let endless_upload = half("POST /upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    let (reader, mut writer) = tokio::io::split(endless_upload.stream);
+    let uploading = tokio::spawn(async move {
+        while writer.write_all(b"5\r\n12345\r\n").await.is_ok() && writer.flush().await.is_ok() {}
+    });
+    let mut drips = half("").await.stream;
+    let dripping = tokio::spawn(async move {
+        while drips.write_all(b"\r\n").await.is_ok() && drips.flush().await.is_ok() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let connections = 11;
+    let began = Instant::now();
+    running.signal();
+    let report = running.report().await;
+    assert!(began.elapsed() <= grace + grace / 2, "{:?}\n{report}", began.elapsed());
+    assert_eq!(report.left(), 0, "{report}");
+    assert_eq!(report.connections(), connections, "{report}");
+    assert_eq!(report.handshakes_cut(), 1, "{report}");
+    // The endless response, the one that never came, two uploads; that of 50 MB.
+    assert_eq!(report.responses_cut(), 5, "{report}");
+    uploading.abort();
+    dripping.abort();
+    drop((silent, half_head, upload, never_reads, endless, never, kept, http2, stalled, reader));
+}
+
+#[tokio::test]
+async fn a_second_signal_cuts_what_is_in_progress_and_loses_no_request() {
+    let mut running = start(|drain| drain.notice(LONG)).await;
+    let mut endless = asking(&running, "/stop").await;
+    let mut kept = idle(&running).await;
+    running.signal();
+    soon(running.drain.reached(DrainPhase::Notice)).await;
+    running.force();
+    kept.ask("/").await;
+    let (data, end) = kept.read_to_end().await;
+    assert_eq!(end, End::CloseNotify);
+    assert!(data.ends_with(b"xxxxxxxxxx"));
+    let (data, end) = endless.read_to_end().await;
+    assert_eq!(end, End::CloseNotify, "chunks tell");
+    assert!(!data.ends_with(b"0\r\n\r\n"));
+    drop((kept, endless));
+    let report = running.report().await;
+    assert_eq!((report.requests(), report.responses_cut(), report.left()), (1, 1, 0), "{report}");
+}
+
+#[tokio::test]
+async fn long_answers_are_told_and_end_whole() {
+    let mut running = start(|drain| drain.last_request(SHORT)).await;
+    let mut client = asking(&running, "/told").await;
+    running.signal();
+    assert!(client.read_message().await.0.contains("connection: close"));
+    assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
+    drop(client);
+    assert_eq!(running.report().await.responses_cut(), 0);
+}
+
+#[tokio::test]
+async fn closes_are_spread() {
+    let spread = Duration::from_millis(600);
+    let mut running = start(|drain| drain.last_request(Duration::ZERO).spread(spread)).await;
+    let mut clients = Vec::new();
+    for _ in 0..16 {
+        clients.push(idle(&running).await);
+    }
+    running.signal();
+    let began = Instant::now();
+    let ends = clients.into_iter().map(|mut client| {
+        tokio::spawn(async move {
+            assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
+            began.elapsed()
+        })
+    });
+    let mut times = Vec::new();
+    for end in ends.collect::<Vec<_>>() {
+        times.push(end.await.expect("no panic"));
+    }
+    let (first, last) = (times.iter().min().expect("some"), times.iter().max().expect("some"));
+    assert!(*last - *first > spread / 4 && *last < spread + SHORT * 2, "{first:?} to {last:?}");
+    running.report().await;
+}
+
+#[tokio::test]
+async fn http2_is_drained_with_two_goaways() {
+    let mut running = start(|drain| drain.pong_limit(LONG)).await;
+    let mut client = Client::connect_http2(running.address).await;
+    client.send([hello(), get(1)].concat()).await;
+    while client.frame_of(http2::DATA).await.flags & 1 == 0 {}
+    running.signal();
+    assert_eq!(goaways(&[client.frame_of(http2::GOAWAY).await]), [(1 << 31) - 1]);
+    let ping = client.frame_of(PING).await;
+    // On its way when the client heard of the drain.
+    client.send(get(3)).await;
+    client.send(frame(PING, 1, 0, &ping.payload)).await;
+    let (frames, end) = client.frames_to_end().await;
+    assert!(is_answered(&frames, 3));
+    assert_eq!((goaways(&frames), end), (vec![3], End::CloseNotify));
+    drop(client);
+    let report = running.report().await;
+    assert_eq!((report.requests(), report.responses_cut()), (1, 0), "{report}");
+}
+
+#[tokio::test]
+async fn http2_clients_that_never_answer_ping_do_not_hold_the_drain_up() {
+    let told = [&[0x82, 0x87, 0x04, 5][..], b"/told", &[0x41, 1, b'a']].concat();
+    for (sent, last, answered) in [
+        (hello(), vec![(1 << 31) - 1, 0], false),
+        ([hello(), frame(HEADERS, END_HEADERS | 1, 1, &told)].concat(), vec![(1 << 31) - 1, 1], true),
+        // Within a frame: its end does not come.
+        ([hello(), frame(PING, 0, 0, &[0; 8])[..5].to_vec()].concat(), vec![(1 << 31) - 1, 0], false),
+        // Nothing of a preface, and half of it.
+        (vec![], vec![0], false),
+        (PREFACE[..10].to_vec(), vec![0], false),
+    ] {
+        let mut running = start(|drain| drain.pong_limit(SHORT).last_request(SHORT)).await;
+        let mut client = Client::connect_http2(running.address).await;
+        client.send(&sent).await;
+        for _ in 0..50 {
+            yield_now().await;
+        }
+        running.signal();
+        let (frames, end) = client.frames_to_end().await;
+        assert_eq!((goaways(&frames), end), (last, End::CloseNotify), "{sent:?}");
+        assert_eq!(is_answered(&frames, 1), answered, "{sent:?}");
+        drop(client);
+        assert_eq!(running.report().await.responses_cut(), 0, "{sent:?}");
+    }
+}
+
+#[tokio::test]
+async fn http2_streams_at_the_deadline_are_reset() {
+    let mut running = start(|drain| drain).await;
+    let mut client = Client::connect_http2(running.address).await;
+    let stop = [&[0x82, 0x87, 0x04, 5][..], b"/stop", &[0x41, 1, b'a']].concat();
+    client.send([hello(), frame(HEADERS, END_HEADERS | 1, 1, &stop)].concat()).await;
+    client.frame_of(http2::DATA).await;
+    running.signal();
+    assert_eq!(goaways(&[client.frame_of(http2::GOAWAY).await]), [(1 << 31) - 1]);
+    running.force();
+    let (frames, end) = client.frames_to_end().await;
+    let reset = frames.iter().find(|frame| frame.kind == RST_STREAM).expect("told");
+    assert_eq!((reset.stream, &reset.payload[..]), (1, &[0, 0, 0, 8][..]));
+    assert_eq!((goaways(&frames), end), (vec![1], End::CloseNotify));
+    drop(client);
+    assert_eq!(running.report().await.responses_cut(), 1);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_held_for_ever_is_left() {
+    let grace = Duration::from_millis(500);
+    let drain = ServerDrain::on(std::future::ready(())).grace(grace);
+    let mut listener = listener().await.with_drain(&drain.handle());
+    let address = listener.local_addr().expect("an address");
+    let client = tokio::spawn(Client::connect(address));
+    let held = soon(listener.accept()).await.expect("a connection");
+    let report = soon(drain.run(async move { while listener.accept().await.is_some() {} })).await;
+    assert_eq!((report.left(), report.connections()), (1, 0), "{report}");
+    assert!(report.elapsed() < grace * 2, "{report}");
+    drop((held, client));
+}
+
+#[tokio::test]
+async fn two_listeners_share_a_drain_and_a_reaper() {
+    let drain = ServerDrain::on(std::future::ready(())).grace(LONG);
+    let handle = drain.handle();
+    let reaper = Reaper::with_limits(tls_shutdown::ReaperLimits::new().closings(0));
+    let mut listeners = [listener().await, listener().await]
+        .map(|listener| listener.with_reaper(&reaper).with_drain(&handle).handshake_limit(1));
+    let [first, second] = &mut listeners;
+    let clients = [first.local_addr(), second.local_addr()]
+        .map(|address| tokio::spawn(Client::connect(address.expect("an address"))));
+    for listener in [first, second] {
+        let (mut stream, _) = soon(listener.accept()).await.expect("a connection");
+        stream.shutdown().await.expect("sent");
+    }
+    assert_eq!(reaper.shed(), 2);
+    let [mut first, second] = listeners;
+    // The second is dropped before its time.
+    drop(second);
+    let report = soon(drain.run(async move { while first.accept().await.is_some() {} })).await;
+    assert_eq!((report.shed(), report.left()), (2, 0), "{report}");
+    drop(clients);
+}
+
+#[tokio::test]
+async fn a_server_that_ends_by_itself_is_drained() {
+    let drain = ServerDrain::on(std::future::pending()).notice(LONG).grace(LONG);
+    let handle = drain.handle();
+    let report = soon(drain.run(async {})).await;
+    assert_eq!((report.left(), handle.phase()), (0, DrainPhase::Exit));
+}
+
+#[tokio::test]
+async fn a_drain_that_is_dropped_drops_its_server() {
+    for phase in [DrainPhase::Serving, DrainPhase::Notice, DrainPhase::LastRequest] {
+        let notice = if phase == DrainPhase::Notice { LONG } else { Duration::ZERO };
+        let mut running = start(|drain| drain.notice(notice).last_request(LONG)).await;
+        let mut client = idle(&running).await;
+        if phase != DrainPhase::Serving {
+            running.signal();
+        }
+        soon(running.drain.reached(phase)).await;
+        running.cut().await;
+        assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify), "{phase}");
+        drop(client);
+        assert_eq!(running.end().await.ending(), Ending::Sent, "the client has closed TCP alone");
+        assert_eq!(running.drain.connections(), 0);
+    }
+}
+
+/// The client's system has not acknowledged what it has no room for.
+#[tokio::test]
+async fn what_is_not_acknowledged_is_waited_for_within_bounds_and_told() {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_send_buffer_size(1 << 20).expect("an option");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+    let listener = TlsListener::from_tcp(socket.listen(10).expect("a socket"), offering(&[]));
+    let limits = tls_shutdown::ReaperLimits::new().linger_idle(SHORT);
+    let reaper = Reaper::with_limits(limits);
+    let listener = listener.with_reaper(&reaper).policy(tls_shutdown::ShutdownPolicy::unidirectional().deadline(SHORT));
+    let mut running = Running::start_with(
+        listener,
+        |server| server,
+        |drain| drain.last_request(Duration::ZERO).grace(LONG).acknowledgement(SHORT),
+        |_| async { answer(ScriptedBody::full(100_000)) },
+    );
+    let mut client = Client::connect_narrow(running.address).await;
+    client.ask("/").await;
+    assert_eq!(soon(client.stream.read_u8()).await.expect("a byte"), b'H');
+    running.signal();
+    let report: DrainReport = running.report().await;
+    let Acknowledgement::Missing(missing) = report.acknowledgement() else { panic!("{report}") };
+    assert!((1..=110_000).contains(&missing), "{report}");
+    assert!(report.exit() >= SHORT && report.exit() < SHORT * 10, "{report}");
+    let (data, end) = client.read_to_end().await;
+    assert!(data.len() > 100_000 && end == End::CloseNotify, "the system has gone on");
+}
+
+#[tokio::test]
+async fn the_report_says_what_clients_have_seen() {
+    let mut running = start(|drain| drain.last_request(SHORT * 5)).await;
+    let mut clients = Vec::new();
+    for number in 0..20 {
+        clients.push((number, idle(&running).await));
+    }
+    running.signal();
+    soon(running.drain.reached(DrainPhase::LastRequest)).await;
+    let mut answered = 0;
+    let mut closed = 0;
+    for (_, client) in clients.iter_mut().filter(|(number, _)| number % 2 == 0) {
+        client.ask("/").await;
+        answered += 1;
+    }
+    for (number, mut client) in clients {
+        if number % 2 == 0 {
+            client.read_message().await;
+        }
+        if client.read_to_end().await == (vec![], End::CloseNotify) {
+            closed += 1;
+            let _ = client.stream.shutdown().await;
+        }
+    }
+    let report = running.report().await;
+    assert_eq!((report.requests(), report.endings().get("complete")), (answered, Some(&closed)), "{report}");
+    assert_eq!((answered, closed), (10, 20));
+}
+
+#[tokio::test]
+async fn a_window_can_be_waited_for_by_servers_that_are_not_ours() {
+    let drain = ServerDrain::on(std::future::ready(())).last_request(LONG).grace(LONG);
+    let over = drain.handle().last_request_over();
+    let mut over = pin!(over);
+    let listener = listener().await.with_drain(&drain.handle());
+    let mut held = Some(listener);
+    let run = drain.run(async {
+        tokio::select! {
+            biased;
+            () = over.as_mut() => panic!("the listener is open"),
+            () = yield_now() => {}
+        }
+        held.take();
+        over.await;
+    });
+    assert_eq!(soon(run).await.left(), 0);
+}
