@@ -151,6 +151,8 @@ pub fn read_paced(stream: &mut SslStream<TcpStream>, piece: usize, pause: Durati
     loop {
         match stream.ssl_read(&mut buffer) {
             Ok(amount) => total += amount,
+            // A socket with a time limit is interrupted by each signal (`signal(7)`), such as that of a child's end.
+            Err(error) if error.io_error().is_some_and(|error| error.kind() == ErrorKind::Interrupted) => {}
             Err(error) => return (total, end_of(&error)),
         }
         wait(pause);

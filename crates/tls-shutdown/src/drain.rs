@@ -146,7 +146,7 @@ pub(crate) struct Tally {
 
 /// The most of the grace that is kept for what follows the deadline.
 const RESERVE: Duration = Duration::from_secs(1);
-/// How long the runtime may take to end the tasks of a reaper that gives up.
+/// How long the runtime may take to end tasks that are given up, those of a reaper among them.
 const GIVE_UP_LIMIT: Duration = Duration::from_millis(100);
 /// How long the system may take to tell what is not acknowledged, where the grace is over.
 const TABLE_LIMIT: Duration = Duration::from_millis(500);
@@ -315,8 +315,9 @@ impl ServerDrain {
             times.deadline = Some(Instant::now());
             let limit = Some(ends.min(from_now(reserve)));
             serve_until(&mut serving, handle.wait_connections(limit)).await;
+            // What is dropped with it is told once the runtime has dropped its tasks.
             drop(serving);
-            handle.wait_connections(limit).await;
+            handle.wait_connections(limit.max(Some(from_now(GIVE_UP_LIMIT)))).await;
             handle.wait_reapers(limit).await;
         }
         handle.enter(DrainPhase::Exit);

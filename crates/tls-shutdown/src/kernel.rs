@@ -127,7 +127,8 @@ pub(crate) fn unacknowledged(addresses: &[std::net::SocketAddr]) -> Option<u64> 
     Some(ipv4 + ipv6)
 }
 
-/// A line of `/proc/net/tcp` or `/proc/net/tcp6` about a socket that no process has open.
+/// A line of `/proc/net/tcp` or `/proc/net/tcp6` about a socket that no process has open, and that has something to send, or to be
+/// acknowledged.
 #[cfg(feature = "server")]
 #[derive(Debug, PartialEq, Eq)]
 struct ClosedSocket {
@@ -142,7 +143,9 @@ impl ClosedSocket {
         let mut fields = line.split_ascii_whitespace().skip(1);
         let (address, port) = fields.next()?.split_once(':')?;
         let (unacknowledged, _) = fields.nth(2)?.split_once(':')?;
-        if fields.nth(4)? != "0" {
+        let unacknowledged = u64::from_str_radix(unacknowledged, 16).ok()?;
+        // Most of a large table is connections that wait for their time to be over.
+        if unacknowledged == 0 || fields.nth(4)? != "0" {
             return None;
         }
         // Words of 32 bits in the byte order of this machine.
@@ -156,7 +159,6 @@ impl ClosedSocket {
             Err(_) => std::net::IpAddr::from(<[u8; 16]>::try_from(&bytes[..]).ok()?),
         };
         let port = u16::from_str_radix(port, 16).ok()?;
-        let unacknowledged = u64::from_str_radix(unacknowledged, 16).ok()?;
         Some(Self { local: (address.to_canonical(), port).into(), unacknowledged })
     }
 

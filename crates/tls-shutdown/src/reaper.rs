@@ -15,7 +15,7 @@ use std::{
 
 use tokio::{
     runtime::Handle,
-    sync::watch,
+    sync::Notify,
     task::{AbortHandle, coop},
     time::{sleep_until, timeout},
 };
@@ -122,8 +122,8 @@ struct Shared {
     runtime: Option<Handle>,
     limits: ReaperLimits,
     closings: Mutex<Closings>,
-    /// The number of closings, for those who wait for none.
-    count: watch::Sender<usize>,
+    /// The last closing has ended.
+    idle: Notify,
     shed: AtomicU64,
     scratch: Scratch,
 }
@@ -132,6 +132,8 @@ struct Shared {
 #[derive(Default)]
 struct Closings {
     next: u64,
+    /// Those that were shed and have not ended are among them.
+    count: usize,
     tasks: BTreeMap<u64, Option<AbortHandle>>,
 }
 
@@ -151,7 +153,7 @@ impl Reaper {
                 runtime: Handle::try_current().ok(),
                 limits,
                 closings: Mutex::default(),
-                count: watch::Sender::new(0),
+                idle: Notify::new(),
                 shed: AtomicU64::new(0),
                 scratch: Scratch::new(),
             }),
@@ -160,7 +162,7 @@ impl Reaper {
 
     /// The number of closings in progress, those among them that were shed and are about to end.
     pub fn closings(&self) -> usize {
-        *self.shared.count.borrow()
+        self.shared.lock().count
     }
 
     /// The number of closings that were ended before their time, since there were too many.
@@ -181,9 +183,17 @@ impl Reaper {
     ///
     /// Can be dropped and called again.
     pub async fn wait_idle(&self, limit: Duration) -> usize {
-        let mut count = self.shared.count.subscribe();
-        match timeout(limit, count.wait_for(|count| *count == 0)).await {
-            Ok(_) => 0,
+        let idle = async {
+            loop {
+                let idle = self.shared.idle.notified();
+                if self.closings() == 0 {
+                    return;
+                }
+                idle.await;
+            }
+        };
+        match timeout(limit, idle).await {
+            Ok(()) => 0,
             Err(_) => self.closings(),
         }
     }
@@ -249,8 +259,8 @@ impl Reaper {
         let id = closings.next;
         closings.next += 1;
         closings.tasks.insert(id, None);
+        closings.count += 1;
         drop(closings);
-        self.shared.count.send_modify(|count| *count += 1);
         if let Some((_, Some(task))) = oldest {
             task.abort();
         }
@@ -288,8 +298,12 @@ struct Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.shared.lock().tasks.remove(&self.id);
-        self.shared.count.send_modify(|count| *count -= 1);
+        let mut closings = self.shared.lock();
+        closings.tasks.remove(&self.id);
+        closings.count -= 1;
+        if closings.count == 0 {
+            self.shared.idle.notify_waiters();
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{io::Read, net::SocketAddr, process::Stdio, time::Duration};
 
 use rustix::{
+    fs::{Mode, OFlags, open},
     process::{Pid, Signal, kill_process},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
 };
@@ -265,7 +266,7 @@ async fn on_a_terminal_it_shows_how_the_drain_goes() {
     grantpt(&terminal).unwrap();
     unlockpt(&terminal).unwrap();
     let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
-    let screen = std::fs::OpenOptions::new().read(true).write(true).open(name).unwrap();
+    let screen = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
 
     let (cert, key) = (CERTIFICATE.cert(), CERTIFICATE.key());
     let mut command = command(&["serve", "--listen", "127.0.0.1:0", "--cert", cert, "--key", key]);
