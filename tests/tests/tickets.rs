@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use proptest::prelude::*;
-use rustls::{HandshakeKind, crypto::ring::default_provider, server::ProducesTickets};
-use tls_shutdown::{TicketKey, TicketKeys, TlsListener};
+use rustls::{HandshakeKind, ProtocolVersion, ServerConfig, crypto::ring::default_provider, server::ProducesTickets};
+use tls_shutdown::{ConfigHandle, TicketKey, TicketKeys, TlsListener};
 use tls_shutdown_tests::{VERSIONS, client_config, server_config, serving::Client};
 use tokio::io::AsyncWriteExt;
 
@@ -16,19 +16,52 @@ fn keys(keys: &[TicketKey]) -> TicketKeys {
     TicketKeys::new(keys.iter().copied(), &Arc::new(default_provider())).expect("an AEAD")
 }
 
-/// A server with these keys, which shuts each connection down.
-async fn serve(version: &'static rustls::SupportedProtocolVersion, with: &[TicketKey]) -> SocketAddr {
+fn config(version: &'static rustls::SupportedProtocolVersion, with: &[TicketKey]) -> ServerConfig {
     let mut config = server_config(version);
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.ticketer = Arc::new(keys(with));
-    let mut listener = TlsListener::bind("127.0.0.1:0", config).await.expect("a free port");
+    config
+}
+
+/// A server with these keys, which shuts each connection down.
+async fn serve(version: &'static rustls::SupportedProtocolVersion, with: &[TicketKey]) -> SocketAddr {
+    serve_replaceable(version, with).await.0
+}
+
+async fn serve_replaceable(
+    version: &'static rustls::SupportedProtocolVersion,
+    with: &[TicketKey],
+) -> (SocketAddr, ConfigHandle) {
+    let mut listener = TlsListener::bind("127.0.0.1:0", config(version, with)).await.expect("a free port");
     let address = listener.local_addr().expect("an address");
+    let handle = listener.config_handle();
     tokio::spawn(async move {
         while let Some((mut stream, _)) = listener.accept().await {
             let _ = stream.shutdown().await;
         }
     });
-    address
+    (address, handle)
+}
+
+#[tokio::test]
+async fn keys_are_rotated_while_the_listener_runs() {
+    for version in VERSIONS {
+        let (address, handle) = serve_replaceable(version, &[OLD]).await;
+        let client = client_config(version);
+        for (with, expected) in [
+            (&[OLD][..], HandshakeKind::Full),
+            (&[NEW, OLD], HandshakeKind::Resumed),
+            (&[NEW], HandshakeKind::Resumed),
+            (&[OTHER], HandshakeKind::Full),
+        ] {
+            handle.replace(config(version, with));
+            // In TLS 1.2 a resumed session keeps its ticket, in TLS 1.3 there is a new one.
+            let client = if version.version == ProtocolVersion::TLSv1_2 && with == [NEW] { continue } else { &client };
+            let mut connection = Client::connect_with(address, client.clone()).await;
+            connection.read_to_end().await;
+            assert_eq!(connection.stream.get_ref().1.handshake_kind(), Some(expected), "{version:?}");
+        }
+    }
 }
 
 #[tokio::test]

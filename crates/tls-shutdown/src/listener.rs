@@ -123,13 +123,16 @@ pub struct ConfigHandle {
 }
 
 impl ConfigHandle {
-    /// New handshakes use `config` from now on. Sessions can still be resumed: it takes over where tickets and sessions are kept
-    /// from the one before. Connections that there are do not change.
+    /// New handshakes use `config` from now on. Sessions can still be resumed: it takes over where sessions are kept from the one
+    /// before, and, unless it has a ticketer, that one's. So [`TicketKeys`](crate::TicketKeys) are rotated by a configuration that has
+    /// new ones. Connections that there are do not change.
     pub fn replace(&self, config: impl Into<Arc<ServerConfig>>) {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let mut config = Arc::unwrap_or_clone(config.into());
         config.session_storage = current.session_storage.clone();
-        config.ticketer = current.ticketer.clone();
+        if !config.ticketer.enabled() {
+            config.ticketer = current.ticketer.clone();
+        }
         *current = Arc::new(config);
     }
 
