@@ -78,6 +78,42 @@ async fn a_server_without_connections_ends_at_once() {
 }
 
 #[tokio::test]
+async fn what_is_in_flight_is_counted() {
+    let mut running = start(|drain| drain).await;
+    let mut waiting = Vec::new();
+    for path in ["/told", "/stop", "/told"] {
+        waiting.push(asking(&running, path).await);
+    }
+    let mut done = asking(&running, "/").await;
+    soon(done.stream.read_exact(&mut [0; 50])).await.expect("an answer");
+    soon(async {
+        while running.drain.in_flight() != 3 {
+            yield_now().await;
+        }
+    })
+    .await;
+    running.signal();
+    running.force();
+    drop((waiting, done));
+    let drain = running.drain.clone();
+    running.report().await;
+    assert_eq!(drain.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn a_layer_counts_what_is_in_flight() {
+    let drain = ServerDrain::on(std::future::pending()).handle();
+    let service = tower::service_fn(async |_: Request<()>| answer(ScriptedBody::full(10)));
+    let mut service = tower_layer::Layer::layer(&drain.layer(), service);
+    let response = service.call(Request::new(()));
+    assert_eq!(drain.in_flight(), 1);
+    let response = response.await.expect("an answer");
+    assert_eq!(drain.in_flight(), 1, "its body is still to be sent");
+    drop(response);
+    assert_eq!(drain.in_flight(), 0);
+}
+
+#[tokio::test]
 async fn the_phases_come_in_order_and_a_notice_changes_nothing_but_readiness() {
     let mut running = start(|drain| drain.notice(SHORT).last_request(SHORT)).await;
     let mut kept = idle(&running).await;

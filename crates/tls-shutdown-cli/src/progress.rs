@@ -46,7 +46,8 @@ pub(crate) fn show(drain: DrainHandle, events: Arc<Events>) -> JoinHandle<()> {
 
 fn draw(drain: &DrainHandle) {
     let left = drain.ends_at().map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
-    let (phase, connections, left) = (drain.phase(), drain.connections(), left.as_secs_f64());
+    let (phase, connections, requests) = (drain.phase(), drain.connections(), drain.in_flight());
+    let left = left.as_secs_f64();
     // Nobody is harmed if it cannot be seen.
-    let _ = write!(io::stderr(), "{CLEAR_LINE}{phase}: {connections} open, {left:.1} s at most");
+    let _ = write!(io::stderr(), "{CLEAR_LINE}{phase}: {connections} open, {requests} in flight, {left:.1} s at most");
 }

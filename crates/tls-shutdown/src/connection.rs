@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::{
-    drain::DrainHandle,
+    drain::{DrainHandle, InFlight},
     report::{Ending, ShutdownReport},
 };
 
@@ -207,11 +207,9 @@ impl Connection {
         self.observers.drain.as_ref()
     }
 
-    pub(crate) fn has_request(&self) {
+    pub(crate) fn has_request(&self) -> Option<InFlight> {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        if let Some(drain) = self.drain() {
-            drain.has_request();
-        }
+        self.drain().map(DrainHandle::has_request)
     }
 
     pub(crate) fn has_cut(&self, responses: u64) {

@@ -4,7 +4,7 @@ mod layer;
 mod report;
 
 pub(crate) use layer::announce_close;
-pub use layer::{DrainLayer, DrainResponse, DrainService, Readiness};
+pub use layer::{DrainBody, DrainLayer, DrainResponse, DrainService, Readiness};
 pub use report::{Acknowledgement, DrainReport};
 
 use std::{
@@ -16,7 +16,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -115,6 +115,7 @@ struct Shared {
     timing: Mutex<Timing>,
     tally: Mutex<Tally>,
     requests: AtomicU64,
+    in_flight: AtomicUsize,
     handshakes: AtomicU64,
     listeners: Mutex<Vec<Listening>>,
 }
@@ -188,6 +189,7 @@ impl ServerDrain {
                     timing: Mutex::new(timing),
                     tally: Mutex::default(),
                     requests: AtomicU64::new(0),
+                    in_flight: AtomicUsize::new(0),
                     handshakes: AtomicU64::new(0),
                     listeners: Mutex::default(),
                 }),
@@ -358,6 +360,13 @@ impl DrainHandle {
         self.shared.connections.len()
     }
 
+    /// Requests whose response has not been handed over to the connection, to its last byte. Known for a
+    /// [`Server`](crate::Server), and behind a [`DrainLayer`].
+    pub fn in_flight(&self) -> usize {
+        // A statistic: it orders nothing.
+        self.shared.in_flight.load(Ordering::Relaxed)
+    }
+
     /// When the grace ends, once the signal has come.
     pub fn ends_at(&self) -> Option<Instant> {
         self.timing().ends
@@ -402,7 +411,7 @@ impl DrainHandle {
     }
 
     /// A layer for HTTP servers that are not ours: it has HTTP/1 responses say `Connection: close` from
-    /// [`LastRequest`](DrainPhase::LastRequest) on, and counts requests.
+    /// [`LastRequest`](DrainPhase::LastRequest) on, and counts requests and what is [in flight](Self::in_flight).
     pub fn layer(&self) -> DrainLayer {
         DrainLayer::new(self.clone())
     }
@@ -428,8 +437,11 @@ impl DrainHandle {
         self.shared.connections.token()
     }
 
-    pub(crate) fn has_request(&self) {
+    /// A request is begun, and in flight as long as the value that this gives.
+    pub(crate) fn has_request(&self) -> InFlight {
         self.shared.requests.fetch_add(1, Ordering::Relaxed);
+        self.shared.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(self.clone())
     }
 
     pub(crate) fn handshake_finished(&self) {
@@ -549,6 +561,16 @@ impl DrainHandle {
             acknowledgement,
             times: times.spent(),
         }
+    }
+}
+
+/// A request that is in flight.
+#[derive(Debug)]
+pub(crate) struct InFlight(DrainHandle);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -81,8 +81,8 @@ pub use tickets::{NoAead, TicketKey, TicketKeys};
 mod drain;
 #[cfg(feature = "server")]
 pub use drain::{
-    Acknowledgement, DrainHandle, DrainLayer, DrainPhase, DrainReport, DrainResponse, DrainService, Readiness,
-    ServerDrain,
+    Acknowledgement, DrainBody, DrainHandle, DrainLayer, DrainPhase, DrainReport, DrainResponse, DrainService,
+    Readiness, ServerDrain,
 };
 
 #[cfg(feature = "server")]

@@ -40,7 +40,7 @@ use tracing::Instrument;
 
 use crate::{
     connection::{Connection, ConnectionReport},
-    drain::{DrainHandle, DrainPhase, DrainReport, ServerDrain, announce_close},
+    drain::{DrainHandle, DrainPhase, DrainReport, InFlight, ServerDrain, announce_close},
     listener::{Accept, ServerStream, TlsListener},
 };
 use http1::{Exchange, Http1};
@@ -294,7 +294,7 @@ where
     type Future = Answer<<TowerToHyperService<S> as HyperService<Request<Incoming>>>::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        self.connection.has_request();
+        let in_flight = self.connection.has_request();
         #[cfg(feature = "axum")]
         request.extensions_mut().insert(axum::extract::ConnectInfo(self.info.peer()));
         request.extensions_mut().insert(self.info.clone());
@@ -303,7 +303,7 @@ where
             http1.asked();
         }
         let (method, version) = (request.method().clone(), request.version());
-        Answer { http1, method, version, answer: self.service.call(request) }
+        Answer { http1, in_flight, method, version, answer: self.service.call(request) }
     }
 }
 
@@ -311,6 +311,7 @@ pin_project! {
     /// The future of [`HttpService`].
     struct Answer<F> {
         http1: Option<(Arc<Http1>, DrainHandle)>,
+        in_flight: Option<InFlight>,
         method: Method,
         version: Version,
         #[pin]
@@ -334,7 +335,8 @@ where
             }
             http1.begin(this.method, *this.version, &response)
         });
-        Poll::Ready(Ok(response.map(|body| ServedBody::new(body, exchange))))
+        let in_flight = this.in_flight.take();
+        Poll::Ready(Ok(response.map(|body| ServedBody::new(body, exchange, in_flight))))
     }
 }
 

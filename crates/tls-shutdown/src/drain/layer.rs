@@ -7,6 +7,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use http_body::{Body, Frame, SizeHint};
 use hyper::{
     Request, Response, StatusCode, Version,
     header::{CONNECTION, HeaderValue},
@@ -15,9 +16,10 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{DrainHandle, DrainPhase};
+use super::{DrainHandle, DrainPhase, InFlight};
 
-/// Has the HTTP/1 responses of a draining server say `Connection: close`, and counts its requests. From [`DrainHandle::layer`].
+/// Has the HTTP/1 responses of a draining server say `Connection: close`, and counts its requests and what is
+/// [in flight](DrainHandle::in_flight). From [`DrainHandle::layer`].
 ///
 /// HTTP/2 responses stay as they are: there, GOAWAY says it.
 #[derive(Clone, Debug)]
@@ -50,7 +52,7 @@ impl<S, B, R> Service<Request<B>> for DrainService<S>
 where
     S: Service<Request<B>, Response = Response<R>>,
 {
-    type Response = Response<R>;
+    type Response = Response<DrainBody<R>>;
     type Error = S::Error;
     type Future = DrainResponse<S::Future>;
 
@@ -59,8 +61,12 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> DrainResponse<S::Future> {
-        self.drain.has_request();
-        DrainResponse { version: request.version(), drain: self.drain.clone(), response: self.inner.call(request) }
+        DrainResponse {
+            version: request.version(),
+            in_flight: Some(self.drain.has_request()),
+            drain: self.drain.clone(),
+            response: self.inner.call(request),
+        }
     }
 }
 
@@ -68,6 +74,7 @@ pin_project! {
     /// The future of [`DrainService`].
     pub struct DrainResponse<F> {
         version: Version,
+        in_flight: Option<InFlight>,
         drain: DrainHandle,
         #[pin]
         response: F,
@@ -78,15 +85,43 @@ impl<F, R, E> Future for DrainResponse<F>
 where
     F: Future<Output = Result<Response<R>, E>>,
 {
-    type Output = F::Output;
+    type Output = Result<Response<DrainBody<R>>, E>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut response = ready!(this.response.poll(cx))?;
         if *this.version < Version::HTTP_2 && this.drain.phase() >= DrainPhase::LastRequest {
             announce_close(&mut response);
         }
-        Poll::Ready(Ok(response))
+        let in_flight = this.in_flight.take();
+        Poll::Ready(Ok(response.map(|body| DrainBody { body, _in_flight: in_flight })))
+    }
+}
+
+pin_project! {
+    /// The body of a response of [`DrainService`], which is in flight until it is dropped.
+    #[derive(Debug)]
+    pub struct DrainBody<B> {
+        #[pin]
+        body: B,
+        _in_flight: Option<InFlight>,
+    }
+}
+
+impl<B: Body> Body for DrainBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.project().body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

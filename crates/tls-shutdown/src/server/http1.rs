@@ -20,6 +20,8 @@ use hyper::{
 };
 use pin_project_lite::pin_project;
 
+use crate::drain::InFlight;
+
 /// How far the response in progress is; shared by the service, which begins it, its body, and the stream. They are polled by one
 /// task.
 #[derive(Debug, Default)]
@@ -226,12 +228,13 @@ pin_project! {
         body: B,
         // HTTP/2 has frames that tell.
         exchange: Option<Exchange>,
+        _in_flight: Option<InFlight>,
     }
 }
 
 impl<B> ServedBody<B> {
-    pub(super) fn new(body: B, exchange: Option<Exchange>) -> Self {
-        Self { body, exchange }
+    pub(super) fn new(body: B, exchange: Option<Exchange>, in_flight: Option<InFlight>) -> Self {
+        Self { body, exchange, _in_flight: in_flight }
     }
 }
 
