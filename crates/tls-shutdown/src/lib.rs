@@ -9,6 +9,9 @@
 //! - [`Records`] under the TLS stream let TLS be taken off again, and no byte behind it be lost.
 //! - `ShutdownLayer` (feature `tower`, and `hyper-rustls` for its `HttpsConnector`) does the same for each connection of a client, and
 //!   `ClientDrain` ends them all before the process does.
+//! - `TlsListener` and `Server` (feature `server`) accept and serve, so that each connection ends truthfully, and `ServerDrain` ends the
+//!   server without losing a request; also `axum::serve` (feature `axum`), tonic (feature `tonic`) and a plain accept loop. Feature
+//!   `systemd` tells systemd.
 //!
 //! # Promises
 //!
