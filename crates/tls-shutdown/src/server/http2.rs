@@ -191,7 +191,8 @@ impl Frames {
         while !bytes.is_empty() {
             let Some(frame) = self.inbound.next(&mut bytes) else { return };
             match frame.kind {
-                HEADERS if frame.stream > self.last_stream => {
+                // h2 ignores what it has refused by GOAWAY, so that nothing would ever take it out again.
+                HEADERS if frame.stream > self.last_stream && frame.stream <= self.last_served() => {
                     self.last_stream = frame.stream;
                     self.open.insert(frame.stream);
                 }
@@ -263,9 +264,14 @@ impl Frames {
         matches!(self.pong, Pong::Giving(frame, position) if position < frame.len())
     }
 
+    /// The last stream that is served, as far as a GOAWAY has said so.
+    fn last_served(&self) -> u32 {
+        self.goaway.unwrap_or(EVERY_STREAM)
+    }
+
     /// The streams whose response is not at its end, among those that are not refused by a GOAWAY.
     pub(super) fn unanswered(&self) -> impl Iterator<Item = u32> + '_ {
-        let last = self.goaway.unwrap_or(EVERY_STREAM);
+        let last = self.last_served();
         self.open.iter().copied().filter(move |stream| *stream <= last)
     }
 
@@ -380,6 +386,15 @@ mod tests {
         let (mut other, control) = frames(9, &[], &[frame(PING, 0, 0, b"12345678")]);
         control.answer_ping();
         assert_eq!(other.injected(100, &control), None, "that was a keep-alive");
+    }
+
+    #[test]
+    fn streams_that_a_goaway_has_refused_are_not_kept() {
+        let (mut all, control) = frames(9, &[], &[frame(GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0])]);
+        for stream in [1, 3, 5] {
+            all.received(&frame(HEADERS, END_HEADERS, stream, &[]), &control);
+        }
+        assert_eq!(all.open.len(), 1);
     }
 
     #[test]
