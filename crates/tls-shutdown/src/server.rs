@@ -393,7 +393,7 @@ impl Life {
     /// Resolves when an idle connection has had its window for that request.
     async fn window(&self) {
         let timing = *self.drain.timing();
-        self.wait(timing.last_request + at_random(timing.spread)).await;
+        self.wait(timing.last_request.saturating_add(at_random(timing.spread))).await;
     }
 
     async fn spread(&self) {
@@ -418,11 +418,34 @@ impl Life {
 }
 
 fn with_jitter(limit: Duration) -> Duration {
-    limit.mul_f64(1.0 + Server::AGE_JITTER * (2.0 * fastrand::f64() - 1.0))
+    scaled(limit, 1.0 + Server::AGE_JITTER * (2.0 * fastrand::f64() - 1.0))
 }
 
 fn at_random(limit: Duration) -> Duration {
-    limit.mul_f64(fastrand::f64())
+    scaled(limit, fastrand::f64())
+}
+
+/// A limit that means "never" stays one.
+fn scaled(limit: Duration, factor: f64) -> Duration {
+    Duration::try_from_secs_f64(limit.as_secs_f64() * factor).unwrap_or(Duration::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_that_never_come_are_no_overflow() {
+        for limit in [Duration::ZERO, Duration::from_secs(10), Duration::MAX] {
+            for _ in 0..100 {
+                assert!(at_random(limit) <= limit);
+                let age = with_jitter(limit);
+                assert!(
+                    age <= scaled(limit, 1.0 + Server::AGE_JITTER) && age >= scaled(limit, 1.0 - Server::AGE_JITTER)
+                );
+            }
+        }
+    }
 }
 
 async fn serve_http1<S, B>(
