@@ -430,24 +430,6 @@ fn scaled(limit: Duration, factor: f64) -> Duration {
     Duration::try_from_secs_f64(limit.as_secs_f64() * factor).unwrap_or(Duration::MAX)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn limits_that_never_come_are_no_overflow() {
-        for limit in [Duration::ZERO, Duration::from_secs(10), Duration::MAX] {
-            for _ in 0..100 {
-                assert!(at_random(limit) <= limit);
-                let age = with_jitter(limit);
-                assert!(
-                    age <= scaled(limit, 1.0 + Server::AGE_JITTER) && age >= scaled(limit, 1.0 - Server::AGE_JITTER)
-                );
-            }
-        }
-    }
-}
-
 async fn serve_http1<S, B>(
     mut connection: Pin<&mut hyper_http1::UpgradeableConnection<TokioIo<HttpStream>, HttpService<S>>>,
     http1: &Http1,
@@ -551,5 +533,23 @@ where
         biased;
         result = end => result,
         () = life.deadline() => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_that_never_come_are_no_overflow() {
+        for limit in [Duration::ZERO, Duration::from_secs(10), Duration::MAX] {
+            for _ in 0..100 {
+                assert!(at_random(limit) <= limit);
+                let age = with_jitter(limit);
+                assert!(
+                    age <= scaled(limit, 1.0 + Server::AGE_JITTER) && age >= scaled(limit, 1.0 - Server::AGE_JITTER)
+                );
+            }
+        }
     }
 }
