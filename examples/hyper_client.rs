@@ -42,12 +42,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
             Ok::<_, Box<dyn Error + Send + Sync>>(format!("{status}, {length} bytes"))
         });
     }
+    let mut failed = 0;
     for result in tasks.join_all().await {
         match result {
             Ok(answer) => eprintln!("{answer}"),
-            Err(error) => eprintln!("{error}"),
+            Err(error) => {
+                failed += 1;
+                eprintln!("{error}: {}", error.source().map_or_else(String::new, ToString::to_string));
+            }
         }
     }
     println!("{}", layer.drain().drain(LIMIT).await);
-    Ok(())
+    if failed > 0 { Err(format!("{failed} requests failed").into()) } else { Ok(()) }
 }

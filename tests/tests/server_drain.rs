@@ -161,6 +161,7 @@ async fn half_a_head_in_the_window_is_a_request() {
         client.send("GET / HTTP/1.1\r\nHo").await;
         running.signal();
         soon(running.drain.reached(DrainPhase::LastRequest)).await;
+        // Past the window's end, which is nothing that a client could see.
         sleep(SHORT + SHORT / 2).await;
         client.send("st: a\r\n\r\n").await;
         assert!(client.read_message().await.0.contains("connection: close"));
@@ -217,6 +218,7 @@ async fn the_grace_holds() {
     let mut drips = half("").await.stream;
     let dripping = tokio::spawn(async move {
         while drips.write_all(b"\r\n").await.is_ok() && drips.flush().await.is_ok() {
+            // A slow peer is slow by the clock.
             sleep(Duration::from_millis(10)).await;
         }
     });
