@@ -340,12 +340,16 @@ pub mod http2 {
     /// Type of a frame.
     pub const GOAWAY: u8 = 7;
     /// Type of a frame.
+    pub const WINDOW_UPDATE: u8 = 8;
+    /// Type of a frame.
     pub const CONTINUATION: u8 = 9;
 
     /// END_STREAM, and ACK.
     pub const END_STREAM: u8 = 1;
     /// END_HEADERS.
     pub const END_HEADERS: u8 = 4;
+    /// PADDED.
+    pub const PADDED: u8 = 8;
 
     /// A frame.
     #[derive(Clone, Debug, PartialEq, Eq)]

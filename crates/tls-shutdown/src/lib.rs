@@ -70,6 +70,8 @@ mod connection;
 #[cfg(feature = "server")]
 pub use connection::{ConnectionReport, Handshake, Use};
 
+#[cfg(any(feature = "server", feature = "tower"))]
+mod frames;
 #[cfg(feature = "server")]
 mod listener;
 #[cfg(feature = "server")]

@@ -280,8 +280,13 @@ struct HttpService<S> {
     service: TowerToHyperService<S>,
     connection: Arc<Connection>,
     info: ConnectionInfo,
-    /// `None` on HTTP/2.
-    http1: Option<Arc<Http1>>,
+    exchanges: Exchanges,
+}
+
+/// Who is told of each request and response, for the stream's sake.
+enum Exchanges {
+    Http1(Arc<Http1>),
+    Http2(Arc<Control>),
 }
 
 impl<S, B> HyperService<Request<Incoming>> for HttpService<S>
@@ -298,10 +303,16 @@ where
         #[cfg(feature = "axum")]
         request.extensions_mut().insert(axum::extract::ConnectInfo(self.info.peer()));
         request.extensions_mut().insert(self.info.clone());
-        let http1 = self.http1.clone().map(|http1| (http1, self.info.drain().clone()));
-        if let Some((http1, _)) = &http1 {
-            http1.asked();
-        }
+        let http1 = match &self.exchanges {
+            Exchanges::Http1(http1) => {
+                http1.asked();
+                Some((http1.clone(), self.info.drain().clone()))
+            }
+            Exchanges::Http2(control) => {
+                control.has_request(&request);
+                None
+            }
+        };
         let (method, version) = (request.method().clone(), request.version());
         Answer { http1, in_flight, method, version, answer: self.service.call(request) }
     }
@@ -353,14 +364,14 @@ where
     let life = Life { age_limit: connections.age_limit.map(with_jitter), drain };
     let service = TowerToHyperService::new(service);
     let result = if info.protocol() == Some(b"h2") {
-        let control = Arc::new(Control::default());
+        let control = Arc::new(Control::new());
         let io = HttpStream::http2(stream, connection.clone(), control.clone());
-        let service = HttpService { service, connection, info, http1: None };
+        let service = HttpService { service, connection, info, exchanges: Exchanges::Http2(control.clone()) };
         serve_http2(pin!(connections.http2.serve_connection(TokioIo::new(io), service)), &control, &life).await
     } else {
         let http1 = Arc::new(Http1::default());
         let io = HttpStream::http1(stream, connection.clone(), http1.clone());
-        let service = HttpService { service, connection, info, http1: Some(http1.clone()) };
+        let service = HttpService { service, connection, info, exchanges: Exchanges::Http1(http1.clone()) };
         let connection = connections.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
         serve_http1(pin!(connection), &http1, &life).await
     };

@@ -3,12 +3,16 @@
 use std::{fs, iter::repeat_with, path::Path};
 
 use tls_shutdown_interop::{
-    Build, CERTIFICATE, End, LOOPBACK, Server, VERSIONS, curl, directory, end, python, run_well,
+    Build, CERTIFICATE, End, LOOPBACK, Server, VERSIONS, curl, directory, end, python, run, run_well,
 };
 use tokio::{process::Command, task::JoinSet};
 
 const ROUTE: &str = "/reject/300000";
 const ANSWER: &str = "413 300000";
+/// More than buffers and windows take, so that most of the answer is still to come when curl ends its upload: it does that once it
+/// has seen the status, with fewer bytes than its Content-Length says.
+const LARGE_ROUTE: &str = "/reject/20000000";
+const LARGE_ANSWER: &str = "413 20000000";
 /// Lengths of the request's body.
 const LENGTHS: [usize; 2] = [1_000_000, 10_000_000];
 /// For each length and each client, half of them with each version of TLS.
@@ -30,11 +34,11 @@ fn cpython(server: &Server, version: &str, length: usize, tries: usize, pause: &
 }
 
 /// Uploads once.
-fn curl_over(protocol: &str, server: &Server, version: &str, body: &Path) -> Command {
+fn curl_over(protocol: &str, server: &Server, route: &str, version: &str, body: &Path) -> Command {
     let mut client = curl(version);
     // Without `Expect: 100-continue` it does not wait for leave to upload.
     client.args([protocol, "-H", "Expect:", "-o", "/dev/null", "-w", "%{http_code} %{size_download} %{errormsg}\n"]);
-    client.arg("--data-binary").arg(format!("@{}", body.display())).arg(server.url(ROUTE));
+    client.arg("--data-binary").arg(format!("@{}", body.display())).arg(server.url(route));
     client
 }
 
@@ -83,12 +87,44 @@ async fn arrives_whole_at_curl(protocol: &str) {
         fs::write(&body, vec![0; length]).expect("a file");
         for version in VERSIONS {
             for _ in 0..TRIES / VERSIONS.len() / CLIENTS {
-                let client = || curl_over(protocol, &server, version, &body);
+                let client = || curl_over(protocol, &server, ROUTE, version, &body);
                 let answers = together(repeat_with(client).take(CLIENTS)).await;
                 assert_eq!(answers, [ANSWER; CLIENTS], "TLS {version}, {length} bytes");
             }
         }
     }
+}
+
+/// How many of the [`TRIES`] with a large answer end well.
+async fn large_answers(protocol: &str, server: &Server) -> usize {
+    let body = directory().join(format!("large{protocol}-{}", server.address.port()));
+    fs::write(&body, vec![0; LENGTHS[1]]).expect("a file");
+    let mut whole = 0;
+    for version in VERSIONS {
+        for _ in 0..TRIES / VERSIONS.len() / CLIENTS {
+            let clients = (0..CLIENTS).map(|_| curl_over(protocol, server, LARGE_ROUTE, version, &body));
+            let mut running: JoinSet<_> =
+                clients.map(|mut client| async move { run(&mut client, b"").await }).collect();
+            while let Some(output) = running.join_next().await {
+                let output = output.expect("no panic");
+                let is_whole = String::from_utf8_lossy(&output.stdout).trim_end() == LARGE_ANSWER;
+                whole += usize::from(output.status.success() && is_whole);
+            }
+        }
+    }
+    whole
+}
+
+#[tokio::test]
+async fn a_large_one_arrives_whole_at_curl_that_cuts_its_upload_short() {
+    let server = serve().await;
+    for protocol in ["--http1.1", "--http2"] {
+        assert_eq!(large_answers(protocol, &server).await, TRIES, "{protocol}");
+    }
+    let bare = Server::start(Build::Release.bare_server(LOOPBACK)).await;
+    let whole = large_answers("--http2", &bare).await;
+    println!("the bare server: {whole} of {TRIES}");
+    assert!(whole < TRIES, "the control proves nothing");
 }
 
 #[tokio::test]

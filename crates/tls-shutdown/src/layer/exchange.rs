@@ -6,6 +6,7 @@
 use std::{collections::VecDeque, mem, str};
 
 use super::Draining;
+use crate::frames::{GOAWAY, HEAD, Walk};
 
 /// How much of a line of a head is looked at; what matters there is shorter.
 const LINE_LIMIT: usize = 1024;
@@ -263,30 +264,23 @@ impl Head {
     }
 }
 
-/// The size of a frame's header.
-const HEADER: usize = 9;
-
 /// Frames on their way to an HTTP/2 client, and the one that is put between them.
 #[derive(Debug)]
 pub(super) struct Http2 {
-    header: [u8; HEADER],
-    filled: usize,
-    /// What is left of a frame's payload.
-    left: u64,
+    frames: Walk,
     /// What the client has not read of our GOAWAY.
     goaway: &'static [u8],
 }
 
-const GOAWAY_TYPE: u8 = 7;
 const GOAWAY_FIELDS: usize = 8;
 
 /// A server's graceful GOAWAY: NO_ERROR, and a last stream that is beyond all (RFC 9113 section 6.8). A client opens no more
 /// streams then, and ends the connection after its last one, or at once. The debug data is what errors tell then.
-const GOAWAY: &[u8; HEADER + GOAWAY_FIELDS + Draining::TEXT.len()] = &{
-    let mut frame = [0; HEADER + GOAWAY_FIELDS + Draining::TEXT.len()];
+const OUR_GOAWAY: &[u8; HEAD + GOAWAY_FIELDS + Draining::TEXT.len()] = &{
+    let mut frame = [0; HEAD + GOAWAY_FIELDS + Draining::TEXT.len()];
     frame[2] = (GOAWAY_FIELDS + Draining::TEXT.len()) as u8;
-    frame[3] = GOAWAY_TYPE;
-    let (_, fields) = frame.split_at_mut(HEADER);
+    frame[3] = GOAWAY;
+    let (_, fields) = frame.split_at_mut(HEAD);
     let (last_stream_and_error, debug_data) = fields.split_at_mut(GOAWAY_FIELDS);
     last_stream_and_error.copy_from_slice(b"\x7f\xff\xff\xff\0\0\0\0");
     debug_data.copy_from_slice(Draining::TEXT.as_bytes());
@@ -295,35 +289,22 @@ const GOAWAY: &[u8; HEADER + GOAWAY_FIELDS + Draining::TEXT.len()] = &{
 
 impl Default for Http2 {
     fn default() -> Self {
-        Self { header: [0; HEADER], filled: 0, left: 0, goaway: GOAWAY }
+        Self { frames: Walk::default(), goaway: OUR_GOAWAY }
     }
 }
 
 impl Http2 {
     fn received(&mut self, mut data: &[u8]) {
-        while !data.is_empty() {
-            if self.left > 0 {
-                skip(&mut data, &mut self.left);
-                continue;
-            }
-            let (piece, rest) = data.split_at(data.len().min(self.header.len() - self.filled));
-            self.header[self.filled..][..piece.len()].copy_from_slice(piece);
-            self.filled += piece.len();
-            data = rest;
-            if self.filled == self.header.len() {
-                let [a, b, c, kind, ..] = self.header;
-                self.left = u64::from(u32::from_be_bytes([0, a, b, c]));
-                self.filled = 0;
-                if kind == GOAWAY_TYPE {
-                    // The server's says the same, or more, and ours after it could take that back, which is an error.
-                    self.goaway = &[];
-                }
+        while let Some(frame) = self.frames.next(&mut data) {
+            if frame.kind == GOAWAY {
+                // The server's says the same, or more, and ours after it could take that back, which is an error.
+                self.goaway = &[];
             }
         }
     }
 
     fn goaway(&mut self, room: usize) -> Option<&'static [u8]> {
-        if self.goaway.is_empty() || room == 0 || self.left > 0 || self.filled > 0 {
+        if self.goaway.is_empty() || room == 0 || !self.frames.is_between() {
             return None;
         }
         let (piece, rest) = self.goaway.split_at(room.min(self.goaway.len()));

@@ -9,7 +9,10 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep_until},
+};
 
 use super::{
     http1::{Delimiter, Http1, Progress, Upgrade},
@@ -32,7 +35,7 @@ pub struct HttpStream {
 
 enum Protocol {
     Http1 { http1: Arc<Http1>, reading: Option<Deadline>, writing: Option<Deadline> },
-    Http2 { frames: Box<Frames>, control: Arc<Control> },
+    Http2 { frames: Box<Frames>, control: Arc<Control>, overdue: Option<Pin<Box<Sleep>>> },
 }
 
 /// Resolves at the deadline of the server drain. Only upgraded connections, of which hyper knows nothing more, wait for it; reading
@@ -48,7 +51,7 @@ impl HttpStream {
         Self {
             stream: Some(stream),
             connection,
-            protocol: Protocol::Http2 { frames: Box::new(Frames::new()), control },
+            protocol: Protocol::Http2 { frames: Box::new(Frames::new()), control, overdue: None },
         }
     }
 
@@ -82,7 +85,7 @@ impl HttpStream {
 
     /// Notes what the transport has accepted.
     fn after_write(&mut self, written: &Poll<io::Result<usize>>, buffers: &[IoSlice<'_>]) {
-        if let (Protocol::Http2 { frames, control }, Poll::Ready(Ok(amount))) = (&mut self.protocol, written) {
+        if let (Protocol::Http2 { frames, control, .. }, Poll::Ready(Ok(amount))) = (&mut self.protocol, written) {
             let mut left = *amount;
             for buffer in buffers {
                 let piece = left.min(buffer.len());
@@ -127,33 +130,64 @@ impl AsyncRead for HttpStream {
             this.before_deadline()?;
         }
         let before = buffer.filled().len();
-        if let Protocol::Http2 { frames, control } = &mut this.protocol
-            && frames.is_injecting()
-            && let Some(piece) = frames.injected(buffer.remaining(), control)
-        {
-            buffer.put_slice(piece);
+        let stream = Pin::new(this.stream.as_mut().expect("there is a stream until it is dropped"));
+        match &mut this.protocol {
+            Protocol::Http2 { frames, control, overdue } => {
+                let read = poll_read_frames(stream, frames, control, overdue, cx, buffer);
+                frames.note_stall(control);
+                read
+            }
+            Protocol::Http1 { http1, reading, .. } => {
+                let read = stream.poll_read(cx, buffer);
+                match http1.upgrade() {
+                    Upgrade::None if buffer.filled().len() > before => http1.received(),
+                    Upgrade::None => {}
+                    _ if read.is_pending() => return poll_deadline(&this.connection, reading, cx).map(Err),
+                    _ => {}
+                }
+                read
+            }
+        }
+    }
+}
+
+/// Reads what h2 is to see of the client.
+fn poll_read_frames(
+    mut stream: Pin<&mut ServerStream>,
+    frames: &mut Frames,
+    control: &Control,
+    overdue: &mut Option<Pin<Box<Sleep>>>,
+    cx: &mut Context<'_>,
+    buffer: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    let before = buffer.filled().len();
+    frames.hear(control);
+    loop {
+        frames.stage(control);
+        frames.pass(&[], buffer, control);
+        if buffer.filled().len() > before || buffer.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
-        let read = this.stream().poll_read(cx, buffer);
-        match &mut this.protocol {
-            Protocol::Http2 { frames, control } => {
-                frames.received(&buffer.filled()[before..], control);
-                frames.note_stall(control);
-                if read.is_pending()
-                    && let Some(piece) = frames.injected(buffer.remaining(), control)
-                {
-                    buffer.put_slice(piece);
-                    return Poll::Ready(Ok(()));
-                }
-            }
-            Protocol::Http1 { http1, reading, .. } => match http1.upgrade() {
-                Upgrade::None if buffer.filled().len() > before => http1.received(),
-                Upgrade::None => {}
-                _ if read.is_pending() => return poll_deadline(&this.connection, reading, cx).map(Err),
-                _ => {}
-            },
+        if frames.has_to_wait(control) {
+            // h2 gives the service what it has before it reads again.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
-        read
+        match stream.as_mut().poll_fill_buf(cx)? {
+            Poll::Ready([]) => return Poll::Ready(Ok(())),
+            Poll::Ready(bytes) => {
+                let taken = frames.pass(bytes, buffer, control);
+                stream.as_mut().consume(taken);
+            }
+            Poll::Pending => {
+                let Some((_, due)) = frames.overdue() else { return Poll::Pending };
+                let sleep = overdue.get_or_insert_with(|| Box::pin(sleep_until(due)));
+                if sleep.deadline() != due {
+                    sleep.as_mut().reset(due);
+                }
+                ready!(sleep.as_mut().poll(cx));
+            }
+        }
     }
 }
 

@@ -4,12 +4,13 @@
 //! `bare_server HOST:PORT CERT KEY`; the routes are those of `tls-shutdown serve`: `POST /count`, `POST /reject/{n}`,
 //! `GET /bytes/{n}`.
 
-use std::{env, error::Error, sync::Arc, time::Duration};
+use std::{convert::Infallible, env, error::Error, sync::Arc, time::Duration};
 
-use http_body_util::{BodyExt, Full};
+use futures_util::stream;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     Request, Response, StatusCode,
-    body::{Bytes, Incoming},
+    body::{Bytes, Frame, Incoming},
     service::service_fn,
 };
 use hyper_util::{
@@ -69,18 +70,26 @@ fn config(cert: &str, key: &str) -> Result<ServerConfig, Box<dyn Error>> {
     Ok(config)
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+/// In pieces, as most bodies of that size are.
+fn pieces(length: usize) -> Body {
+    let pieces = vec![b'.'; length].chunks(16 * 1024).map(Bytes::copy_from_slice).collect::<Vec<_>>();
+    StreamBody::new(stream::iter(pieces.into_iter().map(|piece| Ok(Frame::data(piece))))).boxed_unsync()
+}
+
+async fn answer(request: Request<Incoming>) -> Result<Response<Body>, hyper::Error> {
     let path = request.uri().path().to_owned();
     let length = path.rsplit('/').next().and_then(|length| length.parse().ok()).unwrap_or_default();
     let (status, body) = match path.as_str() {
         "/count" => {
             let length = request.into_body().collect().await?.to_bytes().len();
-            (StatusCode::OK, format!("{length}\n").into())
+            (StatusCode::OK, Full::from(format!("{length}\n")).boxed_unsync())
         }
-        path if path.starts_with("/reject/") => (StatusCode::PAYLOAD_TOO_LARGE, vec![b'.'; length].into()),
-        _ => (StatusCode::OK, vec![b'.'; length].into()),
+        path if path.starts_with("/reject/") => (StatusCode::PAYLOAD_TOO_LARGE, pieces(length)),
+        _ => (StatusCode::OK, Full::from(vec![b'.'; length]).boxed_unsync()),
     };
-    let mut response = Response::new(Full::new(body));
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     Ok(response)
 }

@@ -1,6 +1,6 @@
 //! What is idle and what is not, however the bytes are cut.
 
-use super::{Exchange, GOAWAY};
+use super::{Exchange, OUR_GOAWAY};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 
@@ -126,14 +126,14 @@ fn goaway_goes_between_two_frames_and_once() {
         assert_eq!(exchange.goaway(100).is_some(), !is_between);
         assert_eq!(exchange.goaway(100), None);
     }
-    for room in 1..=GOAWAY.len() {
+    for room in 1..=OUR_GOAWAY.len() {
         let mut exchange = http2();
         let mut told = Vec::new();
         while let Some(piece) = exchange.goaway(room) {
             assert!(piece.len() <= room);
             told.extend_from_slice(piece);
         }
-        assert_eq!(told, GOAWAY);
+        assert_eq!(told, OUR_GOAWAY);
     }
     assert_eq!(Exchange::new(false).goaway(100), None);
 }
@@ -141,6 +141,16 @@ fn goaway_goes_between_two_frames_and_once() {
 #[test]
 fn after_the_servers_own_goaway_there_is_none_of_ours() {
     let mut exchange = http2();
-    exchange.received(GOAWAY);
+    exchange.received(OUR_GOAWAY);
     assert_eq!(exchange.goaway(100), None);
+}
+
+#[test]
+fn nothing_goes_into_a_header_block() {
+    let mut exchange = http2();
+    // HEADERS without END_HEADERS, then CONTINUATION with it.
+    exchange.received(b"\0\0\x01\x01\0\0\0\0\x01\x88");
+    assert_eq!(exchange.goaway(100), None);
+    exchange.received(b"\0\0\0\x09\x04\0\0\0\x01");
+    assert!(exchange.goaway(100).is_some());
 }
