@@ -2,10 +2,10 @@
 //!
 //! `cargo run --bin accept_loop 127.0.0.1:8443 cert.pem`
 
-use std::{env::args, error::Error, io};
+use std::{error::Error, io};
 
 use tls_shutdown::{DrainHandle, DrainPhase, ServerDrain, ServerStream, TlsListener};
-use tls_shutdown_examples::server_config;
+use tls_shutdown_examples::{Arguments, server_config};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt},
     select, spawn,
@@ -30,7 +30,7 @@ async fn echo(mut stream: ServerStream, drain: DrainHandle) -> io::Result<()> {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let [address, cert] = [1, 2].map(|n| args().nth(n).expect("usage: accept_loop HOST:PORT CERT_FILE"));
+    let Arguments { address, cert } = Arguments::parse();
     let drain = ServerDrain::on_terminate_signal()?;
     let handle = drain.handle();
     let mut listener = TlsListener::bind(address, server_config(cert, &[])?)

@@ -2,15 +2,15 @@
 //!
 //! `cargo run --bin axum_serve 127.0.0.1:8443 cert.pem`
 
-use std::{env::args, error::Error, time::Duration};
+use std::{error::Error, time::Duration};
 
 use axum::{Router, extract::ConnectInfo, routing::get};
 use tls_shutdown::{PeerAddress, ServerDrain, TlsListener};
-use tls_shutdown_examples::server_config;
+use tls_shutdown_examples::{Arguments, server_config};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let [address, cert] = [1, 2].map(|n| args().nth(n).expect("usage: axum_serve HOST:PORT CERT_FILE"));
+    let Arguments { address, cert } = Arguments::parse();
     let drain = ServerDrain::on_terminate_signal()?.last_request(Duration::from_secs(2));
     let handle = drain.handle();
     let listener = TlsListener::bind(address, server_config(cert, &["h2", "http/1.1"])?)

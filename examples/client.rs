@@ -2,14 +2,10 @@
 //!
 //! `cargo run --bin client 127.0.0.1:8443 cert.pem`, where the server is `server`.
 
-use std::{env::args, error::Error, sync::Arc};
+use std::{error::Error, sync::Arc};
 
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, pem::PemObject},
-};
 use tls_shutdown::{ShutdownPolicy, ShutdownStream};
+use tls_shutdown_examples::{Arguments, client_config};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -20,13 +16,8 @@ const UPLOAD: usize = 1_000_000;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let [address, cert] = [1, 2].map(|n| args().nth(n).expect("usage: client HOST:PORT CERT_FILE"));
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(cert)?)?;
-    let config = ClientConfig::builder_with_provider(ring::default_provider().into())
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let Arguments { address, cert } = Arguments::parse();
+    let config = client_config(cert)?;
     let tcp = TcpStream::connect(address).await?;
     let tls = TlsConnector::from(Arc::new(config)).connect("localhost".try_into()?, tcp).await?;
 

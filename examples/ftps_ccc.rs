@@ -4,34 +4,48 @@
 //! `curl -k --ssl-reqd --ftp-ssl-ccc -u anyone:anything ftp://127.0.0.1:2121/`
 
 use std::{
-    env::args,
     error::Error,
     fs, io,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
+use clap::Parser;
 use rustls::{ServerConfig, crypto::ring};
-use tls_shutdown::{Ending, Reaper, Records, ShutdownPolicy, ShutdownStream, TlsSession, Unwrap};
+use tls_shutdown::{Plaintext, Reaper, Records, ShutdownPolicy, ShutdownStream, Unwrap};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 
 const LISTING: &[u8] = b"-rw-r--r-- 1 ftp ftp 5 Jan 01 2000 hello.txt\r\n";
 /// How long a client may be silent.
 const IDLE: Duration = Duration::from_secs(300);
+/// How long it may take to fetch a listing.
+const FETCH: Duration = Duration::from_secs(30);
 const LONGEST_LINE: usize = 512;
+/// Until the next accept, where one has failed: descriptors may have run out.
+const BACKOFF: Duration = Duration::from_millis(100);
+
+#[derive(Parser)]
+struct Arguments {
+    /// Where to listen
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: String,
+    /// Where to write the certificate
+    #[arg(long, value_name = "FILE")]
+    cert: Option<PathBuf>,
+}
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let option = |name: &str| args().skip_while(|argument| argument != name).nth(1);
-    let listen = option("--listen").ok_or("usage: ftps_ccc --listen HOST:PORT [--cert FILE]")?;
+    let Arguments { listen, cert } = Arguments::parse();
     let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-    if let Some(file) = option("--cert") {
+    if let Some(file) = cert {
         fs::write(file, certified.cert.pem())?;
     }
     let config = ServerConfig::builder_with_provider(ring::default_provider().into())
@@ -39,25 +53,38 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .with_no_client_auth()
         .with_single_cert(vec![certified.cert.into()], certified.signing_key.into())?;
     let (acceptor, reaper) = (TlsAcceptor::from(Arc::new(config)), Reaper::new());
-    let listener = TcpListener::bind(listen).await?;
+    let listener = TcpListener::bind(&listen).await.map_err(|error| format!("cannot listen at {listen}: {error}"))?;
     println!("listening {}", listener.local_addr()?);
     loop {
-        let (tcp, peer) = listener.accept().await?;
-        let (acceptor, reaper) = (acceptor.clone(), reaper.clone());
-        let address = tcp.local_addr()?.ip();
-        let (protection, login) = (Protection::Clear, Login::Needed);
-        let session = Session { acceptor, reaper, address, data: None, protection, login };
-        tokio::spawn(async move {
-            if let Err(error) = session.serve(tcp, peer).await {
-                eprintln!("{peer} {error}");
+        match listener.accept().await {
+            Ok((tcp, peer)) => {
+                tokio::spawn(connection(tcp, peer, acceptor.clone(), reaper.clone()));
             }
-        });
+            Err(error) => {
+                eprintln!("cannot accept: {error}");
+                sleep(BACKOFF).await;
+            }
+        }
+    }
+}
+
+async fn connection(tcp: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, reaper: Reaper) {
+    let served = async {
+        tcp.set_nodelay(true)?;
+        let address = tcp.local_addr()?.ip().to_canonical();
+        let (protection, login) = (Protection::Clear, Login::Needed);
+        Session { acceptor, reaper, peer, address, data: None, protection, login }.serve(tcp).await
+    };
+    if let Err(error) = served.await {
+        eprintln!("{peer} {error}");
     }
 }
 
 struct Session {
     acceptor: TlsAcceptor,
     reaper: Reaper,
+    peer: SocketAddr,
+    /// Ours.
     address: IpAddr,
     /// Where the next listing is to be fetched.
     data: Option<TcpListener>,
@@ -74,6 +101,7 @@ enum Protection {
 #[derive(PartialEq)]
 enum Login {
     Needed,
+    Named,
     Done,
 }
 
@@ -93,8 +121,9 @@ enum End {
 }
 
 impl Session {
-    async fn serve(mut self, tcp: TcpStream, peer: SocketAddr) -> io::Result<()> {
-        let mut plain = Records::new(tcp).into_plaintext();
+    async fn serve(mut self, tcp: TcpStream) -> io::Result<()> {
+        let peer = self.peer;
+        let mut plain = Plaintext::new(tcp);
         say(&mut plain, "220 ready").await?;
         while self.answer(&mut plain, Control::Plain).await? == End::Changes {
             let (early, tcp) = plain.into_parts();
@@ -104,7 +133,9 @@ impl Session {
             }
             let tls = timeout(IDLE, self.acceptor.accept(Records::new(tcp))).await??;
             let mut stream = ShutdownStream::new(tls).on_end(move |report| println!("{peer} {report}"));
-            if self.answer(&mut stream, Control::Tls).await? == End::Goodbye {
+            let end = self.answer(&mut stream, Control::Tls).await;
+            if !matches!(end, Ok(End::Changes)) {
+                // Whoever closes gets our close_notify. After an error the shutdown tells it.
                 return stream.with_reaper(&self.reaper).shutdown().await;
             }
             // Who closes first, the server cannot know, and need not: it closes, and waits. A client that closes too, before or
@@ -112,10 +143,8 @@ impl Session {
             // record, and is kept; and nothing can be missing before it, since CCC was the last command under TLS.
             let policy = ShutdownPolicy::unidirectional().deadline(IDLE);
             plain = match stream.with_policy(policy).into_plaintext(Unwrap::Initiate).await {
-                Err(error) if error.error().kind() == Ending::NotTls => {
-                    error.into_stream().into_session().into_transport().into_plaintext()
-                }
-                result => result?,
+                Ok(plain) => plain,
+                Err(error) => error.into_plaintext()?,
             };
         }
         Ok(())
@@ -127,7 +156,18 @@ impl Session {
         C: AsyncRead + AsyncWrite + Unpin,
     {
         loop {
-            let line = timeout(IDLE, read_line(control)).await??;
+            let line = match timeout(IDLE, read_line(control)).await {
+                Ok(line) => line?,
+                Err(_) => {
+                    say(control, "421 too long without a word").await?;
+                    return Ok(End::Goodbye);
+                }
+            };
+            let Some(line) = line else { return Ok(End::Goodbye) };
+            if line.len() > LONGEST_LINE {
+                say(control, "500 too long a line").await?;
+                continue;
+            }
             match (line.split_once(' ').unwrap_or((&line, "")), kind) {
                 (("QUIT", _), _) => {
                     say(control, "221 bye").await?;
@@ -140,16 +180,21 @@ impl Session {
                     say(control, "234 begin").await?;
                     return Ok(End::Changes);
                 }
-                (("USER", _), Control::Tls) => say(control, "331 any password will do").await?,
-                (("PASS", _), Control::Tls) => {
+                (("NOOP", _), _) => say(control, "200 nothing done").await?,
+                (("USER", _), Control::Tls) => {
+                    self.login = Login::Named;
+                    say(control, "331 any password will do").await?;
+                }
+                (("PASS", _), Control::Tls) if self.login == Login::Named => {
                     self.login = Login::Done;
                     say(control, "230 welcome").await?;
                 }
-                _ if self.login == Login::Needed => say(control, "530 AUTH TLS, USER and PASS first").await?,
+                _ if self.login != Login::Done => say(control, "530 AUTH TLS, USER and PASS first").await?,
                 (("CCC", _), Control::Tls) => {
                     say(control, "200 goodbye to TLS").await?;
                     return Ok(End::Changes);
                 }
+                (("CCC", _), Control::Plain) => say(control, "533 it is in plaintext").await?,
                 (("PBSZ", _), Control::Tls) => say(control, "200 PBSZ=0").await?,
                 (("PROT", "C"), Control::Tls) => {
                     self.protection = Protection::Clear;
@@ -174,8 +219,11 @@ impl Session {
                 (("LIST", _), _) => match self.data.take() {
                     Some(data) => {
                         say(control, "150 it comes").await?;
-                        timeout(IDLE, self.list(data)).await??;
-                        say(control, "226 that was all").await?;
+                        match timeout(FETCH, self.list(data)).await {
+                            Ok(Ok(())) => say(control, "226 that was all").await?,
+                            Ok(Err(error)) => say(control, &format!("426 the data connection failed: {error}")).await?,
+                            Err(_) => say(control, "425 nobody has fetched it").await?,
+                        }
                     }
                     None => say(control, "425 PASV or EPSV first").await?,
                 },
@@ -191,7 +239,10 @@ impl Session {
 
     /// The end of a data connection is the end of what comes over it: that is why it ends with close_notify.
     async fn list(&self, data: TcpListener) -> io::Result<()> {
-        let (mut tcp, _) = data.accept().await?;
+        let (mut tcp, peer) = data.accept().await?;
+        if peer.ip() != self.peer.ip() {
+            return Err(io::Error::other("it is not from where the commands come"));
+        }
         match self.protection {
             Protection::Clear => {
                 tcp.write_all(LISTING).await?;
@@ -211,11 +262,18 @@ async fn say(control: &mut (impl AsyncWrite + Unpin), reply: &str) -> io::Result
     control.flush().await
 }
 
-/// The next command, in upper case. Byte by byte, so as not to take what belongs to TLS.
-async fn read_line(control: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
+/// The next command, in upper case; of a line that is too long the beginning. Byte by byte, so as not to take what belongs to TLS.
+async fn read_line(control: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<String>> {
     let mut line = Vec::new();
-    while line.last() != Some(&b'\n') && line.len() < LONGEST_LINE {
-        line.push(control.read_u8().await?);
+    loop {
+        let mut byte = [0];
+        if control.read(&mut byte).await? == 0 {
+            return Ok(None);
+        }
+        match byte {
+            [b'\n'] => return Ok(Some(String::from_utf8_lossy(&line).trim_end().to_ascii_uppercase())),
+            [byte] if line.len() <= LONGEST_LINE => line.push(byte),
+            _ => {}
+        }
     }
-    Ok(String::from_utf8_lossy(&line).trim_end().to_ascii_uppercase())
 }

@@ -37,7 +37,9 @@ async fn ends(mut terminate: Signal, mut hangup: Signal, socket: TcpListener) {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let [address, cert, key] = [1, 2, 3].map(|n| args().nth(n).expect("usage: handover HOST:PORT CERT_FILE KEY_FILE"));
+    let [Some(address), Some(cert), Some(key)] = [1, 2, 3].map(|n| args().nth(n)) else {
+        return Err("usage: handover HOST:PORT CERT_FILE KEY_FILE".into());
+    };
     let mut config = server_config(cert, &["http/1.1"])?;
     let key: TicketKey = fs::read(key)?.try_into().map_err(|_| "a ticket key has 32 bytes")?;
     config.ticketer = Arc::new(TicketKeys::new([key], config.crypto_provider())?);

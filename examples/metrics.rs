@@ -2,7 +2,7 @@
 //!
 //! `cargo run --bin metrics 127.0.0.1:8443 cert.pem`, then `curl -k https://127.0.0.1:8443/metrics`
 
-use std::{env::args, error::Error, sync::Arc};
+use std::{error::Error, sync::Arc};
 
 use axum::{Router, routing::get};
 use prometheus_client::{
@@ -15,11 +15,11 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 use tls_shutdown::{Server, ServerDrain, TlsListener};
-use tls_shutdown_examples::server_config;
+use tls_shutdown_examples::{Arguments, server_config};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let [address, cert] = [1, 2].map(|n| args().nth(n).expect("usage: metrics HOST:PORT CERT_FILE"));
+    let Arguments { address, cert } = Arguments::parse();
     let mut registry = Registry::with_prefix("tls");
     let (ended, cut) = (Family::<[(&str, &str); 1], Counter>::default(), Counter::<u64>::default());
     let age = Histogram::new(exponential_buckets(0.01, 4.0, 10));

@@ -1,33 +1,33 @@
 //! hyper-util's client over a connector made by hand: a function from an address to a stream of tokio-rustls.
 //!
-//! `cargo run --bin own_connector https://localhost:8443/count cert.pem`, where the server is `axum_server`.
+//! `cargo run --bin own_connector https://localhost:8443/count cert.pem`, where the server is `cargo run -- serve`, or `server`.
 
-use std::{env::args, error::Error, io, sync::Arc, time::Duration};
+use clap::Parser;
+use std::{error::Error, io, path::PathBuf, sync::Arc, time::Duration};
 
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Uri, body::Bytes};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-};
+use rustls::pki_types::ServerName;
 use tls_shutdown::ShutdownLayer;
+use tls_shutdown_examples::client_config;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tower::{ServiceBuilder, service_fn};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
+#[derive(Parser)]
+struct Arguments {
+    url: Uri,
+    /// What the client trusts
+    cert: PathBuf,
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let [url, cert] = [1, 2].map(|n| args().nth(n).expect("usage: own_connector URL CERT_FILE"));
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(cert)?)?;
-    let config = ClientConfig::builder_with_provider(ring::default_provider().into())
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let Arguments { url, cert } = Arguments::parse();
+    let config = client_config(cert)?;
     let tls = TlsConnector::from(Arc::new(config));
 
     let layer = ShutdownLayer::new().on_end(|report| println!("{report}"));

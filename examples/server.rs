@@ -2,15 +2,15 @@
 //!
 //! `cargo run --bin server 127.0.0.1:8443 cert.pem` makes a self-signed certificate where there is none in `cert.pem`.
 
-use std::{env::args, error::Error, time::Duration};
+use std::{error::Error, time::Duration};
 
 use axum::{Router, body::Bytes, routing::post};
 use tls_shutdown::{Server, ServerDrain, TlsListener};
-use tls_shutdown_examples::server_config;
+use tls_shutdown_examples::{Arguments, server_config};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let [address, cert] = [1, 2].map(|n| args().nth(n).expect("usage: server HOST:PORT CERT_FILE"));
+    let Arguments { address, cert } = Arguments::parse();
     let listener = TlsListener::bind(address, server_config(cert, &["h2", "http/1.1"])?).await?;
     println!("listening on https://{}", listener.local_addr()?);
 

@@ -2,14 +2,10 @@
 //!
 //! `cargo run --bin starttls 127.0.0.1:2121 cert.pem`, where the server is `ftps_ccc`.
 
-use std::{env::args, error::Error, io, sync::Arc};
+use std::{error::Error, io, sync::Arc};
 
-use rustls::{
-    ClientConfig, RootCertStore,
-    crypto::ring,
-    pki_types::{CertificateDer, pem::PemObject},
-};
 use tls_shutdown::{Records, ShutdownStream, Unwrap};
+use tls_shutdown_examples::{Arguments, client_config};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -18,13 +14,8 @@ use tokio_rustls::TlsConnector;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let [address, cert] = [1, 2].map(|n| args().nth(n).expect("usage: starttls HOST:PORT CERT_FILE"));
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(cert)?)?;
-    let config = ClientConfig::builder_with_provider(ring::default_provider().into())
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let Arguments { address, cert } = Arguments::parse();
+    let config = client_config(cert)?;
     let connector = TlsConnector::from(Arc::new(config));
 
     let mut tcp = TcpStream::connect(address).await?;

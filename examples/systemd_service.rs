@@ -11,7 +11,7 @@ use tls_shutdown_examples::server_config;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let cert = args().nth(1).expect("usage: systemd_service CERT_FILE");
+    let cert = args().nth(1).ok_or("usage: systemd_service CERT_FILE")?;
     let socket = systemd::listening_sockets()?.pop().ok_or("systemd has opened no socket")?;
     let listener = TlsListener::from_std(socket, server_config(cert, &["h2", "http/1.1"])?)?;
     println!("listening on https://{}", listener.local_addr()?);

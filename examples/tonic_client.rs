@@ -5,11 +5,13 @@
 
 mod trust;
 
-use std::{env::args, error::Error, time::Duration};
+use std::{error::Error, time::Duration};
 
+use clap::Parser;
 use hyper::http::uri::PathAndQuery;
 use hyper_rustls::HttpsConnectorBuilder;
 use tls_shutdown::ShutdownLayer;
+use tls_shutdown_examples::reasons;
 use tonic::{Request, client::Grpc, transport::Endpoint};
 use tonic_prost::ProstCodec;
 use tower::Layer;
@@ -17,15 +19,24 @@ use trust::{Trust, client_config};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
+#[derive(Parser)]
+struct Arguments {
+    url: String,
+    text: String,
+    #[command(flatten)]
+    trust: Trust,
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let [url, text] = [1, 2].map(|n| args().nth(n).expect("usage: tonic_client URL TEXT [--insecure]"));
-    let trust = args().find(|arg| arg == "--insecure").map_or(Trust::System, |_| Trust::Anything);
+    let Arguments { url, text, trust } = Arguments::parse();
 
     // https by this connector, and so by none of tonic's `tls-` features.
-    let https = HttpsConnectorBuilder::new().with_tls_config(client_config(trust)?).https_only().enable_http2().build();
+    let https =
+        HttpsConnectorBuilder::new().with_tls_config(client_config(&trust)?).https_only().enable_http2().build();
     let layer = ShutdownLayer::new().on_end(|report| println!("{report}"));
-    let channel = Endpoint::from_shared(url)?.connect_with_connector(layer.layer(https)).await?;
+    let channel = Endpoint::from_shared(url)?.connect_with_connector(layer.layer(https)).await;
+    let channel = channel.map_err(|error| reasons(&error))?;
 
     let mut client = Grpc::new(channel);
     client.ready().await?;

@@ -2,11 +2,11 @@
 //!
 //! `cargo run --bin tonic_server 127.0.0.1:8443 cert.pem`
 
-use std::{convert::Infallible, env::args, error::Error};
+use std::{convert::Infallible, error::Error};
 
 use axum::{Router, body::Body, http, routing::post_service};
 use tls_shutdown::{ServerDrain, TlsConnectInfo, TlsListener};
-use tls_shutdown_examples::server_config;
+use tls_shutdown_examples::{Arguments, server_config};
 use tonic::{Request, Response, Status, server::Grpc, service::Routes, transport::Server};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
@@ -25,7 +25,7 @@ async fn greeter(request: http::Request<Body>) -> Result<http::Response<tonic::b
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let [address, cert] = [1, 2].map(|n| args().nth(n).expect("usage: tonic_server HOST:PORT CERT_FILE"));
+    let Arguments { address, cert } = Arguments::parse();
     let drain = ServerDrain::on_terminate_signal()?;
     let handle = drain.handle();
     let listener = TlsListener::bind(address, server_config(cert, &["h2"])?)

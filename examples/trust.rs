@@ -2,6 +2,7 @@
 
 use std::{error::Error, sync::Arc};
 
+use clap::Args;
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -9,19 +10,19 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 
-pub(crate) enum Trust {
-    /// The system's certificates.
-    System,
-    /// Whoever answers: to try things out.
-    Anything,
+#[derive(Args)]
+pub(crate) struct Trust {
+    /// Trust whoever answers, to try things out; by default what the system trusts
+    #[arg(long)]
+    insecure: bool,
 }
 
-pub(crate) fn client_config(trust: Trust) -> Result<ClientConfig, Box<dyn Error>> {
+pub(crate) fn client_config(trust: &Trust) -> Result<ClientConfig, Box<dyn Error>> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
-    let builder = match trust {
-        Trust::Anything => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anything(provider))),
-        Trust::System => {
+    let builder = match trust.insecure {
+        true => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anything(provider))),
+        false => {
             let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             builder.with_root_certificates(roots)

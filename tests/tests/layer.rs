@@ -5,7 +5,7 @@ use std::{
     error::Error,
     io,
     net::SocketAddr,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -619,7 +619,7 @@ fn futures_and_streams_are_what_clients_ask_for() {
 }
 
 #[tokio::test]
-async fn a_connection_made_while_the_drain_begins_is_refused_and_ended() {
+async fn a_connection_that_is_being_made_is_waited_for_refused_and_ended() {
     let mut server = Server::new("http/1.1", 1).await;
     let layer = ShutdownLayer::new();
     let tls = TlsConnector::from(Arc::new(client_config(&TLS13)));
@@ -635,14 +635,81 @@ async fn a_connection_made_while_the_drain_begins_is_refused_and_ended() {
         })
     };
     let mut connector = layer.layer(late);
-    let mut connecting = pin!(connector.call(server.uri("/")));
-    assert_eq!(layer.drain().drain(LIMIT).await.ended(), 0);
+    let connecting = connector.call(server.uri("/"));
+    let report = layer.drain().drain(Duration::from_millis(50)).await;
+    assert_eq!((report.ended(), report.left()), (0, 1), "{report}");
     gate.notify_one();
-    let error = connecting.as_mut().await.unwrap_err();
-    assert!(error.is::<Draining>());
+    let drain = layer.drain();
+    let (error, report) = tokio::join!(connecting, drain.drain(LIMIT));
+    assert!(error.unwrap_err().is::<Draining>());
+    assert_eq!((report.count(Ending::Complete), report.left()), (1, 0), "{report}");
+    assert_eq!(server.ends(1).await, [Some(Seen::CloseNotify)]);
+    // One that is given up is not waited for.
+    let layer = ShutdownLayer::new();
+    let mut connector =
+        layer.layer(tower::service_fn(|_| std::future::pending::<io::Result<client::TlsStream<TcpStream>>>()));
+    let connecting = connector.call(server.uri("/"));
+    let drain = layer.drain();
+    let (report, ()) = tokio::join!(drain.drain(LIMIT), async { drop(connecting) });
+    assert_eq!((report.ended(), report.left()), (0, 0), "{report}");
+    assert!(connector.call(server.uri("/")).await.unwrap_err().is::<Draining>());
+}
+
+#[tokio::test]
+async fn a_connection_whose_callback_panics_is_told_all_the_same() {
+    let server = Server::new("http/1.1", 1).await;
+    let layer = ShutdownLayer::new().on_end(|report| panic!("as a closed standard output makes println: {report}"));
+    let client = client(layer.layer(https("http/1.1")));
+    get(&client, server.uri("/")).await.unwrap();
+    let report = layer.drain().drain(LIMIT).await;
+    assert_eq!((report.count(Ending::Complete), report.left()), (1, 0), "{report}");
+}
+
+#[tokio::test]
+async fn what_is_cut_can_be_neither_flushed_nor_shut_down() {
+    let (address, server) = deaf_server(b"").await;
+    let layer = ShutdownLayer::new();
+    let connector = layer.layer(by_hand(TlsConnector::from(Arc::new(client_config(&TLS13)))));
+    let mut stream = connector.oneshot(format!("https://{address}/").parse().unwrap()).await.unwrap();
+    stream.write_all(b"another protocol\r\n").await.unwrap();
+    let _open = server.await.unwrap();
+    let report = layer.drain().drain(Duration::from_millis(50)).await;
+    assert_eq!((report.count(Ending::Aborted), report.left()), (1, 0), "{report}");
+    for result in [stream.flush().await, stream.shutdown().await, stream.read(&mut [0; 9]).await.map(drop)] {
+        let error = result.expect_err("it is cut");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+        assert!(is_draining(&error), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_server_says_unasked_is_no_reason_to_wait_or_to_abort() {
+    let (address, server) = deaf_server(b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok").await;
+    let (record, mut reports) = recorder();
+    let policy = ShutdownPolicy::bidirectional().deadline(Duration::from_millis(100));
+    let layer = ShutdownLayer::new().with_policy(policy).on_end(record);
+    let client = client(layer.layer(https("http/1.1")));
+    get(&client, format!("https://{address}/").parse().unwrap()).await.unwrap();
+    let mut server = server.await.unwrap();
+    server.write_all(b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    server.flush().await.unwrap();
+    // hyper drops such a connection.
+    let report = next(&mut reports).await;
+    assert_eq!((report.ending(), report.sent()), (Ending::TimedOut, true), "{report}");
+    assert_eq!(server.read(&mut [0; 9]).await.unwrap(), 0, "close_notify");
+}
+
+#[tokio::test]
+async fn a_stream_of_hypers_kind_is_wrapped_too() {
+    let mut server = Server::new("http/1.1", 1).await;
+    let layer = ShutdownLayer::new();
+    let tls = TlsConnector::from(Arc::new(client_config(&TLS13)));
+    let connector = by_hand(tls).map_response(TokioIo::new);
+    let stream = layer.layer(connector).oneshot(server.uri("/")).await.unwrap();
     let report = layer.drain().drain(LIMIT).await;
     assert_eq!((report.count(Ending::Complete), report.left()), (1, 0), "{report}");
     assert_eq!(server.ends(1).await, [Some(Seen::CloseNotify)]);
+    drop(stream);
 }
 
 #[tokio::test]

@@ -148,7 +148,7 @@ async fn a_peer_that_skips_close_notify_is_not_tls_and_loses_nothing() {
                 }
                 .expect_err("no close_notify");
                 assert_eq!(error.error().kind(), Ending::NotTls);
-                let mut plain = error.into_stream().into_session().into_transport().into_plaintext();
+                let mut plain = error.into_plaintext().expect("plaintext");
                 let mut read = [0; PLAIN.len()];
                 assert_ready!(task::spawn(plain.read_exact(&mut read)).poll()).expect("all of it");
                 assert_eq!(read, PLAIN, "{unwrap:?} cut at {cut}");
@@ -162,20 +162,54 @@ async fn a_peer_that_skips_close_notify_is_not_tls_and_loses_nothing() {
 async fn fin_silence_and_alerts_are_no_close_notify() {
     for (side, version) in each_kind() {
         for unwrap in WAYS {
-            let (stream, peer) = connect(side, version);
+            // A record that is not whole: it can be neither decrypted nor taken for plaintext, but it is there.
+            let (stream, mut peer) = connect(side, version);
+            let mut half = close_notify_and_plaintext(&mut peer);
+            half.truncate(half.len() - PLAIN.len() - 1);
+            peer.wire.deliver(&half[..4]);
             peer.wire.script(|script| script.then = Then::End);
-            assert_eq!(unwrap_now(stream, unwrap).expect_err("cut").error().kind(), Ending::Truncated);
+            let error = unwrap_now(stream, unwrap).expect_err("cut");
+            assert_eq!(error.error().kind(), Ending::Truncated);
             assert!(!peer.wire.is_finished());
+            assert_eq!(left_in(error), half[..4]);
 
-            let (stream, _peer) = connect(side, version);
+            let (stream, peer) = connect(side, version);
+            peer.wire.deliver(&half[..4]);
             let began = Instant::now();
             let error = stream.into_plaintext(unwrap).await.expect_err("silence");
             assert_eq!((error.error().kind(), began.elapsed()), (Ending::TimedOut, ShutdownPolicy::DEADLINE));
+            assert_eq!(left_in(error), half[..4]);
 
             let (stream, peer) = connect(side, version);
-            peer.into_forge().alert(Forge::FATAL, 80);
+            let mut forge = peer.into_forge();
+            let alert = forge.record(Forge::ALERT, &[Forge::FATAL, 80]);
+            forge.wire.deliver(&[&alert, PLAIN].concat());
             let error = unwrap_now(stream, unwrap).expect_err("an alert");
             assert_eq!(error.error().kind(), Ending::PeerAlert(Alert(80)));
+            assert_eq!(left_in(error), PLAIN);
+        }
+    }
+}
+
+/// What is behind the last record that rustls was given. It is no plaintext: only the peer's close_notify, or bytes that are no record,
+/// say where TLS ends.
+fn left_in(error: UnwrapError<TlsStream<Records<Wire>>>) -> Vec<u8> {
+    let error = error.into_plaintext().expect_err("no end of TLS");
+    error.into_stream().into_session().into_transport().into_parts().0
+}
+
+/// New keys may come at any time; a request for ours is answered before close_notify or not at all.
+#[tokio::test(start_paused = true)]
+async fn key_updates_before_close_notify_lose_nothing() {
+    for side in Side::BOTH {
+        for unwrap in WAYS {
+            let (stream, mut peer) = connect(side, &rustls::version::TLS13);
+            peer.tls.refresh_traffic_keys().expect("TLS 1.3");
+            let bytes = close_notify_and_plaintext(&mut peer);
+            peer.wire.deliver(&bytes);
+            let (leftover, _wire) = unwrap_now(stream, unwrap).expect("TLS is off").into_parts();
+            assert_eq!(leftover, PLAIN);
+            assert_eq!(peer.receive(), Ok((vec![], unwrap != Unwrap::Silent)));
         }
     }
 }

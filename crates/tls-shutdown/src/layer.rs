@@ -13,17 +13,14 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    policy::ShutdownPolicy,
-    reaper::{Reaper, ReaperLimits},
-    report::ShutdownReport,
-    session::TlsSession,
-    stream::ShutdownStream,
+    policy::ShutdownPolicy, reaper::Reaper, report::ShutdownReport, session::TlsSession, stream::ShutdownStream,
 };
 
 mod drain;
 mod exchange;
 mod stream;
 
+use drain::Attempt;
 pub use drain::{ClientDrain, ClientDrainReport};
 pub use stream::LayerStream;
 
@@ -68,12 +65,10 @@ pub struct ShutdownLayer {
 }
 
 impl ShutdownLayer {
-    /// A layer with the default policies of [`ShutdownStream`], bidirectional for a client, and with a reaper of its own, which
-    /// works in the current Tokio runtime, and holds as many closings as there are.
+    /// A layer with the default policies of [`ShutdownStream`], bidirectional for a client, and with a [`Reaper`] of its own, which
+    /// works in the current Tokio runtime within the default [limits](crate::ReaperLimits).
     pub fn new() -> Self {
-        // There are no more closings than there were connections, and those were the client's to limit.
-        let reaper = Reaper::with_limits(ReaperLimits::new().closings(usize::MAX));
-        Self { policy: None, reaper, on_end: None, drain: ClientDrain::new() }
+        Self { policy: None, reaper: Reaper::new(), on_end: None, drain: ClientDrain::new() }
     }
 
     /// Sets the policy of every connection.
@@ -82,7 +77,7 @@ impl ShutdownLayer {
         self
     }
 
-    /// Replaces the reaper. One with fewer [closings](ReaperLimits::closings) than a drain has connections sheds some of them.
+    /// Replaces the reaper. One with fewer [closings](crate::ReaperLimits::closings) than a drain has connections sheds some of them.
     pub fn with_reaper(mut self, reaper: &Reaper) -> Self {
         self.reaper = reaper.clone();
         self
@@ -164,8 +159,9 @@ where
     }
 
     fn call(&mut self, request: Request) -> Connecting<S::Future> {
-        let connecting = (!self.layer.drain.has_begun()).then(|| self.inner.call(request));
-        Connecting { connecting, layer: self.layer.clone() }
+        let attempt = self.layer.drain.attempt();
+        let connecting = attempt.is_some().then(|| self.inner.call(request));
+        Connecting { connecting, attempt, layer: self.layer.clone() }
     }
 }
 
@@ -176,6 +172,7 @@ pin_project! {
         // `None` where the drain had begun.
         #[pin]
         connecting: Option<F>,
+        attempt: Option<Attempt>,
         layer: ShutdownLayer,
     }
 }
@@ -193,7 +190,10 @@ where
         let Some(connecting) = this.connecting.as_pin_mut() else {
             return Poll::Ready(Err(Draining.into()));
         };
-        Poll::Ready(match ready!(connecting.poll(cx)).map_err(Into::into)?.into_tls() {
+        let connected = ready!(connecting.poll(cx));
+        // Until the connection is registered itself.
+        let _attempt = this.attempt.take();
+        Poll::Ready(match connected.map_err(Into::into)?.into_tls() {
             MaybeTls::Tls(session) => Ok(this.layer.wrap(session)?),
             MaybeTls::Plain(transport) => Ok(LayerStream::plain(transport)),
         })

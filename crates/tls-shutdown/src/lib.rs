@@ -72,6 +72,9 @@ pub use connection::{ConnectionReport, Handshake, Use};
 
 #[cfg(any(feature = "server", feature = "tower"))]
 mod frames;
+#[cfg(any(feature = "server", feature = "tower"))]
+mod messages;
+
 #[cfg(feature = "server")]
 mod listener;
 #[cfg(feature = "server")]

@@ -66,32 +66,6 @@ impl<T> Records<T> {
         (self.buffer[self.start..self.end].to_vec(), self.transport)
     }
 
-    /// The transport without TLS, which first reads what belongs to no record that was given on.
-    ///
-    /// For a peer that goes back to plaintext without close_notify, once that has shown as
-    /// [`Ending::NotTls`](crate::Ending::NotTls). Nothing authentic says then that its TLS data was whole: only a protocol that
-    /// knows it, from its own last message under TLS, may go on.
-    ///
-    /// ```
-    /// # use tls_shutdown::{Ending, Records, ShutdownStream, TlsSession, Unwrap};
-    /// # use tokio::net::TcpStream;
-    /// # async fn clear_command_channel(
-    /// #     stream: ShutdownStream<tokio_rustls::server::TlsStream<Records<TcpStream>>>,
-    /// # ) -> std::io::Result<()> {
-    /// let plain = match stream.into_plaintext(Unwrap::Initiate).await {
-    ///     Err(error) if error.error().kind() == Ending::NotTls => {
-    ///         error.into_stream().into_session().into_transport().into_plaintext()
-    ///     }
-    ///     result => result?,
-    /// };
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn into_plaintext(self) -> Plaintext<T> {
-        let (leftover, transport) = self.into_parts();
-        Plaintext { leftover, start: 0, transport }
-    }
-
     /// How much of what is buffered may be given on, or `None` where a header is due and not whole.
     fn available(&mut self) -> Result<Option<usize>, NotTls> {
         let buffered = &self.buffer[self.start..self.end];
@@ -179,6 +153,17 @@ pub struct Plaintext<T> {
 }
 
 impl<T> Plaintext<T> {
+    /// A transport on which TLS was not put yet: for a protocol that begins in plaintext, so that it has one type before and after.
+    pub fn new(transport: T) -> Self {
+        Self { leftover: Vec::new(), start: 0, transport }
+    }
+
+    /// What is left of a transport under TLS.
+    pub(crate) fn without_tls(records: Records<T>) -> Self {
+        let (leftover, transport) = records.into_parts();
+        Self { leftover, start: 0, transport }
+    }
+
     /// The transport.
     pub fn transport(&self) -> &T {
         &self.transport

@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     closing::Event,
-    records::{NotTls, RecordWalk, Records},
+    records::{self, NotTls, RecordWalk, Records},
     report::{Alert, Ending, ShutdownReport},
 };
 
@@ -40,14 +40,25 @@ pub trait TlsSession: AsyncRead + AsyncBufRead + AsyncWrite + Unpin {
     fn into_transport(self) -> Self::Transport;
 
     /// The TCP socket under the transport, for what only the kernel can do. By default that is the transport itself, if it is a
-    /// [`TcpStream`], also under [`Records`], and as hyper-util's `HttpConnector` gives it to hyper-rustls.
+    /// [`TcpStream`], or a [`TcpStream`] as hyper-util's `HttpConnector` gives it to hyper-rustls; also under [`Records`] and
+    /// [`Plaintext`].
     fn socket(transport: &Self::Transport) -> Option<&TcpStream> {
         let transport = transport as &dyn Any;
-        let socket = transport.downcast_ref().or_else(|| transport.downcast_ref().map(Records::transport));
+        let socket = under(transport, |socket: &TcpStream| socket);
         #[cfg(feature = "tower")]
-        let socket = socket.or_else(|| transport.downcast_ref::<HyperTransport>().map(|io| io.inner().inner()));
+        let socket = socket.or_else(|| under(transport, |io: &HyperTransport| io.inner().inner()));
         socket
     }
+}
+
+/// The socket of a transport of type `T`, by itself or under what this library puts over it.
+fn under<'a, T: 'static>(transport: &'a dyn Any, socket: impl FnOnce(&'a T) -> &'a TcpStream) -> Option<&'a TcpStream> {
+    let transport = transport
+        .downcast_ref()
+        .or_else(|| transport.downcast_ref().map(Records::transport))
+        .or_else(|| transport.downcast_ref().map(records::Plaintext::transport))
+        .or_else(|| transport.downcast_ref().map(Records::transport).map(records::Plaintext::transport));
+    transport.map(socket)
 }
 
 /// The rustls connection of either side.
@@ -458,5 +469,38 @@ impl<T: AsyncRead + Unpin> Read for Walked<'_, '_, T> {
         let amount = self.transport.read(buffer)?;
         self.walk.pass(&buffer[..amount]);
         Ok(amount)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_rustls::client::TlsStream;
+
+    use super::*;
+    use crate::records::Plaintext;
+
+    fn is_found<T>(transport: &T) -> bool
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        TlsStream::<T>::socket(transport).is_some()
+    }
+
+    #[tokio::test]
+    async fn the_socket_is_found_under_what_this_library_puts_over_it() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let connect = || async move { TcpStream::connect(address).await.expect("a connection") };
+        assert!(is_found(&connect().await));
+        assert!(is_found(&Records::new(connect().await)));
+        assert!(is_found(&Plaintext::new(connect().await)));
+        assert!(is_found(&Records::new(Plaintext::new(connect().await))));
+        #[cfg(feature = "tower")]
+        {
+            let transport = || async move { HyperTransport::new(hyper_util::rt::TokioIo::new(connect().await)) };
+            assert!(is_found(&transport().await));
+            assert!(is_found(&Records::new(transport().await)));
+        }
+        assert!(!is_found(&tokio::io::duplex(1).0));
     }
 }

@@ -280,7 +280,7 @@ where
     ///
     /// - [`Ending::PeerData`]: the peer has sent application data, which is not discarded. Read it, and call again.
     /// - [`Ending::NotTls`]: the peer goes on in plaintext without close_notify. Nothing of that is lost:
-    ///   [`into_session`](Self::into_session), and [`Records::into_plaintext`].
+    ///   [`UnwrapError::into_plaintext`].
     /// - [`Ending::Truncated`], [`Ending::TimedOut`] and the others, as for [`AsyncShutdown`].
     /// - [`Ending::Refused`]: FIN was sent already, by another shutdown.
     ///
@@ -291,6 +291,28 @@ where
     /// # Cancel safety
     ///
     /// The future owns the stream: dropping it drops the connection. A reaper finishes the closing only if our close_notify is out.
+    ///
+    /// # Examples
+    ///
+    /// It is there over [`Records`] alone:
+    ///
+    /// ```
+    /// # use tls_shutdown::{Plaintext, Records, ShutdownStream, Unwrap};
+    /// # use tokio::net::TcpStream;
+    /// # use tokio_rustls::client::TlsStream;
+    /// async fn clear(stream: ShutdownStream<TlsStream<Records<TcpStream>>>) -> std::io::Result<Plaintext<TcpStream>> {
+    ///     Ok(stream.into_plaintext(Unwrap::Initiate).await?)
+    /// }
+    /// ```
+    ///
+    /// ```compile_fail,E0599
+    /// # use tls_shutdown::{Plaintext, ShutdownStream, Unwrap};
+    /// # use tokio::net::TcpStream;
+    /// # use tokio_rustls::client::TlsStream;
+    /// async fn clear(stream: ShutdownStream<TlsStream<TcpStream>>) -> std::io::Result<Plaintext<TcpStream>> {
+    ///     Ok(stream.into_plaintext(Unwrap::Initiate).await?)
+    /// }
+    /// ```
     pub async fn into_plaintext(mut self, unwrap: Unwrap) -> Result<Plaintext<T>, UnwrapError<S>> {
         let ending = std::future::poll_fn(|cx| {
             let connection = self.connection();
@@ -304,7 +326,7 @@ where
             ending => ending,
         };
         if ending == Ending::Complete {
-            return Ok(self.into_session().into_transport().into_plaintext());
+            return Ok(Plaintext::without_tls(self.into_session().into_transport()));
         }
         let error = ShutdownError::new(close.report(ending));
         Err(UnwrapError { error, stream: Box::new(self) })
@@ -330,6 +352,39 @@ impl<S: TlsSession> UnwrapError<S> {
     /// The stream, to go on with.
     pub fn into_stream(self) -> ShutdownStream<S> {
         *self.stream
+    }
+}
+
+impl<S, T> UnwrapError<S>
+where
+    S: TlsSession<Transport = Records<T>>,
+{
+    /// The connection in plaintext, where the peer has gone on so without close_notify: after [`Ending::NotTls`]. What it has said is
+    /// read first.
+    ///
+    /// Nothing authentic says then that its TLS data was whole: only a protocol that knows that from its own last message under TLS
+    /// may go on.
+    ///
+    /// # Errors
+    ///
+    /// After every other ending, itself: nobody knows where TLS ends.
+    ///
+    /// ```
+    /// # use tls_shutdown::{Plaintext, Records, ShutdownStream, Unwrap};
+    /// # use tokio::net::TcpStream;
+    /// # use tokio_rustls::server::TlsStream;
+    /// async fn clear(stream: ShutdownStream<TlsStream<Records<TcpStream>>>) -> std::io::Result<Plaintext<TcpStream>> {
+    ///     match stream.into_plaintext(Unwrap::Initiate).await {
+    ///         Ok(plain) => Ok(plain),
+    ///         Err(error) => Ok(error.into_plaintext()?),
+    ///     }
+    /// }
+    /// ```
+    pub fn into_plaintext(self) -> Result<Plaintext<T>, Self> {
+        match self.error.kind() {
+            Ending::NotTls => Ok(Plaintext::without_tls(self.stream.into_session().into_transport())),
+            _ => Err(self),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
 };
-use tls_shutdown::{Ending, Records, ShutdownPolicy, ShutdownStream, TlsSession, Unwrap};
+use tls_shutdown::{Ending, Records, ShutdownPolicy, ShutdownStream, Unwrap};
 use tls_shutdown_interop::{Background, Build, CERTIFICATE, peer_file, program, run_well, within};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -163,7 +163,7 @@ async fn a_peer_that_skips_close_notify_is_told_apart() {
             let (python, stream) = python(role, version, "plaintext").await;
             let error = within(stream.into_plaintext(Unwrap::Reply)).await.expect_err("plaintext");
             assert_eq!(error.error().kind(), Ending::NotTls, "{role} {version:?}");
-            let mut plain = error.into_stream().into_session().into_transport().into_plaintext();
+            let mut plain = error.into_plaintext().expect("plaintext");
             let mut heard = [0; TEXT.len()];
             within(plain.read_exact(&mut heard)).await.expect("all of it");
             assert_eq!(heard, TEXT, "{role} {version:?}");

@@ -30,12 +30,15 @@ use crate::{
 ///   the connection itself. A request that is made in that very moment may have reached the server and fail all the same: that is
 ///   how hyper takes any GOAWAY.
 /// - A **new request** is refused with [`Draining`], since there is no connection for it. So is one that still waits for its
-///   connection; nothing of it was sent.
+///   connection; nothing of it was sent. A connection that is being made is waited for, and closed when its handshake is done: a
+///   client connects more often than it has to, and the server should see no broken handshake. One whose server does not answer takes
+///   until the limit.
 /// - A connection that speaks **anything else**, upgraded ones among it, is its owner's to end. [`begun`](Self::begun) tells when.
 /// - What is in flight at the **limit** is cut: its connection ends without close_notify, and its owner gets an error.
 ///
-/// What was closed bidirectionally has kept its session tickets, and its peer has read everything: the process may exit. Other
-/// endings tell what may be missing. What a reaper still [lingers](crate::Reaper) over is not waited for.
+/// What was closed [bidirectionally](crate::ShutdownPolicy::bidirectional) has its session tickets, and its peer has read
+/// everything, as far as that policy can promise it: the process may exit. Other endings tell what may be missing; some servers,
+/// nginx for one, never answer close_notify, and their connections end [truncated](Ending::Truncated). What a reaper still [lingers](crate::Reaper) over is not waited for.
 ///
 /// It cannot be undone. Connections without TLS are not known to it. Clones are handles to the same drain.
 ///
@@ -56,9 +59,40 @@ pub struct ClientDrain {
 struct Register {
     draining: bool,
     next: u64,
+    /// Connections that are being made.
+    connecting: usize,
     open: BTreeMap<u64, Weak<dyn Drained>>,
     endings: BTreeMap<&'static str, usize>,
     tickets: u64,
+}
+
+impl Register {
+    fn left(&self) -> usize {
+        self.open.len() + self.connecting
+    }
+}
+
+/// A connection that is being made; when this is dropped, it is made, or not.
+pub(super) struct Attempt(ClientDrain);
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        self.0.register.send_modify(|register| register.connecting -= 1);
+    }
+}
+
+/// The end of a connection, told when this is dropped: also where the user's callback panics, so that nobody waits for that
+/// connection for ever.
+struct Told<'a> {
+    drain: &'a ClientDrain,
+    id: u64,
+    report: &'a ShutdownReport,
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        self.drain.ended(self.id, self.report);
+    }
 }
 
 impl ClientDrain {
@@ -71,7 +105,7 @@ impl ClientDrain {
         self.register.borrow().draining
     }
 
-    /// The number of TLS connections that have not ended.
+    /// The number of TLS connections that have not ended. Those that are being made are not among them.
     pub fn open(&self) -> usize {
         self.register.borrow().open.len()
     }
@@ -104,16 +138,27 @@ impl ClientDrain {
         self.register.send_modify(|register| register.draining = true);
         self.each(|stream| stream.wind_down());
         let mut register = self.register.subscribe();
-        if timeout(limit, register.wait_for(|register| register.open.is_empty())).await.is_err() {
+        if timeout(limit, register.wait_for(|register| register.left() == 0)).await.is_err() {
             self.each(|stream| stream.cut());
         }
         let register = self.register.borrow();
         ClientDrainReport {
             endings: register.endings.clone(),
             tickets: register.tickets,
-            left: register.open.len(),
+            left: register.left(),
             elapsed: began.elapsed(),
         }
+    }
+
+    /// Registers that a connection is being made, unless the drain has begun.
+    pub(super) fn attempt(&self) -> Option<Attempt> {
+        let mut may = false;
+        self.register.send_if_modified(|register| {
+            may = !register.draining;
+            register.connecting += usize::from(may);
+            false
+        });
+        may.then(|| Attempt(self.clone()))
     }
 
     /// Registers a connection, unless it has come too late; it is closed then.
@@ -129,10 +174,10 @@ impl ClientDrain {
         });
         let drain = self.clone();
         let stream = Arc::new(Shared::new(stream.on_end(move |report| {
+            let _told = Told { drain: &drain, id, report };
             if let Some(on_end) = on_end {
                 on_end(report);
             }
-            drain.ended(id, report);
         })));
         let drained: Weak<dyn Drained> = Arc::downgrade(&(stream.clone() as Arc<dyn Drained>));
         let mut draining = false;
@@ -200,7 +245,7 @@ impl ClientDrainReport {
         self.tickets
     }
 
-    /// The number of connections that have not ended: those that were still closing at the limit.
+    /// The number of connections that have not ended: those that were still being made, or closing, at the limit.
     pub fn left(&self) -> usize {
         self.left
     }
@@ -218,6 +263,7 @@ impl fmt::Display for ClientDrainReport {
             write!(f, "{} {count} {ending}", if number == 0 { ":" } else { "," })?;
         }
         let milliseconds = self.elapsed.as_secs_f64() * 1000.0;
-        write!(f, "; {} tickets, {} left, {milliseconds:.1} ms", self.tickets, self.left)
+        let tickets = if self.tickets == 1 { "ticket" } else { "tickets" };
+        write!(f, "; {} {tickets}, {} left, {milliseconds:.1} ms", self.tickets, self.left)
     }
 }

@@ -3,13 +3,13 @@
 //! A client's stream sees neither requests nor responses. hyper tells nobody when it has read a response to its end, and a
 //! wrapper around each request would have to be asked for by each user. The framing tells it.
 
-use std::{collections::VecDeque, mem, str};
+use std::collections::VecDeque;
 
 use super::Draining;
-use crate::frames::{GOAWAY, HEAD, Walk};
-
-/// How much of a line of a head is looked at; what matters there is shorter.
-const LINE_LIMIT: usize = 1024;
+use crate::{
+    frames::{GOAWAY, HEAD, Walk},
+    messages::{Messages, NotHttp, Part},
+};
 
 /// What a client's connection is used for.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(super) enum Exchange {
     /// HTTP/1, or nothing has passed yet.
     Http1(Http1),
     Http2(Http2),
+    /// HTTP/1, and the server has said something that nobody has asked for, a 408 perhaps: a client ends such a connection.
+    Surplus,
     /// Another protocol, or an upgraded connection: nobody knows when it is idle.
     Unknown,
 }
@@ -25,7 +27,14 @@ pub(super) enum Exchange {
 #[derive(Debug, PartialEq, Eq)]
 enum Instead {
     Http2,
+    Surplus,
     Unknown,
+}
+
+impl From<NotHttp> for Instead {
+    fn from(_: NotHttp) -> Self {
+        Self::Unknown
+    }
 }
 
 impl Exchange {
@@ -35,9 +44,15 @@ impl Exchange {
 
     /// The transport's TLS has accepted `data` of ours.
     pub(super) fn sent(&mut self, data: &[u8]) {
-        if let Self::Http1(http1) = self {
-            let result = http1.sent(data);
-            self.become_instead(result);
+        match self {
+            // A line without anything is no request: some protocols ask that way.
+            Self::Http1(http1) if http1.is_idle() && data.starts_with(b"\r") => *self = Self::Unknown,
+            Self::Http1(http1) => {
+                let result = http1.sent(data);
+                self.become_instead(result);
+            }
+            Self::Surplus => *self = Self::Unknown,
+            Self::Http2(_) | Self::Unknown => {}
         }
     }
 
@@ -49,7 +64,7 @@ impl Exchange {
                 self.become_instead(result);
             }
             Self::Http2(http2) => http2.received(data),
-            Self::Unknown => {}
+            Self::Surplus | Self::Unknown => {}
         }
     }
 
@@ -57,13 +72,18 @@ impl Exchange {
         match result {
             Ok(()) => {}
             Err(Instead::Http2) => *self = Self::Http2(Http2::default()),
+            Err(Instead::Surplus) => *self = Self::Surplus,
             Err(Instead::Unknown) => *self = Self::Unknown,
         }
     }
 
     /// Whether nothing is in flight, as far as is known: an HTTP/2 client itself knows, see [`goaway`](Self::goaway).
     pub(super) fn is_idle(&self) -> bool {
-        matches!(self, Self::Http1(http1) if http1.is_idle())
+        match self {
+            Self::Http1(http1) => http1.is_idle(),
+            Self::Surplus => true,
+            Self::Http2(_) | Self::Unknown => false,
+        }
     }
 
     /// The next part of the GOAWAY that an HTTP/2 client is to read in place of the peer's bytes, `room` bytes at most; `None`
@@ -71,7 +91,7 @@ impl Exchange {
     pub(super) fn goaway(&mut self, room: usize) -> Option<&'static [u8]> {
         match self {
             Self::Http2(http2) => http2.goaway(room),
-            Self::Http1(_) | Self::Unknown => None,
+            Self::Http1(_) | Self::Surplus | Self::Unknown => None,
         }
     }
 }
@@ -82,6 +102,8 @@ pub(super) struct Http1 {
     responses: Messages,
     /// The requests whose response's head has not come.
     asked: VecDeque<Asked>,
+    /// Responses whose head has come.
+    answered: u64,
 }
 
 /// What in a request's method changes the framing of its response.
@@ -106,161 +128,33 @@ impl Http1 {
                 Some(b"CONNECT") => Asked::Connect,
                 _ => Asked::Other,
             });
-            self.requests.part = head.body(Part::Head);
+            self.requests.begin_body(head.body(Part::Head));
         }
         Ok(())
     }
 
     fn received(&mut self, mut data: &[u8]) -> Result<(), Instead> {
         while !data.is_empty() {
+            if self.is_idle() {
+                // Before any request it is another protocol, in which the server begins.
+                return Err(if self.answered > 0 { Instead::Surplus } else { Instead::Unknown });
+            }
             let Some(head) = self.responses.pass(&mut data)? else { continue };
             let status = head.status()?;
             if matches!(status, 100 | 102..=199) {
                 continue;
             }
             let asked = self.asked.pop_front().ok_or(Instead::Unknown)?;
+            self.answered += 1;
             // As RFC 9112 section 6.3 lists it.
-            self.responses.part = match (asked, status) {
+            let body = match (asked, status) {
                 (_, 101) | (Asked::Connect, 200..=299) => return Err(Instead::Unknown),
                 (Asked::Head, _) | (_, 204 | 304) => Part::Head,
                 _ => head.body(Part::Rest),
             };
+            self.responses.begin_body(body);
         }
         Ok(())
-    }
-}
-
-/// The HTTP/1 messages that pass in one direction.
-#[derive(Debug, Default)]
-struct Messages {
-    part: Part,
-    /// The beginning of the line that passes.
-    line: Vec<u8>,
-    head: Head,
-}
-
-#[derive(Debug, Default, PartialEq, Eq)]
-enum Part {
-    #[default]
-    Head,
-    /// What is left of a body whose length is known.
-    Body(u64),
-    ChunkSize,
-    /// What is left of a chunk, and the end of its line.
-    Chunk(u64),
-    Trailers,
-    /// The connection's end is the message's.
-    Rest,
-}
-
-#[derive(Debug, Default)]
-struct Head {
-    start: Vec<u8>,
-    length: Option<u64>,
-    coding: Coding,
-}
-
-#[derive(Debug, Default)]
-enum Coding {
-    #[default]
-    None,
-    Chunked,
-    Other,
-}
-
-impl Messages {
-    fn is_between(&self) -> bool {
-        self.part == Part::Head && self.line.is_empty() && self.head.start.is_empty()
-    }
-
-    /// Passes some of `data`; gives a head when it is whole. The caller then says what follows it.
-    fn pass(&mut self, data: &mut &[u8]) -> Result<Option<Head>, Instead> {
-        match &mut self.part {
-            Part::Body(left) => {
-                if skip(data, left) {
-                    self.part = Part::Head;
-                }
-            }
-            Part::Chunk(left) => {
-                if skip(data, left) {
-                    self.part = Part::ChunkSize;
-                }
-            }
-            Part::Rest => *data = &[],
-            Part::Head | Part::ChunkSize | Part::Trailers => {
-                if self.pass_line(data) {
-                    let line = mem::take(&mut self.line);
-                    return self.on_line(line.trim_ascii_end());
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// Whether the line is whole.
-    fn pass_line(&mut self, data: &mut &[u8]) -> bool {
-        let end = data.iter().position(|byte| *byte == b'\n');
-        let (piece, rest) = data.split_at(end.map_or(data.len(), |end| end + 1));
-        let room = LINE_LIMIT.saturating_sub(self.line.len());
-        self.line.extend_from_slice(&piece[..piece.len().min(room)]);
-        *data = rest;
-        end.is_some()
-    }
-
-    fn on_line(&mut self, line: &[u8]) -> Result<Option<Head>, Instead> {
-        match (&self.part, line) {
-            (Part::Head, []) if self.head.start.is_empty() => {}
-            (Part::Head, []) => return Ok(Some(mem::take(&mut self.head))),
-            (Part::Head, line) if self.head.start.is_empty() => self.head.start = line.to_vec(),
-            (Part::Head, line) => self.head.on_field(line)?,
-            (Part::ChunkSize, line) => {
-                let size = line.split(|byte| *byte == b';').next().and_then(|size| str::from_utf8(size).ok());
-                let size = size.and_then(|size| u64::from_str_radix(size.trim(), 16).ok()).ok_or(Instead::Unknown)?;
-                self.part = if size == 0 { Part::Trailers } else { Part::Chunk(size.saturating_add(2)) };
-            }
-            (Part::Trailers, []) => self.part = Part::Head,
-            _ => {}
-        }
-        Ok(None)
-    }
-}
-
-/// Whether all that was `left` has passed.
-fn skip(data: &mut &[u8], left: &mut u64) -> bool {
-    let amount = usize::try_from(*left).unwrap_or(usize::MAX).min(data.len());
-    *data = &data[amount..];
-    *left -= amount as u64;
-    *left == 0
-}
-
-impl Head {
-    fn on_field(&mut self, line: &[u8]) -> Result<(), Instead> {
-        let mut parts = line.splitn(2, |byte| *byte == b':');
-        let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default().trim_ascii());
-        if name.eq_ignore_ascii_case(b"content-length") {
-            let length = str::from_utf8(value).ok().and_then(|value| value.parse().ok());
-            self.length = Some(length.ok_or(Instead::Unknown)?);
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            let last = value.rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
-            self.coding = if last.eq_ignore_ascii_case(b"chunked") { Coding::Chunked } else { Coding::Other };
-        }
-        Ok(())
-    }
-
-    fn status(&self) -> Result<u16, Instead> {
-        let status = self.start.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..5));
-        status.and_then(|status| str::from_utf8(status).ok()?.parse().ok()).ok_or(Instead::Unknown)
-    }
-
-    /// What follows, `otherwise` where no field says.
-    fn body(&self, otherwise: Part) -> Part {
-        match (&self.coding, self.length) {
-            (Coding::Chunked, _) => Part::ChunkSize,
-            (Coding::Other, _) => Part::Rest,
-            (Coding::None, Some(0)) => Part::Head,
-            (Coding::None, Some(length)) => Part::Body(length),
-            (Coding::None, None) => otherwise,
-        }
     }
 }
 

@@ -35,8 +35,8 @@ use crate::{
 /// # Errors
 ///
 /// Those of a [`ShutdownStream`]. Once the drain has closed the connection, reads give its end, and writes
-/// [`BrokenPipe`](io::ErrorKind::BrokenPipe). Where the drain has cut a request in flight, reads fail with
-/// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted), so that no cut response looks complete. [`Draining`] is in both.
+/// [`BrokenPipe`](io::ErrorKind::BrokenPipe). Where the drain has cut a request in flight, reads, flushes and shutdowns fail with
+/// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted), so that nothing cut looks complete. [`Draining`] is in both.
 pub struct LayerStream<S: TlsSession> {
     inner: Inner<S>,
 }
@@ -86,6 +86,16 @@ enum Phase {
     Draining,
     /// The drain's limit has passed before that.
     Cut,
+}
+
+impl Phase {
+    /// What the owner is told once the drain has taken the stream.
+    fn end(self) -> io::Result<()> {
+        match self {
+            Self::Cut => Err(io::Error::new(io::ErrorKind::ConnectionAborted, Draining)),
+            Self::Open | Self::Draining => Ok(()),
+        }
+    }
 }
 
 /// What the drain does to a connection, whatever its type.
@@ -169,10 +179,7 @@ impl<S: TlsSession> Link<S> {
             return Poll::Ready(Ok(()));
         }
         let Some(stream) = &mut self.stream else {
-            return Poll::Ready(match self.phase {
-                Phase::Cut => Err(io::Error::new(io::ErrorKind::ConnectionAborted, Draining)),
-                Phase::Open | Phase::Draining => Ok(()),
-            });
+            return Poll::Ready(self.phase.end());
         };
         match Pin::new(&mut *stream).poll_fill_buf(cx) {
             Poll::Ready(Ok(data)) => {
@@ -216,7 +223,7 @@ impl<S: TlsSession> Link<S> {
         poll: impl FnOnce(Pin<&mut ShutdownStream<S>>, &mut Context<'_>) -> Poll<io::Result<()>>,
     ) -> Poll<io::Result<()>> {
         let Some(stream) = &mut self.stream else {
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(self.phase.end());
         };
         let result = poll(Pin::new(stream), cx);
         self.writer_waits(cx, result)
@@ -289,7 +296,8 @@ impl<S: TlsSession> AsyncWrite for LayerStream<S> {
         }
     }
 
-    /// Runs the stream's policy, as [`ShutdownStream`] does; ready at once where the drain has taken that over.
+    /// Runs the stream's policy, as [`ShutdownStream`] does; ready at once where the drain has taken that over, and an error where it
+    /// has cut the connection.
     ///
     /// # Panics
     ///

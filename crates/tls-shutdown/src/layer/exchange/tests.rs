@@ -41,6 +41,9 @@ fn an_exchange_is_over_with_the_last_byte_of_its_response() {
         (chunked, ok, Then::Idle),
         (GET, "HTTP/1.1 200 OK\r\ncontent-length:0\r\n\r\n", Then::Idle),
         (GET, "HTTP/1.0 200\r\nCONTENT-LENGTH:  1 \r\n\r\n\n", Then::Idle),
+        (GET, "HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\nContent-Length: 2\r\n\r\nok", Then::Idle),
+        (GET, "HTTP/1.1 200 OK\r\nContent-Length: 2, 3\r\n\r\nok", Then::Busy),
+        (GET, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 1\r\n\r\nok", Then::Busy),
         (GET, "HTTP/1.1 204 No Content\r\n\r\n", Then::Idle),
         (GET, "HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", Then::Idle),
         (
@@ -65,6 +68,7 @@ fn an_exchange_is_over_with_the_last_byte_of_its_response() {
         (GET, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnone\r\n\r\n", Then::Busy),
         ("PUT / HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf", ok, Then::Busy),
         ("EHLO a\r\n", "250 b\r\n", Then::Busy),
+        ("\r\n", "who is there, as finger tells\r\n", Then::Busy),
         ("", "220 we speak first\r\n\r\n", Then::Busy),
     ];
     for (request, response, then) in cases {
@@ -80,6 +84,21 @@ fn an_exchange_is_over_with_the_last_byte_of_its_response() {
         }
     }
     assert!(!Exchange::new(true).is_idle(), "a server's connection has its requests the other way");
+}
+
+#[test]
+fn what_nobody_has_asked_for_cuts_nothing() {
+    for surplus in ["HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 408", "\r\n", "x"] {
+        let mut exchange = Exchange::new(false);
+        exchange.sent(GET.as_bytes());
+        exchange.received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        for byte in surplus.as_bytes() {
+            exchange.received(&[*byte]);
+            assert!(exchange.is_idle(), "{surplus:?}");
+        }
+        exchange.sent(b"G");
+        assert!(!exchange.is_idle(), "whoever goes on after {surplus:?}");
+    }
 }
 
 #[test]
