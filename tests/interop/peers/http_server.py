@@ -9,6 +9,7 @@ import time
 cert, key, host = sys.argv[1:]
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain(cert, key)
+printing = threading.Lock()
 listener = socket.create_server((host, 0), backlog=1000)
 print("port", listener.getsockname()[1], flush=True)
 
@@ -28,7 +29,8 @@ def serve(tcp):
         end = "close_notify"
     except OSError as error:
         end = type(error).__name__
-    print("ended", end, flush=True)
+    with printing:
+        print("ended", end, flush=True)
 
 
 while True:

@@ -78,5 +78,7 @@ async fn the_bare_client_truncates_or_resets() {
     let mut client = Build::Tests.command("bare_client");
     client.args([&server.url(&format!("/{ROUTE}")), &CERTIFICATE.cert, REQUESTS]);
     run_well(&mut namespace.inside(&client), b"").await;
-    assert_eq!(complete(&mut server, CONNECTIONS).await, 0);
+    let complete = complete(&mut server, CONNECTIONS).await;
+    println!("the bare client: {complete} of {CONNECTIONS}");
+    assert!(complete < CONNECTIONS / 2, "the control proves nothing");
 }
