@@ -1,4 +1,4 @@
-//! Metrics of connections and of the drain, for Prometheus: all that there is to count comes from two reports.
+//! Metrics of connections and of the drain, for Prometheus: all that there is to count comes from two reports and the drain's handle.
 //!
 //! `cargo run --bin metrics 127.0.0.1:8443 cert.pem`, then `curl -k https://127.0.0.1:8443/metrics`
 
@@ -10,6 +10,7 @@ use prometheus_client::{
     metrics::{
         counter::Counter,
         family::Family,
+        gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
     registry::{Registry, Unit},
@@ -26,13 +27,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
     registry.register("connections_ended", "Connections by how they ended", ended.clone());
     registry.register("responses_cut", "Responses of which a part only was sent", cut.clone());
     registry.register_with_unit("connection_age", "Time from accept to end", Unit::Seconds, age.clone());
+    let (open, in_flight, phase) = (Gauge::<i64>::default(), Gauge::<i64>::default(), Gauge::<i64>::default());
+    registry.register("connections_open", "Connections, those in their handshake among them", open.clone());
+    registry.register("requests_in_flight", "Requests without a whole response", in_flight.clone());
+    registry.register("drain_phase", "0 serving, 1 notice, 2 last request, 3 deadline, 4 exit", phase.clone());
     let registry = Arc::new(registry);
-
     let listener = TlsListener::bind(address, server_config(cert, &["h2", "http/1.1"])?).await?;
     println!("listening on https://{}", listener.local_addr()?);
     let drain = ServerDrain::on_terminate_signal()?;
-    let exported = registry.clone();
+    let (exported, handle) = (registry.clone(), drain.handle());
     let metrics = get(|| async move {
+        open.set(handle.connections() as i64);
+        in_flight.set(handle.in_flight() as i64);
+        phase.set(handle.phase() as i64);
         let mut text = String::new();
         encode(&mut text, &exported).map(|()| text).map_err(|error| error.to_string())
     });

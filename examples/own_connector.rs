@@ -1,6 +1,6 @@
 //! hyper-util's client over a connector made by hand: a function from an address to a stream of tokio-rustls.
 //!
-//! `cargo run --bin own_connector https://localhost:8443/count cert.pem`, where the server is `axum_serve`.
+//! `cargo run --bin own_connector https://localhost:8443/count cert.pem`, where the server is `server`.
 
 use clap::Parser;
 use std::{error::Error, io, path::PathBuf, sync::Arc, time::Duration};

@@ -240,10 +240,19 @@ fn body(pieces: impl IntoIterator<Item = Piece>) -> Body {
     }))
 }
 
+async fn logged() -> Body {
+    tracing::debug!("the service is asked");
+    Body::from_stream(stream::once(async {
+        tracing::debug!("its body is asked");
+        Ok::<_, io::Error>("hello")
+    }))
+}
+
 fn app(drain: DrainHandle, released: watch::Receiver<bool>) -> Router {
     let farewell = drain.clone();
     Router::new()
         .route("/", get("hello"))
+        .route("/logged", get(logged))
         .route("/count", post(async |body: Bytes| body.len().to_string()))
         .route("/wait", get(async move || body([Piece::Text("begun,"), Piece::Released(released.clone())])))
         .route("/endless", get(async move || body([Piece::Text("begun,"), Piece::Draining(drain.clone())])))
@@ -942,10 +951,10 @@ impl io::Write for Log {
 
 #[tokio::test]
 async fn each_end_is_logged_with_its_peer_and_each_phase_of_the_drain() {
-    let log = Log::default();
-    let writer = log.clone();
+    let written = Log::default();
+    let writer = written.clone();
     let subscriber = tracing_subscriber::fmt()
-        .with_env_filter("tls_shutdown=debug")
+        .with_env_filter("tls_shutdown=debug,integrations=debug")
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .finish();
@@ -958,12 +967,25 @@ async fn each_end_is_logged_with_its_peer_and_each_phase_of_the_drain() {
     site.drain().await;
     all(clients, async |stream| site.is_served(stream).await).await;
     site.ends_completely().await;
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
     for peer in peers {
-        let end = format!("connection{{peer={peer}}}: tls_shutdown::shutdown: TLS connection ended ending=complete");
+        let span = format!("connection{{peer={peer} protocol=\"http/1.1\"}}");
+        let end = format!("{span}: tls_shutdown::shutdown: TLS connection ended ending=complete");
         assert!(log.contains(&end), "{end}: {log}");
     }
     for phase in ["notice", "last_request", "exit"] {
         assert!(log.contains(&format!("INFO tls_shutdown::drain: server drain phase={phase} connections=")), "{log}");
+    }
+    // What the service logs is in the span, too, also in the tasks of HTTP/2.
+    let mut site = Site::start(Integration::Server).await;
+    let (mut requests, connection) = http2_client(secure(site.connect_tcp().await, b"h2").await).await;
+    assert_eq!(body_of(requests.send_request(request("/logged"))).await.unwrap(), "hello");
+    site.drain().await;
+    drop(requests);
+    within(connection).await.unwrap();
+    site.ends_completely().await;
+    let log = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+    for event in ["the service is asked", "its body is asked"] {
+        assert!(log.contains(&format!("protocol=\"h2\"}}: integrations: {event}")), "{event}: {log}");
     }
 }

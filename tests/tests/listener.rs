@@ -37,6 +37,19 @@ fn serve(mut listener: TlsListener) -> tokio::task::JoinHandle<()> {
 }
 
 #[tokio::test]
+async fn sockets_have_their_options() {
+    let limit = Duration::from_secs(7);
+    let (mut listener, address, _ends) = observed(|listener| listener.retransmission_limit(limit)).await;
+    let client = tokio::spawn(Client::connect(address));
+    let (stream, _) = soon(listener.accept()).await.expect("a connection");
+    let tcp = stream.session().get_ref().0;
+    assert!(tcp.nodelay().expect("an option"));
+    #[cfg(target_os = "linux")]
+    assert_eq!(rustix::net::sockopt::tcp_user_timeout(tcp).expect("an option"), 7000);
+    soon(client).await.expect("no panic");
+}
+
+#[tokio::test]
 async fn a_silent_peer_holds_up_nobody() {
     let (mut listener, address, _ends) = observed(|listener| listener).await;
     let _silent = TcpStream::connect(address).await.expect("a listener");

@@ -676,6 +676,105 @@ fn end_of_data(stream: u32, padding: Option<u8>) -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn http2_responses_that_the_service_cuts_are_counted() {
+    for (failing, cut) in [("/fail", 1), ("/panic", 1), ("/body-fail", 1), ("/body-panic", 1), ("/", 0)] {
+        let mut running = Running::start(routes).await;
+        let mut client = Client::connect_http2(running.address).await;
+        client.send([hello(), path(1, failing)].concat()).await;
+        while client.next_frame().await.expect("a frame").stream != 1 {}
+        client.send(path(3, "/")).await;
+        while client.frame_of(http2::DATA).await.stream != 3 {}
+        drop(client);
+        let end = running.end().await;
+        assert_eq!((end.requests(), end.responses_cut()), (2, cut), "{failing}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_is_not_served_on() {
+    for (path, is_reset) in [("/never", false), ("/never", true), ("/stop", false), ("/stop", true)] {
+        let mut running = Running::start(routes).await;
+        let mut client = Client::connect(running.address).await;
+        client.ask("/").await;
+        client.read_message().await;
+        client.ask(path).await;
+        if path == "/stop" {
+            soon(client.stream.read_u8()).await.expect("an answer");
+        }
+        if is_reset {
+            client.stream.get_ref().0.set_zero_linger().expect("an option");
+        }
+        drop(client);
+        let end = running.end().await;
+        assert!(matches!(end.ending(), Ending::Truncated | Ending::Reset), "{path}: {end}");
+        assert_eq!((end.requests(), end.responses_cut()), (2, 1), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_keeps_the_server_waiting_is_ended() {
+    let short = |server: Server| server.stall_limit(Duration::from_millis(100));
+    let policy = tls_shutdown::ShutdownPolicy::unidirectional().stall_limit(Duration::from_millis(100));
+    let start = async || {
+        Running::start_with(
+            listener().await.policy(policy),
+            short,
+            |drain| drain,
+            |request: Request<Incoming>| async move {
+                match request.uri().path() {
+                    "/huge" => answer(ScriptedBody::full(50_000_000)),
+                    _ => {
+                        let _ = http_body_util::BodyExt::collect(request.into_body()).await;
+                        answer(ScriptedBody::full(10))
+                    }
+                }
+            },
+        )
+    };
+    // It takes nothing.
+    let mut running = start().await;
+    let mut client = Client::connect_narrow(running.address).await;
+    client.ask("/huge").await;
+    let end = running.end().await;
+    assert_eq!((end.ending(), end.responses_cut()), (Ending::TimedOut, 1), "{end}");
+    // It does not go on with its body.
+    let mut client = Client::connect(running.address).await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n1234").await;
+    // The service hears of it, and may answer.
+    let (answer, end) = client.read_to_end().await;
+    assert_eq!((body_of(&answer).len(), end), (10, End::CloseNotify));
+    drop(client);
+    assert_eq!(running.end().await.responses_cut(), 0);
+    // A slow one is none of these.
+    let mut client = Client::connect(running.address).await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n").await;
+    for _ in 0..10 {
+        // So it is slow.
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        client.send("1").await;
+    }
+    assert_eq!(client.read_message().await.1.len(), 10);
+    // It takes nothing by HTTP/2, whatever its windows allow.
+    let mut client = Client::over(narrow(running.address).await, {
+        let mut config = tls_shutdown_tests::client_config(&rustls::version::TLS13);
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        config
+    })
+    .await;
+    let windows =
+        [frame(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]), frame(WINDOW_UPDATE, 0, 0, &[0x70, 0, 0, 0])];
+    client.send([http2::PREFACE.to_vec(), windows.concat(), path(1, "/huge")].concat()).await;
+    let end = running.end().await;
+    assert_eq!((end.ending(), end.responses_cut()), (Ending::TimedOut, 1), "{end}");
+}
+
+async fn narrow(address: std::net::SocketAddr) -> tokio::net::TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("an option");
+    soon(socket.connect(address)).await.expect("a server")
+}
+
+#[tokio::test]
 async fn clients_that_reset_a_stream_have_not_lost_a_response() {
     let mut running = Running::start(routes).await;
     let mut client = Client::connect_http2(running.address).await;

@@ -4,7 +4,7 @@ use std::{io, pin::pin, time::Duration};
 
 use hyper::{Request, Response, body::Incoming};
 use tls_shutdown::{
-    Acknowledgement, ConnectionInfo, DrainPhase, DrainReport, Ending, Reaper, ServerDrain, TlsListener,
+    Acknowledgement, ConnectionInfo, DrainPhase, DrainReport, Ending, Reaper, Server, ServerDrain, TlsListener,
 };
 use tls_shutdown_tests::serving::{
     Client, End, LONG, Running, ScriptedBody,
@@ -16,6 +16,7 @@ use tls_shutdown_tests::serving::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
+    sync::oneshot,
     task::yield_now,
     time::{Instant, sleep},
 };
@@ -146,29 +147,76 @@ async fn the_phases_come_in_order_and_a_notice_changes_nothing_but_readiness() {
     assert!(report.notice() >= SHORT && report.last_request() >= SHORT, "{report}");
     assert_eq!(report.deadline(), Duration::ZERO);
     assert_eq!((report.requests(), report.responses_cut(), report.handshakes_finished()), (3, 0, 1), "{report}");
-    assert_eq!(handle.phase(), DrainPhase::Exit);
+    assert_eq!(handle.phase(), DrainPhase::Ended);
 }
 
 #[tokio::test]
 async fn half_a_head_in_the_window_is_a_request() {
     for first in ["", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
-        let mut running = start(|drain| drain.last_request(SHORT)).await;
+        let running = start(|drain| drain.last_request(SHORT)).await;
         let mut client = Client::connect(running.address).await;
         if !first.is_empty() {
             client.send(first).await;
             client.read_message().await;
         }
         client.send("GET / HTTP/1.1\r\nHo").await;
-        running.signal();
-        soon(running.drain.reached(DrainPhase::LastRequest)).await;
-        // Past the window's end, which is nothing that a client could see.
-        sleep(SHORT + SHORT / 2).await;
-        client.send("st: a\r\n\r\n").await;
-        assert!(client.read_message().await.0.contains("connection: close"));
-        assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
-        drop(client);
-        assert_eq!(running.report().await.responses_cut(), 0);
+        assert_half_a_head_is_a_request(running, client).await;
     }
+    let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n\r\n\r\n";
+    let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n";
+    for first in ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", post, chunked] {
+        let running = start(|drain| drain.last_request(SHORT)).await;
+        let mut client = Client::connect(running.address).await;
+        // In one piece with the request before it.
+        client.send(format!("{first}GET / HTTP/1.1\r\nHo")).await;
+        client.read_message().await;
+        assert_half_a_head_is_a_request(running, client).await;
+    }
+}
+
+async fn assert_half_a_head_is_a_request(mut running: Running, mut client: Client) {
+    running.signal();
+    soon(running.drain.reached(DrainPhase::LastRequest)).await;
+    // Past the window's end, which is nothing that a client could see.
+    sleep(SHORT + SHORT / 2).await;
+    client.send("st: a\r\n\r\n").await;
+    assert!(client.read_message().await.0.contains("connection: close"));
+    assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
+    drop(client);
+    assert_eq!(running.report().await.responses_cut(), 0);
+}
+
+/// RFC 9112 section 2.2 has servers ignore it.
+#[tokio::test]
+async fn an_empty_line_is_no_half_head() {
+    let mut running = start(|drain| drain.last_request(SHORT)).await;
+    let mut client = idle(&running).await;
+    client.send("\r\n").await;
+    running.signal();
+    assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
+    drop(client);
+    assert!(running.report().await.elapsed() < LONG / 2);
+}
+
+#[tokio::test]
+async fn clients_that_are_gone_do_not_hold_the_drain_up() {
+    let mut running = start(|drain| drain).await;
+    let mut upload = Client::connect(running.address).await;
+    upload.send("POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n1234").await;
+    let gone = [asking(&running, "/never").await, asking(&running, "/stop").await, upload];
+    let reset = asking(&running, "/never").await;
+    reset.stream.get_ref().0.set_zero_linger().expect("an option");
+    let kept = asking(&running, "/never").await;
+    running.signal();
+    drop((gone, reset));
+    let endings = [running.end().await, running.end().await, running.end().await, running.end().await];
+    let count = |ending| endings.iter().filter(|end| end.ending() == ending).count();
+    // Unread tickets make a reset of a client's end.
+    assert_eq!(count(Ending::Truncated) + count(Ending::Reset), 4, "{endings:?}");
+    assert_eq!(running.drain.connections(), 1);
+    running.force();
+    drop(kept);
+    assert_eq!(running.report().await.connections(), 5);
 }
 
 #[tokio::test]
@@ -373,6 +421,36 @@ async fn a_stream_that_is_held_for_ever_is_left() {
 }
 
 #[tokio::test]
+async fn two_servers_share_a_drain() {
+    let (signal, signalled) = oneshot::channel::<()>();
+    let drain = ServerDrain::on(async move { signalled.await.expect("a signal") }).grace(LONG);
+    let handle = drain.handle();
+    let listeners = [listener().await, listener().await];
+    let addresses = listeners.each_ref().map(|listener| listener.local_addr().expect("an address"));
+    let [public, admin] = listeners.map(Server::new);
+    let service = || tower::service_fn(routes);
+    let task = tokio::spawn(async move {
+        let both = async {
+            tokio::join!(public.serve_in(&handle, service()), admin.serve_in(&handle, service()));
+        };
+        drain.run(both).await
+    });
+    let mut clients = Vec::new();
+    for address in addresses {
+        let mut client = Client::connect(address).await;
+        client.ask("/told").await;
+        clients.push(client);
+    }
+    signal.send(()).expect("a server");
+    for mut client in clients {
+        assert!(client.read_message().await.0.contains("connection: close"));
+        assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
+    }
+    let report = soon(task).await.expect("no panic");
+    assert_eq!((report.connections(), report.responses_cut(), report.left()), (2, 0, 0), "{report}");
+}
+
+#[tokio::test]
 async fn two_listeners_share_a_drain_and_a_reaper() {
     let drain = ServerDrain::on(std::future::ready(())).grace(LONG);
     let handle = drain.handle();
@@ -400,7 +478,7 @@ async fn a_server_that_ends_by_itself_is_drained() {
     let drain = ServerDrain::on(std::future::pending()).notice(LONG).grace(LONG);
     let handle = drain.handle();
     let report = soon(drain.run(async {})).await;
-    assert_eq!((report.left(), handle.phase()), (0, DrainPhase::Exit));
+    assert_eq!((report.left(), handle.phase()), (0, DrainPhase::Ended));
 }
 
 #[tokio::test]
@@ -421,32 +499,67 @@ async fn a_drain_that_is_dropped_drops_its_server() {
     }
 }
 
-/// The client's system has not acknowledged what it has no room for.
-#[tokio::test]
-async fn what_is_not_acknowledged_is_waited_for_within_bounds_and_told() {
+/// A server whose answer a client's system has no room for, and that client.
+async fn unacknowledged(
+    limits: tls_shutdown::ReaperLimits,
+    drain: impl FnOnce(ServerDrain) -> ServerDrain,
+) -> (Running, Client) {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_send_buffer_size(1 << 20).expect("an option");
     socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
     let listener = TlsListener::from_tcp(socket.listen(10).expect("a socket"), offering(&[]));
-    let limits = tls_shutdown::ReaperLimits::new().linger_idle(SHORT);
-    let reaper = Reaper::with_limits(limits);
-    let listener = listener.with_reaper(&reaper).policy(tls_shutdown::ShutdownPolicy::unidirectional().deadline(SHORT));
-    let mut running = Running::start_with(
+    let policy = tls_shutdown::ShutdownPolicy::unidirectional().deadline(SHORT);
+    let listener = listener.with_reaper(&Reaper::with_limits(limits)).policy(policy);
+    let running = Running::start_with(
         listener,
         |server| server,
-        |drain| drain.last_request(Duration::ZERO).grace(LONG).acknowledgement(SHORT),
+        |plan| drain(plan.last_request(Duration::ZERO)),
         |_| async { answer(ScriptedBody::full(100_000)) },
     );
     let mut client = Client::connect_narrow(running.address).await;
     client.ask("/").await;
     assert_eq!(soon(client.stream.read_u8()).await.expect("a byte"), b'H');
-    running.signal();
-    let report: DrainReport = running.report().await;
+    (running, client)
+}
+
+fn assert_some_is_missing(report: &DrainReport) {
     let Acknowledgement::Missing(missing) = report.acknowledgement() else { panic!("{report}") };
     assert!((1..=110_000).contains(&missing), "{report}");
+}
+
+#[tokio::test]
+async fn what_is_not_acknowledged_is_waited_for_within_bounds_and_told() {
+    let limits = tls_shutdown::ReaperLimits::new().linger_idle(SHORT);
+    let (mut running, mut client) = unacknowledged(limits, |drain| drain.grace(LONG).acknowledgement(SHORT)).await;
+    running.signal();
+    let report = running.report().await;
+    assert_some_is_missing(&report);
     assert!(report.exit() >= SHORT && report.exit() < SHORT * 10, "{report}");
     let (data, end) = client.read_to_end().await;
     assert!(data.len() > 100_000 && end == End::CloseNotify, "the system has gone on");
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_wait_for_acknowledgements() {
+    let limits = tls_shutdown::ReaperLimits::new().linger_idle(SHORT);
+    let (mut running, _client) = unacknowledged(limits, |drain| drain.grace(LONG).acknowledgement(LONG)).await;
+    running.signal();
+    soon(running.drain.reached(DrainPhase::Exit)).await;
+    // The system is asked at once; this is after its answer.
+    sleep(SHORT).await;
+    running.force();
+    assert_some_is_missing(&running.report().await);
+}
+
+#[tokio::test]
+async fn what_lingers_at_the_end_of_the_grace_is_not_acknowledged_either() {
+    let limits = tls_shutdown::ReaperLimits::new().linger_idle(LONG).linger(LONG);
+    let (mut running, client) = unacknowledged(limits, |drain| drain.grace(SHORT * 5)).await;
+    running.signal();
+    let report = running.report().await;
+    assert_eq!(report.lingering(), 1, "{report}");
+    assert_some_is_missing(&report);
+    drop(client);
 }
 
 #[tokio::test]

@@ -61,6 +61,9 @@ pub(crate) struct ServeArguments {
     /// How much of what the peer still sends is decrypted and discarded while its close_notify is waited for.
     #[arg(long, value_name = "SIZE", default_value = "1MiB")]
     pub(crate) drain_limit: ByteSize,
+    /// End connections whose client takes nothing of a response, or sends nothing of a request's body, for so long.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "60s")]
+    pub(crate) stall_limit: Duration,
     /// After the signal, go on as before for so long, but with /health not ready.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "0s")]
     pub(crate) notice: Duration,
@@ -146,7 +149,7 @@ impl Protocol {
 /// How `serve` closes. Receive-first is not for HTTP, where a server may have to close a connection that its client keeps.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum ServerPolicy {
-    /// Send nothing: the peer sees a truncation.
+    /// Send nothing: the peer sees a truncation, and an answer that is given before the request was read may be lost.
     Quiet,
     /// Send close_notify, and do not wait for the peer's.
     Unidirectional,
@@ -174,6 +177,17 @@ impl Arguments {
         if let Command::Send(SendArguments { connections: 2.., bytes: None, .. }) = arguments.command {
             let message = "--connections above 1 needs --bytes: standard input can be sent only once";
             Self::command().error(ErrorKind::MissingRequiredArgument, message).exit();
+        }
+        if let Command::Serve(ServeArguments { notice, grace, .. }) = &arguments.command
+            && notice >= grace
+            && !notice.is_zero()
+        {
+            let [notice, grace] = [notice, grace].map(|duration| humantime::format_duration(*duration));
+            let message = format!(
+                "--notice {notice} leaves nothing of --grace {grace}, which it is a part of: all requests would be cut; \
+                 raise --grace to the notice and the longest request"
+            );
+            Self::command().error(ErrorKind::ValueValidation, message).exit();
         }
         arguments
     }

@@ -17,9 +17,22 @@ use crate::events::{CLEAR_LINE, Events};
 /// How often the line on a terminal is drawn anew.
 const REDRAW: Duration = Duration::from_millis(100);
 
+/// What tells.
+pub(crate) struct Progress(JoinHandle<()>);
+
+impl Progress {
+    /// Tells nothing more, and leaves nothing on the terminal.
+    pub(crate) fn end(self) {
+        self.0.abort();
+        if io::stderr().is_terminal() {
+            let _ = write!(io::stderr(), "{CLEAR_LINE}");
+        }
+    }
+}
+
 /// Tells of each phase as an event, and, where standard error is a terminal, what is left in a line that changes.
-pub(crate) fn show(drain: DrainHandle, events: Arc<Events>) -> JoinHandle<()> {
-    tokio::spawn(async move {
+pub(crate) fn show(drain: DrainHandle, events: Arc<Events>) -> Progress {
+    Progress(tokio::spawn(async move {
         let draw = async {
             drain.reached(DrainPhase::Notice).await;
             if !io::stderr().is_terminal() {
@@ -41,7 +54,7 @@ pub(crate) fn show(drain: DrainHandle, events: Arc<Events>) -> JoinHandle<()> {
             }
         };
         tokio::join!(draw, tell);
-    })
+    }))
 }
 
 fn draw(drain: &DrainHandle) {

@@ -52,8 +52,9 @@ async fn serve(arguments: &ServeArguments, events: &Arc<Events>) -> Result<Drain
     let progress = progress::show(drain.handle(), events.clone());
     let router = routes::router(drain.handle());
     let ends = events.clone();
-    let report = Server::new(listener).on_end(move |end| ends.closed(end)).drain(drain).serve(router).await;
-    progress.abort();
+    let server = Server::new(listener).stall_limit(arguments.stall_limit).on_end(move |end| ends.closed(end));
+    let report = server.drain(drain).serve(router).await;
+    progress.end();
     Ok(report)
 }
 

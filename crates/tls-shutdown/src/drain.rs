@@ -26,10 +26,11 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout_at},
 };
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+use tracing::Span;
 
 use crate::{
     connection::{ConnectionReport, Handshake, Use},
-    kernel,
+    kernel::{self, OpenSockets},
     reaper::Reaper,
     shutdown::from_now,
 };
@@ -50,6 +51,8 @@ pub enum DrainPhase {
     Deadline,
     /// All connections have ended, or are given up; what was sent is on its way to the peers.
     Exit,
+    /// It is over, and the process may end.
+    Ended,
 }
 
 impl fmt::Display for DrainPhase {
@@ -60,6 +63,7 @@ impl fmt::Display for DrainPhase {
             Self::LastRequest => "last_request",
             Self::Deadline => "deadline",
             Self::Exit => "exit",
+            Self::Ended => "ended",
         })
     }
 }
@@ -118,6 +122,8 @@ struct Shared {
     in_flight: AtomicUsize,
     handshakes: AtomicU64,
     listeners: Mutex<Vec<Listening>>,
+    /// Of the phase that goes on.
+    span: Mutex<Span>,
 }
 
 /// What connections need to know of the plan, and when it runs out.
@@ -192,6 +198,7 @@ impl ServerDrain {
                     in_flight: AtomicUsize::new(0),
                     handshakes: AtomicU64::new(0),
                     listeners: Mutex::default(),
+                    span: Mutex::new(Span::none()),
                 }),
             },
         }
@@ -213,14 +220,15 @@ impl ServerDrain {
         Ok(Self::on(next(signals.clone())).force_on(next(signals)))
     }
 
-    /// Goes to the deadline at once when `signal` resolves. It is polled only after the drain has begun.
+    /// Goes to the deadline at once when `signal` resolves, and waits a second at most for acknowledgements then; where it resolves
+    /// later, it ends that wait. It is polled only after the drain has begun.
     pub fn force_on(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
         self.force = Box::pin(signal);
         self
     }
 
     /// How long the server goes on as before, but not ready: at least as long as it takes until no balancer sends new connections
-    /// any more. Default: [`NOTICE`](Self::NOTICE).
+    /// any more. It is a part of the [grace](Self::grace), which has to be longer. Default: [`NOTICE`](Self::NOTICE).
     pub fn notice(mut self, notice: Duration) -> Self {
         self.notice = notice;
         self
@@ -291,6 +299,10 @@ impl ServerDrain {
         let reserve = RESERVE.min(self.grace / 10);
         let ends = from_now(self.grace);
         let deadline = from_now(self.grace - reserve);
+        if self.notice >= self.grace - reserve && !self.notice.is_zero() {
+            let (notice, grace) = (self.notice, self.grace);
+            tracing::warn!(?notice, ?grace, "nothing is left of the grace after the notice, all requests will be cut");
+        }
         handle.begin(ends);
         let mut times = report::Times::new(signalled);
 
@@ -302,17 +314,12 @@ impl ServerDrain {
             handle.wait_connections(None).await;
             handle.wait_reapers(None).await;
         };
-        let out_of_time = async {
-            tokio::select! {
-                () = &mut self.force => {}
-                () = sleep_until(deadline) => {}
-            }
+        let way = tokio::select! {
+            () = in_order => Way::InOrder,
+            () = sleep_until(deadline) => Way::OutOfTime,
+            () = &mut self.force => Way::Forced,
         };
-        let is_late = tokio::select! {
-            () = in_order => false,
-            () = out_of_time => true,
-        };
-        if is_late {
+        if way != Way::InOrder {
             handle.enter(DrainPhase::Deadline);
             times.deadline = Some(Instant::now());
             let limit = Some(ends.min(from_now(reserve)));
@@ -324,13 +331,30 @@ impl ServerDrain {
         }
         handle.enter(DrainPhase::Exit);
         times.exit = Some(Instant::now());
-        let acknowledgement = match self.acknowledgement.is_zero() {
-            true => Acknowledgement::Unknown,
-            false => handle.wait_acknowledgement(self.acknowledgement, ends).await,
-        };
+        let mut acknowledgement = Acknowledgement::Unknown;
+        if !self.acknowledgement.is_zero() {
+            let (ends, force): (_, Signal) = match way {
+                Way::Forced => (ends.min(from_now(reserve)), Box::pin(std::future::pending())),
+                Way::InOrder | Way::OutOfTime => (ends, self.force),
+            };
+            tokio::select! {
+                () = handle.wait_acknowledgement(&mut acknowledgement, self.acknowledgement, ends) => {}
+                () = force => {}
+            }
+        }
         let lingering = handle.give_up_reapers().await;
-        handle.report(&times, acknowledgement, lingering)
+        let report = handle.report(&times, acknowledgement, lingering);
+        handle.enter(DrainPhase::Ended);
+        report
     }
+}
+
+/// How the connections of a drain have come to their end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    InOrder,
+    OutOfTime,
+    Forced,
 }
 
 impl fmt::Debug for ServerDrain {
@@ -468,7 +492,12 @@ impl DrainHandle {
     }
 
     fn enter(&self, phase: DrainPhase) {
-        tracing::info!(%phase, connections = self.connections(), "server drain");
+        // Each ends with the next.
+        *lock(&self.shared.span) = match phase {
+            DrainPhase::Ended => Span::none(),
+            phase => tracing::info_span!("server drain", %phase),
+        };
+        tracing::info!(%phase, connections = self.connections(), in_flight = self.in_flight(), "server drain");
         self.shared.phase.send_replace(phase);
     }
 
@@ -518,29 +547,31 @@ impl DrainHandle {
     //# reasonably certain that its own TCP stack has received the client's
     //# acknowledgement of the packet(s) containing the server's last
     //# response.
-    async fn wait_acknowledgement(&self, limit: Duration, ends: Instant) -> Acknowledgement {
+    /// What is known so far is in `known`, also where this is dropped.
+    async fn wait_acknowledgement(&self, known: &mut Acknowledgement, limit: Duration, ends: Instant) {
         let addresses: Vec<_> = lock(&self.shared.listeners).iter().filter_map(|listening| listening.address).collect();
-        let mut known = Acknowledgement::Unknown;
         let mut least = u64::MAX;
         let mut end = ends;
         loop {
             let addresses = addresses.clone();
+            let has_open = self.connections() > 0 || self.reapers().iter().any(|reaper| reaper.closings() > 0);
+            let open = if has_open { OpenSockets::Some } else { OpenSockets::None };
             let asked = Instant::now();
             // A table of many sockets takes the kernel a while, and the runtime may have no thread left.
-            let table = tokio::task::spawn_blocking(move || kernel::unacknowledged(&addresses));
-            let Ok(table) = timeout_at(ends.max(from_now(TABLE_LIMIT)), table).await else { return known };
+            let table = tokio::task::spawn_blocking(move || kernel::unacknowledged(&addresses, open));
+            let Ok(table) = timeout_at(ends.max(from_now(TABLE_LIMIT)), table).await else { return };
             let bytes = match table.ok().flatten() {
-                None => return Acknowledgement::Unknown,
-                Some(0) => return Acknowledgement::Everything,
+                None => return *known = Acknowledgement::Unknown,
+                Some(0) => return *known = Acknowledgement::Everything,
                 Some(bytes) => bytes,
             };
-            known = Acknowledgement::Missing(bytes);
+            *known = Acknowledgement::Missing(bytes);
             if bytes < least {
                 least = bytes;
                 end = ends.min(from_now(limit));
             }
             if Instant::now() >= end {
-                return known;
+                return;
             }
             let pause = ACKNOWLEDGEMENT_INTERVAL.max(asked.elapsed() * TABLE_SHARE);
             sleep_until(end.min(from_now(pause))).await;

@@ -108,18 +108,32 @@ pub(crate) fn limit_retransmission(socket: &TcpStream, limit: std::time::Duratio
     let _ = (socket, limit);
 }
 
-/// The bytes that the kernel has to send, or that peers have not acknowledged, on connections that were accepted at `addresses` and
-/// are closed; `None` where the kernel cannot tell.
-///
-/// `SIOCOUTQ` would need the sockets, which are closed; `proc(5)` knows those, too, by their inode 0.
+/// Whether some connections are not closed yet.
 #[cfg(feature = "server")]
-pub(crate) fn unacknowledged(addresses: &[std::net::SocketAddr]) -> Option<u64> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OpenSockets {
+    None,
+    Some,
+}
+
+/// The bytes that the kernel has to send, or that peers have not acknowledged, on connections of this process that were accepted at
+/// `addresses`; `None` where the kernel cannot tell.
+///
+/// `SIOCOUTQ` would need the sockets, and most are closed; `proc(5)` knows those, too, by their inode 0. A successor at the same
+/// address has sockets of its own, which are no matter here.
+#[cfg(feature = "server")]
+pub(crate) fn unacknowledged(addresses: &[std::net::SocketAddr], open: OpenSockets) -> Option<u64> {
     if !cfg!(target_os = "linux") {
         return None;
     }
+    let ours = match open {
+        OpenSockets::None => std::collections::HashSet::new(),
+        OpenSockets::Some => own_sockets(),
+    };
+    let is_ours = |socket: &Sender| socket.inode == CLOSED || ours.contains(&socket.inode);
     let sum = |table: String| -> u64 {
-        let closed = table.lines().filter_map(ClosedSocket::parse);
-        closed.filter(|socket| addresses.iter().any(|at| socket.is_at(*at))).map(|socket| socket.unacknowledged).sum()
+        let senders = table.lines().filter_map(Sender::parse).filter(is_ours);
+        senders.filter(|socket| addresses.iter().any(|at| socket.is_at(*at))).map(|socket| socket.unacknowledged).sum()
     };
     let ipv4 = sum(std::fs::read_to_string("/proc/net/tcp").ok()?);
     // There is none where IPv6 is switched off.
@@ -127,27 +141,40 @@ pub(crate) fn unacknowledged(addresses: &[std::net::SocketAddr]) -> Option<u64> 
     Some(ipv4 + ipv6)
 }
 
-/// A line of `/proc/net/tcp` or `/proc/net/tcp6` about a socket that no process has open, and that has something to send, or to be
-/// acknowledged.
+/// The inodes of the sockets that this process has open.
+#[cfg(feature = "server")]
+fn own_sockets() -> std::collections::HashSet<u64> {
+    let descriptors = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let targets = descriptors.filter_map(|descriptor| std::fs::read_link(descriptor.path()).ok());
+    targets.filter_map(|target| target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()).collect()
+}
+
+/// The inode of a socket that no process has open.
+#[cfg(feature = "server")]
+const CLOSED: u64 = 0;
+
+/// A line of `/proc/net/tcp` or `/proc/net/tcp6` about a socket that has something to send, or to be acknowledged.
 #[cfg(feature = "server")]
 #[derive(Debug, PartialEq, Eq)]
-struct ClosedSocket {
+struct Sender {
     local: std::net::SocketAddr,
     unacknowledged: u64,
+    inode: u64,
 }
 
 #[cfg(feature = "server")]
-impl ClosedSocket {
+impl Sender {
     fn parse(line: &str) -> Option<Self> {
         // sl, local_address, rem_address, st, tx_queue:rx_queue, tr:tm->when, retrnsmt, uid, timeout, inode
         let mut fields = line.split_ascii_whitespace().skip(1);
         let (address, port) = fields.next()?.split_once(':')?;
         let (unacknowledged, _) = fields.nth(2)?.split_once(':')?;
         let unacknowledged = u64::from_str_radix(unacknowledged, 16).ok()?;
-        // Most of a large table is connections that wait for their time to be over.
-        if unacknowledged == 0 || fields.nth(4)? != "0" {
+        // Most of a large table is connections that are idle, or wait for their time to be over.
+        if unacknowledged == 0 {
             return None;
         }
+        let inode = fields.nth(4)?.parse().ok()?;
         // Words of 32 bits in the byte order of this machine.
         let words: Option<Vec<u8>> = (0..address.len())
             .step_by(8)
@@ -159,7 +186,7 @@ impl ClosedSocket {
             Err(_) => std::net::IpAddr::from(<[u8; 16]>::try_from(&bytes[..]).ok()?),
         };
         let port = u16::from_str_radix(port, 16).ok()?;
-        Some(Self { local: (address.to_canonical(), port).into(), unacknowledged })
+        Some(Self { local: (address.to_canonical(), port).into(), unacknowledged, inode })
     }
 
     /// Whether it was accepted by a listener at `address`.
@@ -171,14 +198,14 @@ impl ClosedSocket {
 
 #[cfg(all(test, feature = "server", target_endian = "little"))]
 mod tests {
-    use super::ClosedSocket;
+    use super::{CLOSED, Sender};
 
     #[test]
-    fn closed_sockets_are_read_from_the_kernels_tables() {
+    fn what_is_to_be_sent_is_read_from_the_kernels_tables() {
         let fin_wait =
             "   3: 0100007F:20FB 0100007F:C2D4 04 003E4E01:00000000 01:00000019 00000000     0        0 0 3 ffff8";
-        let socket = ClosedSocket::parse(fin_wait).expect("a closed socket");
-        assert_eq!(socket, ClosedSocket { local: ([127, 0, 0, 1], 8443).into(), unacknowledged: 0x3E_4E01 });
+        let socket = Sender::parse(fin_wait).expect("a sender");
+        assert_eq!(socket, Sender { local: ([127, 0, 0, 1], 8443).into(), unacknowledged: 0x3E_4E01, inode: CLOSED });
         assert!(socket.is_at(([0, 0, 0, 0], 8443).into()));
         assert!(socket.is_at("[::]:8443".parse().unwrap()));
         assert!(!socket.is_at(([127, 0, 0, 1], 8444).into()));
@@ -186,15 +213,36 @@ mod tests {
 
         let mapped = "   0: 0000000000000000FFFF00000100007F:20FB 0000000000000000FFFF00000100007F:9C40 09 \
                       00000001:00000000 01:00000014 00000000     0        0 0 1 ffff8";
-        let socket = ClosedSocket::parse(mapped).expect("a closed socket");
-        assert_eq!(socket, ClosedSocket { local: ([127, 0, 0, 1], 8443).into(), unacknowledged: 1 });
+        let socket = Sender::parse(mapped).expect("a sender");
+        assert_eq!(socket, Sender { local: ([127, 0, 0, 1], 8443).into(), unacknowledged: 1, inode: CLOSED });
 
         let open =
             "   4: 0100007F:20FB 0100007F:C2D4 01 00000000:00000000 00:00000000 00000000     0        0 84327 1 ffff8";
-        assert_eq!(ClosedSocket::parse(open), None);
-        assert_eq!(
-            ClosedSocket::parse("  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt"),
-            None
-        );
+        assert_eq!(Sender::parse(open), None);
+        assert_eq!(Sender::parse("  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt"), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn open_sockets_are_counted_where_there_are_some_and_closed_ones_always() {
+        use std::{
+            io::{ErrorKind, Write},
+            net::{TcpListener, TcpStream},
+        };
+
+        use super::{OpenSockets, unacknowledged};
+
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let _client = TcpStream::connect(address).expect("a connection");
+        let (mut server, _) = listener.accept().expect("a connection");
+        server.set_nonblocking(true).expect("an option");
+        let full = std::iter::repeat_with(|| server.write(&[0; 65536])).find_map(Result::err);
+        assert_eq!(full.map(|error| error.kind()), Some(ErrorKind::WouldBlock));
+        assert_eq!(unacknowledged(&[address], OpenSockets::None), Some(0));
+        let bytes = unacknowledged(&[address], OpenSockets::Some).expect("Linux tells");
+        assert!(bytes > 0);
+        drop(server);
+        assert!(unacknowledged(&[address], OpenSockets::None).expect("Linux tells") >= bytes);
     }
 }

@@ -39,6 +39,9 @@ pub type ServerStream = ShutdownStream<TlsStream<TcpStream>>;
 
 /// How many connections the system may accept ahead of us. Tokio's own 128 are soon used up, and clients then wait for seconds.
 const BACKLOG: u32 = 1024;
+/// How many connections are taken from the system's queue before the socket is closed, at the most: as many as `net.core.somaxconn` is
+/// ever raised to, for a socket that somebody else has made.
+const MOST_QUEUED: usize = 65_536;
 /// How long to wait before accepting again when the system refuses to: there may be no file descriptor left.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -385,23 +388,23 @@ impl TlsListener {
         }
     }
 
-    /// No more than the backlog holds: whoever goes on connecting must not keep the server from stopping. Nothing is shed for them,
-    /// since none of them has had the time to say something.
+    /// No more than a queue holds: whoever goes on connecting must not keep the server from stopping. Nothing is shed for them, since
+    /// none of them has had the time to say something.
     fn accept_queued(&mut self, tcp: TcpListener) -> io::Result<()> {
         // Tokio's own listener asks the system only after the runtime has heard of something to accept.
         let tcp = tcp.into_std()?;
-        for _ in 0..=BACKLOG {
+        for _ in 0..MOST_QUEUED {
             match tcp.accept() {
                 Ok((tcp, peer)) => {
                     tcp.set_nonblocking(true)?;
                     self.begin(TcpStream::from_std(tcp)?, peer);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Err(io::Error::other("clients connect faster than they are accepted"))
     }
 
     /// Begins a handshake.

@@ -54,6 +54,12 @@ impl Messages {
         self.part == Part::Head && self.line.is_empty() && self.head.start.is_empty()
     }
 
+    /// Whether a part of a head has passed.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_in_head(&self) -> bool {
+        self.part == Part::Head && !self.is_between()
+    }
+
     /// Passes some of `data`; gives a head when it is whole. The caller then says what follows it.
     pub(crate) fn pass(&mut self, data: &mut &[u8]) -> Result<Option<Head>, NotHttp> {
         match &mut self.part {

@@ -2,6 +2,7 @@
 
 mod http1;
 mod http2;
+mod stall;
 mod stream;
 
 pub use http1::ServedBody;
@@ -36,7 +37,7 @@ use tokio::{
     time::sleep,
 };
 use tower_service::Service;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use crate::{
     connection::{Connection, ConnectionReport},
@@ -56,7 +57,8 @@ type BoxError = Box<dyn Error + Send + Sync>;
 ///   get RST_STREAM for what was cut, GOAWAY and close_notify.
 /// - An answer that is given before the request was read arrives: the listener's [reaper](crate::Reaper) reads the rest.
 /// - [`drain`](Self::drain) ends it without losing a request.
-/// - What it and the service log of a connection is in a span `connection` with its `peer`, at level DEBUG.
+/// - A client that is gone is not served on: a truncation or a reset ends its connection at once, and with it the service's future.
+/// - What it and the service log of a connection is in a span `connection` with its `peer` and `protocol`, at level DEBUG.
 /// - Each request carries [`ConnectionInfo`] in its extensions; with feature `axum` also `axum::extract::ConnectInfo<SocketAddr>`.
 ///
 /// Offer HTTP/2 in the listener's configuration: `config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()]`. Without, and
@@ -89,8 +91,13 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// # }
 /// ```
 ///
-/// Its limit: a response to HTTP/1 that is framed by Content-Length or chunks and cut at the deadline ends with close_notify: the
-/// framing tells that it is cut, and a client that ignores its framing cannot be helped.
+/// Its limits:
+///
+/// - A response to HTTP/1 that is framed by Content-Length or chunks and cut at the deadline ends with close_notify: the framing
+///   tells that it is cut, and a client that ignores its framing cannot be helped.
+/// - That a client is gone shows only behind what it has sent: not where it has begun a body that the service does not read.
+/// - A service that has answered an HTTP/2 request and still reads it hears that it has ended with fewer bytes than its Content-Length
+///   only when the answer has stood still for five seconds: an early answer is not lost by that.
 #[must_use]
 pub struct Server {
     listener: TlsListener,
@@ -104,6 +111,7 @@ struct Connections {
     http1: hyper_http1::Builder,
     http2: hyper_http2::Builder<TokioExecutor>,
     age_limit: Option<Duration>,
+    stall_limit: Duration,
 }
 
 impl Server {
@@ -112,6 +120,8 @@ impl Server {
     pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
     /// Default number of HTTP/2 streams that a client may have open.
     pub const HTTP2_STREAMS: u32 = 200;
+    /// Default [stall limit](Self::stall_limit), as nginx's `send_timeout` and `client_body_timeout`.
+    pub const STALL_LIMIT: Duration = Duration::from_secs(60);
     /// By how much at most, as a part of it, the [age limit](Self::connection_age_limit) of a connection differs at random.
     pub const AGE_JITTER: f64 = 0.1;
 
@@ -124,7 +134,8 @@ impl Server {
         http1.timer(TokioTimer::new()).header_read_timeout(Self::HEADER_TIMEOUT).half_close(true);
         let mut http2 = hyper_http2::Builder::new(TokioExecutor::new());
         http2.timer(TokioTimer::new()).max_concurrent_streams(Self::HTTP2_STREAMS);
-        Self { listener, drain: None, connections: Connections { http1, http2, age_limit: None } }
+        let connections = Connections { http1, http2, age_limit: None, stall_limit: Self::STALL_LIMIT };
+        Self { listener, drain: None, connections }
     }
 
     /// Configures HTTP/1, with hyper's own builder.
@@ -146,6 +157,17 @@ impl Server {
     /// request, or GOAWAY. Clients then connect anew, to whatever a balancer has by then, and drains are short. Default: none.
     pub fn connection_age_limit(mut self, limit: Duration) -> Self {
         self.connections.age_limit = Some(limit);
+        self
+    }
+
+    /// Ends connections whose client takes nothing of a response for so long, or, on HTTP/1, sends nothing of a request's body that
+    /// the service waits for. Each byte that moves starts the time anew. Upgraded connections are their owner's to bound.
+    /// Default: [`STALL_LIMIT`](Self::STALL_LIMIT).
+    ///
+    /// Its limit: an HTTP/2 client that reads, and opens no window, or does not go on with a body, takes no time of this. hyper's
+    /// `keep_alive_interval` ends those that are gone; the others last until the [age limit](Self::connection_age_limit) or a drain.
+    pub fn stall_limit(mut self, limit: Duration) -> Self {
+        self.connections.stall_limit = limit;
         self
     }
 
@@ -177,26 +199,64 @@ impl Server {
         S::Future: Send + 'static,
         B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
-        let Self { listener, drain, connections } = self;
-        let drain = drain.unwrap_or_else(|| ServerDrain::on(std::future::pending()));
-        let mut listener = listener.with_drain(&drain.handle());
+        let mut server = self;
+        let drain = server.drain.take().unwrap_or_else(|| ServerDrain::on(std::future::pending()));
         let handle = drain.handle();
-        let serving = async move {
-            // Dropped with this future, and with it all connections that are not upgraded.
-            let mut tasks = JoinSet::new();
-            loop {
-                let accept = poll_fn(|cx| {
-                    while let Poll::Ready(Some(_)) = tasks.poll_join_next(cx) {}
-                    listener.poll_accept(cx)
-                });
-                let Some(accept) = accept.await else { break };
-                let span = tracing::debug_span!("connection", peer = %accept.1.peer);
-                let served = serve_connection(accept, service.clone(), connections.clone(), handle.clone());
-                tasks.spawn(served.instrument(span));
-            }
-            while tasks.join_next().await.is_some() {}
-        };
-        drain.run(serving).await
+        drain.run(server.serve_in(&handle, service)).await
+    }
+
+    /// Serves as a part of a drain that somebody else [runs](ServerDrain::run), together with other servers for example. A
+    /// [`drain`](Self::drain) of its own is not looked at. Returns when the drain has stopped it, and its connections have ended.
+    ///
+    /// ```no_run
+    /// # use tls_shutdown::{DrainReport, Server, ServerDrain};
+    /// # async fn example<S>(public: Server, admin: Server, app: S) -> std::io::Result<DrainReport>
+    /// # where
+    /// #     S: tower_service::Service<
+    /// #             hyper::Request<hyper::body::Incoming>,
+    /// #             Response = hyper::Response<String>,
+    /// #             Error = std::convert::Infallible,
+    /// #         > + Clone + Send + 'static,
+    /// #     S::Future: Send,
+    /// # {
+    /// let drain = ServerDrain::on_terminate_signal()?;
+    /// let handle = drain.handle();
+    /// let both = async {
+    ///     tokio::join!(public.serve_in(&handle, app.clone()), admin.serve_in(&handle, app));
+    /// };
+    /// Ok(drain.run(both).await)
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Outside a Tokio runtime with time enabled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it ends all connections, truthfully, and without a drain.
+    pub async fn serve_in<S, B>(self, drain: &DrainHandle, service: S)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    {
+        let Self { listener, connections, .. } = self;
+        let mut listener = listener.with_drain(drain);
+        // Dropped with this future, and with it all connections that are not upgraded.
+        let mut tasks = JoinSet::new();
+        loop {
+            let accept = poll_fn(|cx| {
+                while let Poll::Ready(Some(_)) = tasks.poll_join_next(cx) {}
+                listener.poll_accept(cx)
+            });
+            let Some(accept) = accept.await else { break };
+            let span = tracing::debug_span!("connection", peer = %accept.1.peer, protocol = tracing::field::Empty);
+            let served = serve_connection(accept, service.clone(), connections.clone(), drain.clone());
+            tasks.spawn(served.instrument(span));
+        }
+        while tasks.join_next().await.is_some() {}
     }
 }
 
@@ -206,6 +266,7 @@ impl fmt::Debug for Server {
             .field("listener", &self.listener)
             .field("drain", &self.drain)
             .field("age_limit", &self.connections.age_limit)
+            .field("stall_limit", &self.connections.stall_limit)
             .finish_non_exhaustive()
     }
 }
@@ -314,7 +375,9 @@ where
             }
         };
         let (method, version) = (request.method().clone(), request.version());
-        Answer { http1, in_flight, method, version, answer: self.service.call(request) }
+        // hyper polls what belongs to an HTTP/2 stream in a task of its own.
+        let span = Span::current();
+        Answer { http1, in_flight, method, version, span, answer: self.service.call(request) }
     }
 }
 
@@ -325,6 +388,7 @@ pin_project! {
         in_flight: Option<InFlight>,
         method: Method,
         version: Version,
+        span: Span,
         #[pin]
         answer: F,
     }
@@ -339,7 +403,10 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut response = ready!(this.answer.poll(cx))?;
+        let mut response = {
+            let _in_span = this.span.enter();
+            ready!(this.answer.poll(cx))?
+        };
         let exchange: Option<Exchange> = this.http1.take().map(|(http1, drain)| {
             if http1.is_last_request() || drain.phase() >= DrainPhase::LastRequest {
                 announce_close(&mut response);
@@ -347,7 +414,8 @@ where
             http1.begin(this.method, *this.version, &response)
         });
         let in_flight = this.in_flight.take();
-        Poll::Ready(Ok(response.map(|body| ServedBody::new(body, exchange, in_flight))))
+        let span = std::mem::replace(this.span, Span::none());
+        Poll::Ready(Ok(response.map(|body| ServedBody::new(body, exchange, span, in_flight))))
     }
 }
 
@@ -361,16 +429,18 @@ where
 {
     let info = ConnectionInfo::new(&stream, &connection, &drain);
     let peer = info.peer();
+    let protocol = String::from_utf8_lossy(info.protocol().unwrap_or(b"http/1.1"));
+    Span::current().record("protocol", &*protocol);
     let life = Life { age_limit: connections.age_limit.map(with_jitter), drain };
     let service = TowerToHyperService::new(service);
     let result = if info.protocol() == Some(b"h2") {
         let control = Arc::new(Control::new());
-        let io = HttpStream::http2(stream, connection.clone(), control.clone());
+        let io = HttpStream::http2(stream, connection.clone(), control.clone(), connections.stall_limit);
         let service = HttpService { service, connection, info, exchanges: Exchanges::Http2(control.clone()) };
         serve_http2(pin!(connections.http2.serve_connection(TokioIo::new(io), service)), &control, &life).await
     } else {
         let http1 = Arc::new(Http1::default());
-        let io = HttpStream::http1(stream, connection.clone(), http1.clone());
+        let io = HttpStream::http1(stream, connection.clone(), http1.clone(), connections.stall_limit);
         let service = HttpService { service, connection, info, exchanges: Exchanges::Http1(http1.clone()) };
         let connection = connections.http1.serve_connection(TokioIo::new(io), service).with_upgrades();
         serve_http1(pin!(connection), &http1, &life).await

@@ -65,7 +65,7 @@ pub async fn notify(drain: DrainHandle) {
     drain.reached(DrainPhase::Notice).await;
     tell(&[NotifyState::Stopping]);
     let mut phase = drain.phase();
-    while phase != DrainPhase::Exit {
+    while phase != DrainPhase::Ended {
         let left = drain.ends_at().map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
         let status = format!("{phase}, {} connections left, {} s at most", drain.connections(), left.as_secs());
         // The grace is the limit: whoever has not ended then is to be ended.
@@ -75,7 +75,8 @@ pub async fn notify(drain: DrainHandle) {
             match phase {
                 DrainPhase::Notice => drain.reached(DrainPhase::LastRequest).await,
                 DrainPhase::LastRequest => drain.reached(DrainPhase::Deadline).await,
-                _ => drain.reached(DrainPhase::Exit).await,
+                DrainPhase::Deadline => drain.reached(DrainPhase::Exit).await,
+                _ => drain.reached(DrainPhase::Ended).await,
             }
         };
         tokio::select! {

@@ -11,7 +11,8 @@ use crate::listener::ServerStream;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TlsConnectInfo {
-    /// The peer's address, if the system still knew it.
+    /// The peer's address, if the system still knew it. It is that of the TCP connection, and not what a
+    /// [hook before TLS](crate::TlsListener::before_tls) has said: a stream does not carry that.
     pub peer: Option<SocketAddr>,
     /// The client's certificate chain, its own first; empty where none was asked for or sent.
     pub certificates: Vec<CertificateDer<'static>>,

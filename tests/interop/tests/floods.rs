@@ -34,8 +34,12 @@ const AT_ONCE: usize = 64;
 const FEW: usize = 4;
 /// What the server may keep for a peer that closes badly, in bytes: not all are there at once.
 const MEMORY: usize = 10_000;
+/// How long it waits for a peer that takes nothing.
+const STALL_LIMIT: &str = "3s";
 /// What it may keep for one that does not begin: the beginnings of a TLS session.
 const MEMORY_OF_A_BEGINNING: usize = 32_000;
+/// Peers of the control.
+const FEWER: usize = 200;
 /// How long others may wait.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -49,12 +53,18 @@ struct Flood {
     opened: AtomicUsize,
 }
 
+impl Flood {
+    fn of(server: &Server) -> Arc<Self> {
+        Arc::new(Self { server: server.address, turns: Semaphore::new(AT_ONCE), opened: AtomicUsize::new(0) })
+    }
+}
+
 /// What a peer does once the server has said close_notify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Peer {
     /// It reads that, and stays.
     Mute,
-    /// It has not even read the answer.
+    /// It does not even read the answer, which is more than all buffers take.
     Deaf,
     /// It goes on sending.
     Endless,
@@ -67,7 +77,8 @@ impl Peer {
     async fn run(self, flood: Arc<Flood>) {
         let turn = flood.turns.acquire().await.expect("nobody closes it");
         let mut client = handshake(self.connect(flood.server).await, "http/1.1").await.expect("a handshake");
-        get(&mut client, "/close/30000").await;
+        let route = if self == Self::Deaf { "/bytes/20000000" } else { "/close/30000" };
+        get(&mut client, route).await;
         if self == Self::Mute {
             receive_all(&mut client).await;
         }
@@ -86,7 +97,6 @@ impl Peer {
     async fn connect(self, server: SocketAddr) -> TcpStream {
         let socket = TcpSocket::new_v4().expect("a socket");
         if self == Self::Deaf {
-            // The answer does not fit.
             socket.set_recv_buffer_size(4096).expect("a small buffer");
         }
         socket.bind((Ipv4Addr::new(127, 0, 0, 2 + self as u8), 0).into()).expect("a port");
@@ -126,13 +136,18 @@ async fn latency(server: &Server) -> Duration {
 async fn peers_that_close_badly() {
     let _alone = ALONE.lock().await;
     raise_limit();
-    let server = Server::start(Build::Release.serve(LOOPBACK, &[])).await;
+    let server = Server::start(Build::Release.serve(LOOPBACK, &["--stall-limit", STALL_LIMIT])).await;
+    let bare = Server::start(Build::Release.bare_server(LOOPBACK)).await;
     latency(&server).await;
     let (descriptors_at_rest, memory_at_rest) = (descriptors(&server), memory(&server));
 
+    let bare_flood = Flood::of(&bare);
+    let mut bare_peers = JoinSet::new();
+    for _ in 0..FEWER {
+        bare_peers.spawn(Peer::Deaf.run(bare_flood.clone()));
+    }
     let started = Instant::now();
-    let flood = Flood { server: server.address, turns: Semaphore::new(AT_ONCE), opened: AtomicUsize::new(0) };
-    let flood = Arc::new(flood);
+    let flood = Flood::of(&server);
     let mut peers = JoinSet::new();
     for _ in 0..PEERS {
         for peer in Peer::ALL {
@@ -150,6 +165,8 @@ async fn peers_that_close_badly() {
     let memory = (memory(&server) - memory_at_rest) / (PEERS * Peer::ALL.len());
     println!("at most {most} descriptors, {memory} bytes a peer, {worst:?} for another client");
     println!("flooded for {flooded:?}, at rest after {:?}", started.elapsed());
+    // The other one serves its deaf peers for ever.
+    assert!(descriptors(&bare) > FEWER, "{}", descriptors(&bare));
     assert!(memory < MEMORY, "{memory} bytes a peer");
     assert!(worst < PATIENCE, "{worst:?}");
     assert!(peers.try_join_next().is_none(), "a peer has failed");

@@ -19,8 +19,12 @@ use hyper::{
     header::{CONTENT_LENGTH, UPGRADE},
 };
 use pin_project_lite::pin_project;
+use tracing::Span;
 
-use crate::drain::InFlight;
+use crate::{
+    drain::InFlight,
+    messages::{Messages, NotHttp, Part},
+};
 
 /// How far the response in progress is; shared by the service, which begins it, its body, and the stream. They are polled by one
 /// task.
@@ -31,6 +35,40 @@ pub(super) struct Http1 {
     upgrade: AtomicU8,
     last_request: AtomicU8,
     head: AtomicU8,
+}
+
+/// The client's requests, as hyper gets them: it does not tell whether it has a part of one, or waits for one.
+pub(super) struct Requests {
+    /// `None` once it is something else: hyper will find that out, too.
+    messages: Option<Messages>,
+}
+
+impl Requests {
+    pub(super) fn new() -> Self {
+        Self { messages: Some(Messages::default()) }
+    }
+
+    /// hyper was given this to read.
+    pub(super) fn received(&mut self, mut bytes: &[u8], http1: &Http1) {
+        let Some(messages) = &mut self.messages else { return };
+        while !bytes.is_empty() {
+            match messages.pass(&mut bytes) {
+                Ok(None) => {}
+                Ok(Some(head)) => messages.begin_body(head.body(Part::Head)),
+                Err(NotHttp) => {
+                    self.messages = None;
+                    break;
+                }
+            }
+        }
+        let has_half_head = self.messages.as_ref().is_some_and(Messages::is_in_head);
+        http1.head.store(has_half_head.into(), Ordering::Relaxed);
+    }
+
+    /// Whether the client has not sent all of a request's body.
+    pub(super) fn lack_body(&self) -> bool {
+        self.messages.as_ref().is_some_and(|messages| !messages.is_between() && !messages.is_in_head())
+    }
 }
 
 /// How far the response in progress is.
@@ -113,13 +151,6 @@ impl Http1 {
         self.last_request.load(Ordering::Relaxed) != 0
     }
 
-    /// hyper was given something to read.
-    pub(super) fn received(&self) {
-        if self.progress() == Progress::Whole {
-            self.head.store(1, Ordering::Relaxed);
-        }
-    }
-
     /// Whether a part of the next request's head is there.
     pub(super) fn has_half_head(&self) -> bool {
         self.head.load(Ordering::Relaxed) != 0
@@ -127,8 +158,12 @@ impl Http1 {
 
     /// The service is called.
     pub(super) fn asked(&self) {
-        self.head.store(0, Ordering::Relaxed);
         self.set_progress(Progress::Asked);
+    }
+
+    /// Whether the service was called, and not all of its response is there.
+    pub(super) fn is_answering(&self) -> bool {
+        matches!(self.progress(), Progress::Asked | Progress::Open)
     }
 
     /// hyper has called `poll_flush`.
@@ -228,13 +263,14 @@ pin_project! {
         body: B,
         // HTTP/2 has frames that tell.
         exchange: Option<Exchange>,
+        span: Span,
         _in_flight: Option<InFlight>,
     }
 }
 
 impl<B> ServedBody<B> {
-    pub(super) fn new(body: B, exchange: Option<Exchange>, in_flight: Option<InFlight>) -> Self {
-        Self { body, exchange, _in_flight: in_flight }
+    pub(super) fn new(body: B, exchange: Option<Exchange>, span: Span, in_flight: Option<InFlight>) -> Self {
+        Self { body, exchange, span, _in_flight: in_flight }
     }
 }
 
@@ -245,7 +281,10 @@ impl<B: Body> Body for ServedBody<B> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         use bytes::Buf;
         let mut this = self.project();
-        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        let frame = {
+            let _in_span = this.span.enter();
+            ready!(this.body.as_mut().poll_frame(cx))
+        };
         if let Some(exchange) = this.exchange {
             match &frame {
                 Some(Ok(frame)) => {

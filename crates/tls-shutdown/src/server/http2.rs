@@ -21,6 +21,7 @@ use crate::frames::{
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const NO_ERROR: u32 = 0x0;
+const INTERNAL_ERROR: u32 = 0x2;
 const CANCEL: u32 = 0x8;
 
 /// How long a response may stand still, before h2 is told that its request was cut short.
@@ -99,6 +100,8 @@ pub(super) struct Frames {
     announced: Option<Announced>,
     /// Streams whose end h2 has not seen, and when their response moved last.
     cut_short: BTreeMap<u32, Instant>,
+    /// Responses that h2 has cut by RST_STREAM, and nobody has heard of yet.
+    cut: u64,
     last_stream: u32,
     /// What the last GOAWAY has promised to process.
     goaway: Option<u32>,
@@ -193,6 +196,7 @@ impl Frames {
             open: BTreeMap::new(),
             announced: None,
             cut_short: BTreeMap::new(),
+            cut: 0,
             last_stream: 0,
             goaway: None,
             pong: Pong::Undue,
@@ -324,9 +328,7 @@ impl Frames {
     pub(super) fn sent(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let Some(frame) = self.outbound.next(&mut bytes) else { return };
-            if frame.ends_stream {
-                self.open.remove(&frame.stream);
-            }
+            let answered = if frame.ends_stream { self.open.remove(&frame.stream) } else { None };
             match frame.kind {
                 HEADERS => {
                     if let Some(open) = self.open.get_mut(&frame.stream) {
@@ -340,6 +342,11 @@ impl Frames {
                 }
                 RST_STREAM => {
                     self.cut_short.remove(&frame.stream);
+                    let [a, b, c, d, ..] = frame.payload;
+                    // By other codes h2 refuses a request that nobody was asked to answer.
+                    let fails = matches!(u32::from_be_bytes([a, b, c, d]), INTERNAL_ERROR | CANCEL);
+                    let is_cut = answered.is_some_and(|open| open.progress == Progress::Begun || fails);
+                    self.cut += u64::from(is_cut);
                 }
                 GOAWAY => {
                     let [a, b, c, d, ..] = frame.payload;
@@ -351,6 +358,11 @@ impl Frames {
                 _ => {}
             }
         }
+    }
+
+    /// How many responses h2 has cut since this was asked last.
+    pub(super) fn take_cut(&mut self) -> u64 {
+        std::mem::take(&mut self.cut)
     }
 
     /// Stages what is due of what the client has not said, or not said now.

@@ -7,6 +7,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use tokio::{
@@ -15,8 +16,9 @@ use tokio::{
 };
 
 use super::{
-    http1::{Delimiter, Http1, Progress, Upgrade},
+    http1::{Delimiter, Http1, Progress, Requests, Upgrade},
     http2::{Control, Frames},
+    stall::Stall,
 };
 use crate::{
     connection::Connection,
@@ -31,11 +33,33 @@ pub struct HttpStream {
     stream: Option<ServerStream>,
     connection: Arc<Connection>,
     protocol: Protocol,
+    /// A response that the client does not take.
+    writing: Stall,
 }
 
 enum Protocol {
-    Http1 { http1: Arc<Http1>, reading: Option<Deadline>, writing: Option<Deadline> },
+    Http1(Box<Http1Stream>),
     Http2 { frames: Box<Frames>, control: Arc<Control>, overdue: Option<Pin<Box<Sleep>>> },
+}
+
+struct Http1Stream {
+    http1: Arc<Http1>,
+    requests: Requests,
+    /// A request's body that the client does not go on with.
+    reading: Stall,
+    wants: Wants,
+    /// Of reads after an upgrade.
+    read_deadline: Option<Deadline>,
+    /// Of writes after an upgrade.
+    write_deadline: Option<Deadline>,
+}
+
+/// What hyper's last read has come to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wants {
+    Nothing,
+    /// It waits for something to read.
+    More,
 }
 
 /// Resolves at the deadline of the server drain. Only upgraded connections, of which hyper knows nothing more, wait for it; reading
@@ -43,16 +67,32 @@ enum Protocol {
 type Deadline = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
 impl HttpStream {
-    pub(super) fn http1(stream: ServerStream, connection: Arc<Connection>, http1: Arc<Http1>) -> Self {
-        Self { stream: Some(stream), connection, protocol: Protocol::Http1 { http1, reading: None, writing: None } }
+    pub(super) fn http1(
+        stream: ServerStream,
+        connection: Arc<Connection>,
+        http1: Arc<Http1>,
+        stall_limit: Duration,
+    ) -> Self {
+        let http1 = Http1Stream {
+            http1,
+            requests: Requests::new(),
+            reading: Stall::new(stall_limit),
+            wants: Wants::Nothing,
+            read_deadline: None,
+            write_deadline: None,
+        };
+        let protocol = Protocol::Http1(Box::new(http1));
+        Self { stream: Some(stream), connection, protocol, writing: Stall::new(stall_limit) }
     }
 
-    pub(super) fn http2(stream: ServerStream, connection: Arc<Connection>, control: Arc<Control>) -> Self {
-        Self {
-            stream: Some(stream),
-            connection,
-            protocol: Protocol::Http2 { frames: Box::new(Frames::new()), control, overdue: None },
-        }
+    pub(super) fn http2(
+        stream: ServerStream,
+        connection: Arc<Connection>,
+        control: Arc<Control>,
+        stall_limit: Duration,
+    ) -> Self {
+        let protocol = Protocol::Http2 { frames: Box::new(Frames::new()), control, overdue: None };
+        Self { stream: Some(stream), connection, protocol, writing: Stall::new(stall_limit) }
     }
 
     fn stream(&mut self) -> Pin<&mut ServerStream> {
@@ -62,18 +102,18 @@ impl HttpStream {
     /// Before a write: an upgraded connection has no more time at the deadline, and what ends with the connection must not look
     /// complete if that ends early, by whatever cause.
     fn before_write(&mut self) -> io::Result<()> {
-        let Protocol::Http1 { http1, .. } = &self.protocol else { return Ok(()) };
+        let Protocol::Http1(this) = &self.protocol else { return Ok(()) };
         if self.is_upgraded() {
             return self.before_deadline();
         }
-        if http1.delimiter() == Delimiter::Connection {
+        if this.http1.delimiter() == Delimiter::Connection {
             self.stream().finish_by(Abort::Reset);
         }
         Ok(())
     }
 
     fn is_upgraded(&self) -> bool {
-        matches!(&self.protocol, Protocol::Http1 { http1, .. } if http1.upgrade() != Upgrade::None)
+        matches!(&self.protocol, Protocol::Http1(this) if this.http1.upgrade() != Upgrade::None)
     }
 
     fn before_deadline(&self) -> io::Result<()> {
@@ -93,16 +133,23 @@ impl HttpStream {
                 left -= piece;
             }
             frames.note_stall(control);
+            if let cut @ 1.. = frames.take_cut() {
+                self.connection.has_cut(cut);
+            }
         }
     }
 
-    /// The stream takes nothing more now, if `result` is pending; an upgraded connection waits to the deadline at most.
-    fn until_deadline<T>(&mut self, result: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+    /// The client takes nothing more now, if `result` is pending: that is bounded by a limit, and after an upgrade by the deadline.
+    fn within_limits<T>(&mut self, result: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if result.is_ready() {
+            self.writing.moved();
+            return result;
+        }
         match &mut self.protocol {
-            Protocol::Http1 { http1, writing, .. } if result.is_pending() && http1.upgrade() != Upgrade::None => {
-                poll_deadline(&self.connection, writing, cx).map(Err)
+            Protocol::Http1(this) if this.http1.upgrade() != Upgrade::None => {
+                poll_deadline(&self.connection, &mut this.write_deadline, cx).map(Err)
             }
-            _ => result,
+            _ => self.writing.poll(cx).map(Err),
         }
     }
 }
@@ -137,16 +184,51 @@ impl AsyncRead for HttpStream {
                 frames.note_stall(control);
                 read
             }
-            Protocol::Http1 { http1, reading, .. } => {
+            Protocol::Http1(http1) => {
                 let read = stream.poll_read(cx, buffer);
-                match http1.upgrade() {
-                    Upgrade::None if buffer.filled().len() > before => http1.received(),
-                    Upgrade::None => {}
-                    _ if read.is_pending() => return poll_deadline(&this.connection, reading, cx).map(Err),
-                    _ => {}
+                if http1.http1.upgrade() != Upgrade::None {
+                    return match read {
+                        Poll::Pending => poll_deadline(&this.connection, &mut http1.read_deadline, cx).map(Err),
+                        read => read,
+                    };
                 }
+                http1.read(&buffer.filled()[before..], &read, cx)?;
                 read
             }
+        }
+    }
+}
+
+impl Http1Stream {
+    /// Notes what hyper's read has come to.
+    fn read(&mut self, bytes: &[u8], read: &Poll<io::Result<()>>, cx: &mut Context<'_>) -> io::Result<()> {
+        self.wants = if read.is_pending() { Wants::More } else { Wants::Nothing };
+        if !bytes.is_empty() {
+            self.reading.moved();
+            self.requests.received(bytes, &self.http1);
+        } else if read.is_pending()
+            && self.requests.lack_body()
+            && let Poll::Ready(error) = self.reading.poll(cx)
+        {
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Looks whether the client is still there while it is answered. hyper does not read then, if it lets clients close their half.
+    fn look_for_the_end(&mut self, stream: Pin<&mut ServerStream>, cx: &mut Context<'_>) -> io::Result<()> {
+        if !self.http1.is_answering() {
+            return Ok(());
+        }
+        match stream.poll_fill_buf(cx) {
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(_)) if self.wants == Wants::More => {
+                // What has just come is here now, and the system would not tell hyper of it.
+                self.wants = Wants::Nothing;
+                cx.waker().wake_by_ref();
+                Ok(())
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -197,7 +279,7 @@ impl AsyncWrite for HttpStream {
         this.before_write()?;
         let written = this.stream().poll_write(cx, buffer);
         this.after_write(&written, &[IoSlice::new(buffer)]);
-        this.until_deadline(written, cx)
+        this.within_limits(written, cx)
     }
 
     fn poll_write_vectored(
@@ -209,7 +291,7 @@ impl AsyncWrite for HttpStream {
         this.before_write()?;
         let written = this.stream().poll_write_vectored(cx, buffers);
         this.after_write(&written, buffers);
-        this.until_deadline(written, cx)
+        this.within_limits(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -218,12 +300,16 @@ impl AsyncWrite for HttpStream {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if let Protocol::Http1 { http1, .. } = &this.protocol {
+        if let Protocol::Http1(http1) = &mut this.protocol {
             // From this call on, the bytes are ours, and go out before close_notify.
-            http1.flushed();
+            http1.http1.flushed();
+            if http1.http1.upgrade() == Upgrade::None {
+                let stream = Pin::new(this.stream.as_mut().expect("there is a stream until it is dropped"));
+                http1.look_for_the_end(stream, cx)?;
+            }
         }
         let flushed = this.stream().poll_flush(cx);
-        this.until_deadline(flushed, cx)
+        this.within_limits(flushed, cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -240,7 +326,8 @@ impl Drop for HttpStream {
         let Some(mut stream) = self.stream.take() else { return };
         let is_open = matches!(stream.state(), ShutdownState::Open | ShutdownState::Received);
         match &self.protocol {
-            Protocol::Http1 { http1, .. } => {
+            Protocol::Http1(this) => {
+                let http1 = &this.http1;
                 let upgrade = http1.upgrade();
                 if upgrade != Upgrade::None {
                     self.connection.is_upgraded();
