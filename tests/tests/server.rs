@@ -714,10 +714,9 @@ async fn a_client_that_is_gone_is_not_served_on() {
 #[tokio::test]
 async fn a_client_that_keeps_the_server_waiting_is_ended() {
     let short = |server: Server| server.stall_limit(Duration::from_millis(100));
-    let policy = tls_shutdown::ShutdownPolicy::unidirectional().stall_limit(Duration::from_millis(100));
     let start = async || {
         Running::start_with(
-            listener().await.policy(policy),
+            listener().await,
             short,
             |drain| drain,
             |request: Request<Incoming>| async move {

@@ -242,6 +242,13 @@ impl<S: TlsSession> ShutdownStream<S> {
         let _ = close.poll(session, &mut Context::from_waker(std::task::Waker::noop()));
     }
 
+    /// Replaces the policy's stall limit.
+    #[cfg(feature = "server")]
+    pub(crate) fn limit_stall(&mut self, limit: std::time::Duration) {
+        let (_, close) = self.parts();
+        close.policy = close.policy.stall_limit(limit);
+    }
+
     /// Sets what TCP does if the connection ends, in whatever way, before close_notify is out.
     #[cfg(feature = "server")]
     pub(crate) fn finish_by(&mut self, abort: Abort) {

@@ -20,9 +20,11 @@ pub(super) struct Stall {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
+#[derive(PartialEq, Eq)]
 enum State {
     Moves,
     WaitsUntil(Instant),
+    Over,
 }
 
 impl Stall {
@@ -34,17 +36,24 @@ impl Stall {
         self.state = State::Moves;
     }
 
+    /// Whether the limit was reached.
+    pub(super) fn is_over(&self) -> bool {
+        self.state == State::Over
+    }
+
     /// Waits. Ready at the limit, with the error that says so.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let end = match self.state {
             State::WaitsUntil(end) => end,
             State::Moves => from_now(self.limit),
+            State::Over => Instant::now(),
         };
         self.state = State::WaitsUntil(end);
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
         loop {
             ready!(timer.as_mut().poll(cx));
             if timer.deadline() >= end {
+                self.state = State::Over;
                 return Poll::Ready(io::Error::new(
                     io::ErrorKind::TimedOut,
                     "the client has kept the server waiting for too long",

@@ -351,6 +351,10 @@ impl Drop for HttpStream {
                 }
             }
         }
+        if self.writing.is_over() {
+            // It has had its time.
+            stream.limit_stall(Duration::ZERO);
+        }
         stream.begin_shutdown();
     }
 }
