@@ -30,9 +30,9 @@ use tracing::Span;
 
 use crate::{
     connection::{ConnectionReport, Handshake, Use},
-    kernel::{self, OpenSockets},
     reaper::Reaper,
     shutdown::from_now,
+    unacknowledged::{OpenSockets, unacknowledged},
 };
 
 type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -265,8 +265,7 @@ impl ServerDrain {
     /// starts the time anew, within the grace. Only on Linux; elsewhere, and where `limit` is zero, nothing is waited for, and the
     /// report says [`Unknown`](Acknowledgement::Unknown).
     ///
-    /// A container's network ends with its last process, and with it all that is unacknowledged; other systems go on to send. It
-    /// costs time of the CPU: the system is asked for the table of all its connections.
+    /// A container's network ends with its last process, and with it all that is unacknowledged; other systems go on to send.
     ///
     /// Default: [`ACKNOWLEDGEMENT`](Self::ACKNOWLEDGEMENT).
     pub fn acknowledgement(mut self, limit: Duration) -> Self {
@@ -558,7 +557,7 @@ impl DrainHandle {
             let open = if has_open { OpenSockets::Some } else { OpenSockets::None };
             let asked = Instant::now();
             // A table of many sockets takes the kernel a while, and the runtime may have no thread left.
-            let table = tokio::task::spawn_blocking(move || kernel::unacknowledged(&addresses, open));
+            let table = tokio::task::spawn_blocking(move || unacknowledged(&addresses, open));
             let Ok(table) = timeout_at(ends.max(from_now(TABLE_LIMIT)), table).await else { return };
             let bytes = match table.ok().flatten() {
                 None => return *known = Acknowledgement::Unknown,

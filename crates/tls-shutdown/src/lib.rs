@@ -94,6 +94,9 @@ pub use drain::{
 };
 
 #[cfg(feature = "server")]
+mod unacknowledged;
+
+#[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "server")]
 pub use server::{ConnectionInfo, HttpStream, ServedBody, Server};

@@ -146,6 +146,7 @@ impl Head {
         Ok(())
     }
 
+    #[cfg(feature = "tower")]
     pub(crate) fn status(&self) -> Result<u16, NotHttp> {
         let status = self.start.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..5));
         status.and_then(|status| str::from_utf8(status).ok()?.parse().ok()).ok_or(NotHttp)

@@ -254,7 +254,8 @@ impl Server {
             let Some(accept) = accept.await else { break };
             let span = tracing::debug_span!("connection", peer = %accept.1.peer, protocol = tracing::field::Empty);
             let served = serve_connection(accept, service.clone(), connections.clone(), drain.clone());
-            tasks.spawn(served.instrument(span));
+            // Boxed, since a task is copied as a whole when its end is heard of.
+            tasks.spawn(Box::pin(served.instrument(span)));
         }
         while tasks.join_next().await.is_some() {}
     }
@@ -523,13 +524,15 @@ where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     tokio::select! {
-        result = connection.as_mut() => return result,
+        biased;
         () = life.is_over() => {}
+        result = connection.as_mut() => return result,
     }
     http1.announce_last_request();
     tokio::select! {
-        result = connection.as_mut() => return result,
+        biased;
         () = life.window() => {}
+        result = connection.as_mut() => return result,
     }
     // A request may be in the system's buffer, and Tokio's sockets ask the system again only after a turn of the runtime.
     yield_now().await;
@@ -564,16 +567,18 @@ where
 {
     let mut ends = pin!(life.is_over());
     tokio::select! {
-        result = connection.as_mut() => return result,
+        biased;
         () = ends.as_mut() => {}
+        result = connection.as_mut() => return result,
         // h2 waits for ever for a client that does not say all of its preface, and cannot be told to stop.
         () = sleep(Server::HEADER_TIMEOUT) => {
             if !control.has_preface() {
                 return Ok(());
             }
             tokio::select! {
-                result = connection.as_mut() => return result,
+                biased;
                 () = ends => {}
+                result = connection.as_mut() => return result,
             }
         }
     }
@@ -584,8 +589,9 @@ where
         }
     };
     tokio::select! {
-        result = connection.as_mut() => return result,
+        biased;
         () = wait => {}
+        result = connection.as_mut() => return result,
     }
     // As for HTTP/1.
     yield_now().await;
@@ -602,6 +608,7 @@ where
     connection.as_mut().graceful_shutdown();
     let pong_limit = life.drain.timing().pong;
     tokio::select! {
+        biased;
         result = connection.as_mut() => return result,
         () = life.wait(pong_limit) => {}
     }

@@ -1,0 +1,122 @@
+//! What peers have not acknowledged, which only the kernel knows: most of the sockets are closed when it is asked.
+//!
+//! `sock_diag(7)` tells at once. Where it is not there, `proc(5)` does, in time that grows with all connections of the machine.
+
+#[cfg(target_os = "linux")]
+mod proc;
+#[cfg(target_os = "linux")]
+mod sock_diag;
+
+use std::net::SocketAddr;
+#[cfg(target_os = "linux")]
+use std::{collections::HashSet, fs};
+
+/// Whether some connections are not closed yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OpenSockets {
+    None,
+    Some,
+}
+
+/// The bytes that the kernel has to send, or that peers have not acknowledged, on connections of this process that were accepted at
+/// `addresses`; `None` where the kernel cannot tell. A successor at the same address has sockets of its own, which are no matter here.
+#[cfg(target_os = "linux")]
+pub(crate) fn unacknowledged(addresses: &[SocketAddr], open: OpenSockets) -> Option<u64> {
+    let senders = sock_diag::senders(addresses).or_else(|error| {
+        tracing::debug!(%error, "there is no sock_diag, so connections are looked for in the table");
+        proc::senders()
+    });
+    let senders = senders.ok()?;
+    let ours = match open {
+        OpenSockets::None => HashSet::new(),
+        OpenSockets::Some => own_sockets(),
+    };
+    let is_ours = |socket: &&Sender| socket.inode == CLOSED || ours.contains(&socket.inode);
+    let is_at = |socket: &&Sender| addresses.iter().any(|address| socket.is_at(*address));
+    Some(senders.iter().filter(is_ours).filter(is_at).map(|socket| socket.unacknowledged).sum())
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn unacknowledged(_: &[SocketAddr], _: OpenSockets) -> Option<u64> {
+    None
+}
+
+/// The inodes of the sockets that this process has open.
+#[cfg(target_os = "linux")]
+fn own_sockets() -> HashSet<u64> {
+    let descriptors = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let targets = descriptors.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
+    targets.filter_map(|target| target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()).collect()
+}
+
+/// The inode of a socket that no process has open.
+#[cfg(target_os = "linux")]
+const CLOSED: u64 = 0;
+
+/// A socket that has something to send, or to be acknowledged.
+#[cfg(target_os = "linux")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sender {
+    local: SocketAddr,
+    unacknowledged: u64,
+    inode: u64,
+}
+
+#[cfg(target_os = "linux")]
+impl Sender {
+    /// Whether it was accepted by a listener at `address`.
+    fn is_at(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        self.local.port() == address.port() && (ip.is_unspecified() || ip == self.local.ip())
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::{
+        io::{ErrorKind, Write},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_socket_is_at_the_address_of_its_listener() {
+        let socket = Sender { local: ([127, 0, 0, 1], 8443).into(), unacknowledged: 1, inode: CLOSED };
+        assert!(socket.is_at(([0, 0, 0, 0], 8443).into()));
+        assert!(socket.is_at("[::]:8443".parse().unwrap()));
+        assert!(!socket.is_at(([127, 0, 0, 1], 8444).into()));
+        assert!(!socket.is_at(([127, 0, 0, 2], 8443).into()));
+    }
+
+    /// Both ways to ask say the same, of sockets that are open, and of those that are closed.
+    #[test]
+    fn what_is_to_be_sent_is_known() {
+        for listen in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(listen).expect("a free port");
+            let address = listener.local_addr().expect("an address");
+            let _client = TcpStream::connect(address).expect("a connection");
+            let (mut server, _) = listener.accept().expect("a connection");
+            let here = |senders: std::io::Result<Vec<Sender>>| -> Vec<Sender> {
+                senders.expect("Linux tells").into_iter().filter(|socket| socket.is_at(address)).collect()
+            };
+            let both = || (here(sock_diag::senders(&[address])), here(proc::senders()));
+            assert_eq!(both(), (vec![], vec![]));
+            server.set_nonblocking(true).expect("an option");
+            let full = std::iter::repeat_with(|| server.write(&[0; 65536])).find_map(Result::err);
+            assert_eq!(full.map(|error| error.kind()), Some(ErrorKind::WouldBlock));
+            let (told, listed) = both();
+            assert_eq!(told, listed);
+            let [Sender { unacknowledged: bytes, inode, .. }] = told[..] else { panic!("{told:?}") };
+            assert!(bytes > 0 && own_sockets().contains(&inode));
+            assert_eq!(unacknowledged(&[address], OpenSockets::None), Some(0));
+            assert_eq!(unacknowledged(&[address], OpenSockets::Some), Some(bytes));
+            drop(server);
+            let (told, listed) = both();
+            assert_eq!(told, listed);
+            assert_eq!(told[0].inode, CLOSED);
+            // FIN counts like a byte.
+            assert_eq!(unacknowledged(&[address], OpenSockets::None), Some(bytes + 1));
+        }
+    }
+}
