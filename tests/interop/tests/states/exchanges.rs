@@ -145,12 +145,17 @@ async fn lingering_after_an_early_answer() {
     // A connection may have been told before the signal: its answer was on its way then.
     let mut events = server.exit().await;
     assert!(signalled.elapsed() < UNCUT, "{:?}", signalled.elapsed());
-    events.pop().expect("an event");
+    let drained = events.pop().expect("an event");
     let endings = events.iter().map(|event| event["ending"].as_str().expect("an ending"));
     let count = endings.fold(BTreeMap::new(), |mut count, ending| {
-        *count.entry(ending).or_insert(0) += 1;
+        *count.entry(ending).or_insert(0_u64) += 1;
         count
     });
-    assert_eq!(count.values().sum::<usize>(), CONNECTIONS, "{count:?}");
+    assert_eq!(count.values().sum::<u64>(), CONNECTIONS as u64, "{count:?}");
     assert!(count.keys().all(|ending| ["complete", "sent", "reset"].contains(ending)), "{count:?}");
+    let sums = drained["endings"].as_object().expect("sums");
+    assert!(sums.iter().all(|(ending, sum)| sum.as_u64() <= count.get(&**ending).copied()), "{drained} {count:?}");
+    for nothing in ["responses_cut", "handshakes_cut", "shed", "left"] {
+        assert_eq!(drained[nothing], 0, "{nothing}: {drained}");
+    }
 }
