@@ -136,7 +136,9 @@ fn the_end_is_told_where_the_runtime_is_dropped() {
 
 #[tokio::test]
 async fn the_silent_are_shed_first_then_the_oldest() {
-    let (mut listener, address, mut ends) = observed(|listener| listener.handshake_limit(2)).await;
+    let timeout = Duration::from_secs(4);
+    let (mut listener, address, mut ends) =
+        observed(|listener| listener.handshake_limit(2).handshake_timeout(timeout)).await;
     async fn turns(listener: &mut TlsListener) {
         for _ in 0..50 {
             tokio::select! {
@@ -163,13 +165,37 @@ async fn the_silent_are_shed_first_then_the_oldest() {
     turns(&mut listener).await;
     let other = speaking(address).await;
     turns(&mut listener).await;
+    assert_eq!(listener.shed(), 0, "it has just come");
+    let shed = async |listener: &mut TlsListener, ends: &mut mpsc::UnboundedReceiver<ConnectionReport>| {
+        tokio::select! {
+            _ = listener.accept() => panic!("no handshake is done"),
+            end = soon(ends.recv()) => end.expect("told").peer(),
+        }
+    };
     let address_of = |tcp: &TcpStream| tcp.local_addr().expect("an address");
-    assert_eq!(soon(ends.recv()).await.expect("told").peer(), address_of(&silent));
-    let third = TcpStream::connect(address).await.expect("a listener");
+    assert_eq!(shed(&mut listener, &mut ends).await, address_of(&silent));
     turns(&mut listener).await;
-    assert_eq!(soon(ends.recv()).await.expect("told").peer(), address_of(&speaks), "the oldest, where all speak");
+    let third = speaking(address).await;
+    assert_eq!(shed(&mut listener, &mut ends).await, address_of(&speaks), "the oldest, where all speak");
     assert_eq!(listener.shed(), 2);
     drop((other, third));
+}
+
+/// Far more connections at once than may be in their handshake: none of them is shed for another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_is_served() {
+    const BURST: usize = 500;
+    let (mut listener, address, _ends) = observed(|listener| listener.handshake_limit(10)).await;
+    let mut clients = tokio::task::JoinSet::new();
+    for _ in 0..BURST {
+        clients.spawn(Client::connect(address));
+    }
+    let mut served = Vec::new();
+    while served.len() < BURST {
+        served.push(soon(listener.accept()).await.expect("a connection"));
+    }
+    assert_eq!(soon(clients.join_all()).await.len(), BURST);
+    assert_eq!(listener.shed(), 0);
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use rustls::{ServerConfig, server::Acceptor};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream, ToSocketAddrs, lookup_host},
     task::{AbortHandle, JoinSet},
-    time::{Sleep, sleep, timeout},
+    time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -42,6 +42,10 @@ const BACKLOG: u32 = 1024;
 /// How many connections are taken from the system's queue before the socket is closed, at the most: as many as `net.core.somaxconn` is
 /// ever raised to, for a socket that somebody else has made.
 const MOST_QUEUED: usize = 65_536;
+/// How long a peer may be silent before it can be shed. Those of a burst have just come, and have had no turn yet.
+const SILENCE: Duration = Duration::from_millis(250);
+/// The part of the handshake's time that a peer that speaks has before it can be shed.
+const SPEAKING_SHARE: u32 = 4;
 /// How long to wait before accepting again when the system refuses to: there may be no file descriptor left.
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -80,6 +84,8 @@ pub struct TlsListener {
     tcp: Option<TcpListener>,
     address: io::Result<SocketAddr>,
     back_off: Option<Pin<Box<Sleep>>>,
+    /// Until there is a place for one more handshake.
+    patience: Option<Pin<Box<Sleep>>>,
     /// Held while the socket is open.
     listens: Option<TaskTrackerToken>,
     /// The drain that is still to be told of this listener.
@@ -110,13 +116,29 @@ struct Options {
     before_tls: Option<Arc<BeforeTls>>,
 }
 
-/// Handshakes in progress, by age; `None` until the task that was spawned is known.
+/// Handshakes in progress, by age.
 #[derive(Default)]
 struct Pending {
     next: u64,
     /// Those whose ClientHello is not complete.
-    silent: BTreeMap<u64, Option<AbortHandle>>,
-    speaking: BTreeMap<u64, Option<AbortHandle>>,
+    silent: BTreeMap<u64, Pended>,
+    speaking: BTreeMap<u64, Pended>,
+}
+
+struct Pended {
+    since: Instant,
+    /// `None` until the task that was spawned is known.
+    task: Option<AbortHandle>,
+}
+
+impl Pending {
+    /// When the first of them can be shed, and among which it is.
+    fn first_to_shed(&mut self, speaking: Duration) -> Option<(Instant, &mut BTreeMap<u64, Pended>)> {
+        let (among, time) =
+            if self.silent.is_empty() { (&mut self.speaking, speaking) } else { (&mut self.silent, SILENCE) };
+        let since = among.first_key_value()?.1.since;
+        Some((since.checked_add(time).unwrap_or(since), among))
+    }
 }
 
 /// Replaces the configuration of a [`TlsListener`], so that a new certificate needs no restart.
@@ -204,6 +226,7 @@ impl TlsListener {
             address: tcp.local_addr(),
             tcp: Some(tcp),
             back_off: None,
+            patience: None,
             listens: None,
             joins: None,
             stop: None,
@@ -240,7 +263,9 @@ impl TlsListener {
     }
 
     /// Limits the handshakes in progress. At the limit, a further connection sheds the oldest of those that have sent no complete
-    /// ClientHello, or, where all have, the oldest. What is accepted by a [`close`](Self::close) comes on top of it.
+    /// ClientHello for a quarter of a second, or, where all have, the oldest that has had a quarter of the
+    /// [handshake's time](Self::handshake_timeout). Until there is one, or one is done, connections wait in the system's queue: those of
+    /// a burst are not shed for each other. What is accepted by a [`close`](Self::close) comes on top of the limit.
     /// Default: [`HANDSHAKE_LIMIT`](Self::HANDSHAKE_LIMIT).
     ///
     /// # Panics
@@ -367,13 +392,21 @@ impl TlsListener {
                 self.close();
                 continue;
             }
-            let Some(tcp) = &self.tcp else {
+            if self.tcp.is_none() {
                 return if self.handshakes.is_empty() { Poll::Ready(None) } else { Poll::Pending };
-            };
+            }
             if let Some(back_off) = &mut self.back_off {
                 ready!(back_off.as_mut().poll(cx));
                 self.back_off = None;
             }
+            if let Some(place) = self.next_place() {
+                let patience = self.patience.get_or_insert_with(|| Box::pin(sleep_until(place)));
+                if patience.deadline() != place {
+                    patience.as_mut().reset(place);
+                }
+                ready!(patience.as_mut().poll(cx));
+            }
+            let Some(tcp) = &self.tcp else { continue };
             match ready!(tcp.poll_accept(cx)) {
                 Ok((tcp, peer)) => {
                     self.make_place();
@@ -416,19 +449,29 @@ impl TlsListener {
         let handshake = self.handshakes.spawn(shake_hands(tcp, accepted, entry, self.options.clone(), drain));
         let mut pending = lock(&self.pending);
         let Pending { silent, speaking, .. } = &mut *pending;
-        if let Some(slot) = silent.get_mut(&id).or_else(|| speaking.get_mut(&id)) {
-            *slot = Some(handshake);
+        if let Some(pended) = silent.get_mut(&id).or_else(|| speaking.get_mut(&id)) {
+            pended.task = Some(handshake);
         }
+    }
+
+    /// When there is a place for one more handshake, unless that is now.
+    fn next_place(&self) -> Option<Instant> {
+        let mut pending = lock(&self.pending);
+        if pending.silent.len() + pending.speaking.len() < self.options.handshake_limit {
+            return None;
+        }
+        let (due, _) = pending.first_to_shed(self.options.handshake_timeout / SPEAKING_SHARE)?;
+        Some(due).filter(|due| *due > Instant::now())
     }
 
     /// Makes place for one more handshake.
     fn make_place(&self) {
         let mut pending = lock(&self.pending);
         if pending.silent.len() + pending.speaking.len() >= self.options.handshake_limit {
-            let oldest = pending.silent.pop_first().or_else(|| pending.speaking.pop_first());
-            if let Some((_, Some(handshake))) = oldest {
+            let first = pending.first_to_shed(self.options.handshake_timeout / SPEAKING_SHARE);
+            if let Some((_, Pended { task: Some(task), .. })) = first.and_then(|(_, among)| among.pop_first()) {
                 self.shed.fetch_add(1, Ordering::Relaxed);
-                handshake.abort();
+                task.abort();
             }
         }
     }
@@ -437,7 +480,7 @@ impl TlsListener {
         let mut pending = lock(&self.pending);
         let id = pending.next;
         pending.next += 1;
-        pending.silent.insert(id, None);
+        pending.silent.insert(id, Pended { since: Instant::now(), task: None });
         Entry { pending: self.pending.clone(), id }
     }
 }
