@@ -41,7 +41,7 @@ pub trait TlsSession: AsyncRead + AsyncBufRead + AsyncWrite + Unpin {
 
     /// The TCP socket under the transport, for what only the kernel can do. By default that is the transport itself, if it is a
     /// [`TcpStream`], or a [`TcpStream`] as hyper-util's `HttpConnector` gives it to hyper-rustls; also under [`Records`] and
-    /// [`Plaintext`].
+    /// [`Plaintext`](crate::Plaintext).
     fn socket(transport: &Self::Transport) -> Option<&TcpStream> {
         let transport = transport as &dyn Any;
         let socket = under(transport, |socket: &TcpStream| socket);
