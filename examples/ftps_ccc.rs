@@ -240,7 +240,7 @@ impl Session {
     /// The end of a data connection is the end of what comes over it: that is why it ends with close_notify.
     async fn list(&self, data: TcpListener) -> io::Result<()> {
         let (mut tcp, peer) = data.accept().await?;
-        if peer.ip() != self.peer.ip() {
+        if peer.ip().to_canonical() != self.peer.ip().to_canonical() {
             return Err(io::Error::other("it is not from where the commands come"));
         }
         match self.protection {
@@ -258,8 +258,11 @@ impl Session {
 }
 
 async fn say(control: &mut (impl AsyncWrite + Unpin), reply: &str) -> io::Result<()> {
-    control.write_all(format!("{reply}\r\n").as_bytes()).await?;
-    control.flush().await
+    let said = async {
+        control.write_all(format!("{reply}\r\n").as_bytes()).await?;
+        control.flush().await
+    };
+    timeout(IDLE, said).await?
 }
 
 /// The next command, in upper case; of a line that is too long the beginning. Byte by byte, so as not to take what belongs to TLS.

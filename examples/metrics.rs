@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (open, in_flight, phase) = (Gauge::<i64>::default(), Gauge::<i64>::default(), Gauge::<i64>::default());
     registry.register("connections_open", "Connections, those in their handshake among them", open.clone());
     registry.register("requests_in_flight", "Requests without a whole response", in_flight.clone());
-    registry.register("drain_phase", "0 serving, 1 notice, 2 last request, 3 deadline, 4 exit", phase.clone());
+    registry.register("drain_phase", "0 serving, 1 notice, 2 last request, 3 deadline, 4 exit, 5 ended", phase.clone());
     let registry = Arc::new(registry);
     let listener = TlsListener::bind(address, server_config(cert, &["h2", "http/1.1"])?).await?;
     println!("listening on https://{}", listener.local_addr()?);

@@ -754,7 +754,7 @@ async fn a_client_that_keeps_the_server_waiting_is_ended() {
     }
     assert_eq!(client.read_message().await.1.len(), 10);
     // It takes nothing by HTTP/2, whatever its windows allow.
-    let mut client = Client::over(narrow(running.address).await, {
+    let mut client = Client::over(narrow(running.address, 4096).await, {
         let mut config = tls_shutdown_tests::client_config(&rustls::version::TLS13);
         config.alpn_protocols = vec![b"h2".to_vec()];
         config
@@ -767,9 +767,41 @@ async fn a_client_that_keeps_the_server_waiting_is_ended() {
     assert_eq!((end.ending(), end.responses_cut()), (Ending::TimedOut, 1), "{end}");
 }
 
-async fn narrow(address: std::net::SocketAddr) -> tokio::net::TcpStream {
+/// It takes longer than the stall limit for what is in the buffers alone, but not for each piece of it.
+#[tokio::test]
+async fn a_client_that_reads_slowly_is_none_that_stalls() {
     let socket = TcpSocket::new_v4().expect("a socket");
-    socket.set_recv_buffer_size(4096).expect("an option");
+    socket.set_send_buffer_size(4096).expect("an option");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+    let listener = TlsListener::from_tcp(socket.listen(10).expect("a socket"), offering(&[]));
+    // Small windows have pauses of their own.
+    let limit = Duration::from_secs(1);
+    let slow = |server: Server| server.stall_limit(limit);
+    let mut running =
+        Running::start_with(listener, slow, |drain| drain, |_| async { answer(ScriptedBody::full(60_000)) });
+    let config = tls_shutdown_tests::client_config(&rustls::version::TLS13);
+    let mut client = Client::over(narrow(running.address, 8 * 1024).await, config).await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    let began = tokio::time::Instant::now();
+    let mut data = Vec::new();
+    let mut buffer = [0; 1000];
+    loop {
+        // So it is slow.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        match soon(client.stream.read(&mut buffer)).await.expect("not cut") {
+            0 => break,
+            amount => data.extend_from_slice(&buffer[..amount]),
+        }
+    }
+    assert_eq!(body_of(&data).len(), 60_000);
+    assert!(began.elapsed() > limit * 2);
+    drop(client);
+    assert_eq!(running.end().await.responses_cut(), 0);
+}
+
+async fn narrow(address: std::net::SocketAddr, buffer: u32) -> tokio::net::TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(buffer).expect("an option");
     soon(socket.connect(address)).await.expect("a server")
 }
 

@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 use bytesize::ByteSize;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use rustls::pki_types::ServerName;
-use tls_shutdown::ShutdownPolicy;
+use tls_shutdown::{ServerDrain, ShutdownPolicy};
 
 use crate::events::Format;
 
@@ -179,7 +179,7 @@ impl Arguments {
             Self::command().error(ErrorKind::MissingRequiredArgument, message).exit();
         }
         if let Command::Serve(ServeArguments { notice, grace, .. }) = &arguments.command
-            && notice >= grace
+            && *notice >= *grace - (*grace / 10).min(ServerDrain::RESERVE)
             && !notice.is_zero()
         {
             let [notice, grace] = [notice, grace].map(|duration| humantime::format_duration(*duration));

@@ -22,8 +22,10 @@ pub(crate) struct Progress(JoinHandle<()>);
 
 impl Progress {
     /// Tells nothing more, and leaves nothing on the terminal.
-    pub(crate) fn end(self) {
+    pub(crate) async fn end(self) {
         self.0.abort();
+        // It may be drawing.
+        let _ = self.0.await;
         if io::stderr().is_terminal() {
             let _ = write!(io::stderr(), "{CLEAR_LINE}");
         }

@@ -54,7 +54,7 @@ async fn serve(arguments: &ServeArguments, events: &Arc<Events>) -> Result<Drain
     let ends = events.clone();
     let server = Server::new(listener).stall_limit(arguments.stall_limit).on_end(move |end| ends.closed(end));
     let report = server.drain(drain).serve(router).await;
-    progress.end();
+    progress.end().await;
     Ok(report)
 }
 

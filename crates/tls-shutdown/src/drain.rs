@@ -151,18 +151,18 @@ pub(crate) struct Tally {
     pub(crate) upgraded: u64,
 }
 
-/// The most of the grace that is kept for what follows the deadline.
-const RESERVE: Duration = Duration::from_secs(1);
 /// How long the runtime may take to end tasks that are given up, those of a reaper among them.
 const GIVE_UP_LIMIT: Duration = Duration::from_millis(100);
 /// How long the system may take to tell what is not acknowledged, where the grace is over.
-const TABLE_LIMIT: Duration = Duration::from_millis(500);
+const TABLE_LIMIT: Duration = Duration::from_millis(200);
 /// How many times as long as the system takes to tell is waited until it is asked again.
 const TABLE_SHARE: u32 = 10;
 /// How often the system is asked whether the peers have acknowledged everything. There is no event for that.
 const ACKNOWLEDGEMENT_INTERVAL: Duration = Duration::from_millis(20);
 
 impl ServerDrain {
+    /// The most of the [grace](Self::grace) that is kept for what follows the deadline; of a grace below ten seconds it is a tenth.
+    pub const RESERVE: Duration = Duration::from_secs(1);
     /// Default [notice](Self::notice): none.
     pub const NOTICE: Duration = Duration::ZERO;
     /// Default [window for a last request](Self::last_request).
@@ -241,7 +241,8 @@ impl ServerDrain {
         self
     }
 
-    /// The time from the signal to the exit, everything included. Default: [`GRACE`](Self::GRACE).
+    /// The time from the signal to the exit, everything included. Where tasks do not end, or the system does not tell what is
+    /// acknowledged, a very short one may be exceeded by some 100 ms. Default: [`GRACE`](Self::GRACE).
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
@@ -295,7 +296,7 @@ impl ServerDrain {
         let mut serving = Some(Box::pin(serving));
         serve_until(&mut serving, &mut self.signal).await;
         let signalled = Instant::now();
-        let reserve = RESERVE.min(self.grace / 10);
+        let reserve = Self::RESERVE.min(self.grace / 10);
         let ends = from_now(self.grace);
         let deadline = from_now(self.grace - reserve);
         if self.notice >= self.grace - reserve && !self.notice.is_zero() {
@@ -321,7 +322,8 @@ impl ServerDrain {
         if way != Way::InOrder {
             handle.enter(DrainPhase::Deadline);
             times.deadline = Some(Instant::now());
-            let limit = Some(ends.min(from_now(reserve)));
+            // The rest is for the runtime and the system.
+            let limit = Some(ends.min(from_now(reserve)) - reserve / 2);
             serve_until(&mut serving, handle.wait_connections(limit)).await;
             // What is dropped with it is told once the runtime has dropped its tasks.
             drop(serving);

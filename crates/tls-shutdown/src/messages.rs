@@ -130,7 +130,7 @@ impl Head {
         let mut parts = line.splitn(2, |byte| *byte == b':');
         let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default().trim_ascii());
         if name.eq_ignore_ascii_case(b"content-length") {
-            // A list of the same is taken for one (RFC 9112 section 6.3), as hyper takes it.
+            // A list of the same is taken for one (RFC 9112 section 6.3), as hyper's client takes it.
             for value in value.split(|byte| *byte == b',') {
                 let length = str::from_utf8(value.trim_ascii()).ok().and_then(|value| value.parse().ok());
                 let length = length.ok_or(NotHttp)?;

@@ -97,7 +97,8 @@ type BoxError = Box<dyn Error + Send + Sync>;
 ///   tells that it is cut, and a client that ignores its framing cannot be helped.
 /// - That a client is gone shows only behind what it has sent: not where it has begun a body that the service does not read.
 /// - A service that has answered an HTTP/2 request and still reads it hears that it has ended with fewer bytes than its Content-Length
-///   only when the answer has stood still for five seconds: an early answer is not lost by that.
+///   only when the answer has stood still for five seconds: an early answer is not lost by that. It is where the client ends such a
+///   request by trailers.
 #[must_use]
 pub struct Server {
     listener: TlsListener,

@@ -242,6 +242,20 @@ impl<S: TlsSession> ShutdownStream<S> {
         let _ = close.poll(session, &mut Context::from_waker(std::task::Waker::noop()));
     }
 
+    /// Flushes. Adds to `written` what the transport accepts.
+    #[cfg(feature = "server")]
+    pub(crate) fn poll_flush_counted(&mut self, cx: &mut Context<'_>, written: &mut u64) -> Poll<io::Result<()>> {
+        let connection = self.connection();
+        if connection.close.closing.is_muted() {
+            return Pin::new(self).poll_flush(cx);
+        }
+        let result = session::poll_flush_data(&mut connection.session, cx, written);
+        if let Poll::Ready(Err(error)) = &result {
+            connection.note_write_error(error);
+        }
+        result
+    }
+
     /// Replaces the policy's stall limit.
     #[cfg(feature = "server")]
     pub(crate) fn limit_stall(&mut self, limit: std::time::Duration) {

@@ -80,7 +80,8 @@ pub async fn notify(drain: DrainHandle) {
             }
         };
         tokio::select! {
-            () = sleep(PACE) => {}
+            // A drain that was dropped never ends.
+            () = sleep(PACE) => if left.is_zero() { return },
             () = next_phase => {}
         }
         phase = drain.phase();

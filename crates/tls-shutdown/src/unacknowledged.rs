@@ -18,19 +18,24 @@ pub(crate) enum OpenSockets {
     Some,
 }
 
-/// The bytes that the kernel has to send, or that peers have not acknowledged, on connections of this process that were accepted at
-/// `addresses`; `None` where the kernel cannot tell. A successor at the same address has sockets of its own, which are no matter here.
+/// The bytes that the kernel has to send, or that peers have not acknowledged, on connections that were accepted at `addresses` and are
+/// closed, or are this process's; `None` where nothing is known. What a successor at the same address has open is no matter; of closed
+/// sockets nobody can tell whose they were.
 #[cfg(target_os = "linux")]
 pub(crate) fn unacknowledged(addresses: &[SocketAddr], open: OpenSockets) -> Option<u64> {
+    if addresses.is_empty() {
+        return None;
+    }
+    // First, so that one which is closed meanwhile is still counted.
+    let ours = match open {
+        OpenSockets::None => HashSet::new(),
+        OpenSockets::Some => own_sockets(),
+    };
     let senders = sock_diag::senders(addresses).or_else(|error| {
         tracing::debug!(%error, "there is no sock_diag, so connections are looked for in the table");
         proc::senders()
     });
     let senders = senders.ok()?;
-    let ours = match open {
-        OpenSockets::None => HashSet::new(),
-        OpenSockets::Some => own_sockets(),
-    };
     let is_ours = |socket: &&Sender| socket.inode == CLOSED || ours.contains(&socket.inode);
     let is_at = |socket: &&Sender| addresses.iter().any(|address| socket.is_at(*address));
     Some(senders.iter().filter(is_ours).filter(is_at).map(|socket| socket.unacknowledged).sum())

@@ -16,7 +16,7 @@ async fn wrong_usage_is_told_with_exit_code_2() {
         (&["serve", "--key", "key.pem"], "--cert"),
         (&["serve", "--listen", "8443"], "expected HOST:PORT"),
         (&["serve", "--listen", "127.0.0.1:84430"], "not a port"),
-        (&["serve", "--notice", "30s"], "--notice 30s leaves nothing of --grace 25s"),
+        (&["serve", "--notice", "24s"], "--notice 24s leaves nothing of --grace 25s"),
         (&["send"], "<HOST:PORT>"),
         (&["send", "::1:443"], "[::1]:443"),
         (&["send", "localhost:443", "--connections", "2"], "needs --bytes"),

@@ -82,7 +82,8 @@ impl DrainReport {
         self.shed
     }
 
-    /// Connections that had ended, but were still listened to, at the exit, so that no reset destroys what was sent to them.
+    /// Connections that were shut down, and that the [reaper](crate::Reaper) had not done with at the exit: their peer still took data,
+    /// still sent some, or was not heard of.
     pub fn lingering(&self) -> usize {
         self.lingering
     }

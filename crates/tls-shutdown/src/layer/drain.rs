@@ -187,7 +187,7 @@ impl ClientDrain {
             false
         });
         if draining {
-            stream.wind_down();
+            stream.close_unused();
             return Err(Draining);
         }
         Ok(LayerStream::tls(stream))

@@ -113,6 +113,11 @@ impl<S: TlsSession> Shared<S> {
         Self(Mutex::new(Link { stream: Some(stream), leaving, exchange, phase: Phase::Open, reader, writer }))
     }
 
+    /// Closes a connection that nobody has used.
+    pub(super) fn close_unused(&self) {
+        self.with(Link::leave);
+    }
+
     fn with<T>(&self, act: impl FnOnce(&mut Link<S>) -> T) -> T {
         let mut link = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let result = act(&mut link);
@@ -149,9 +154,12 @@ impl<S: TlsSession> Link<S> {
     /// Has the stream leave its owner, if nothing is in flight: its shutdown is asked for, and the reaper takes it when it is
     /// dropped.
     fn leave_if_idle(&mut self) {
-        if !self.exchange.is_idle() {
-            return;
+        if self.exchange.is_idle() {
+            self.leave();
         }
+    }
+
+    fn leave(&mut self) {
         self.leaving = self.stream.take_if(|stream| !stream.parts().1.has_begun());
         if let Some(stream) = &mut self.leaving {
             let (session, close) = stream.parts();

@@ -65,9 +65,9 @@ impl Requests {
         http1.head.store(has_half_head.into(), Ordering::Relaxed);
     }
 
-    /// Whether the client has not sent all of a request's body.
+    /// Whether the client has not sent all of a request's body, as far as is known.
     pub(super) fn lack_body(&self) -> bool {
-        self.messages.as_ref().is_some_and(|messages| !messages.is_between() && !messages.is_in_head())
+        self.messages.as_ref().is_none_or(|messages| !messages.is_between() && !messages.is_in_head())
     }
 }
 

@@ -14,7 +14,8 @@ use hyper::{Request, header::CONTENT_LENGTH};
 use tokio::{io::ReadBuf, time::Instant};
 
 use crate::frames::{
-    ACK, DATA, END_STREAM, EVERY_STREAM, FLAGS, Frame, GOAWAY, HEAD, HEADERS, Head, PING, RST_STREAM, Walk,
+    ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, EVERY_STREAM, FLAGS, Frame, GOAWAY, HEAD, HEADERS, Head, PING,
+    RST_STREAM, Walk,
 };
 
 /// RFC 9113 section 3.4.
@@ -96,6 +97,8 @@ pub(super) struct Frames {
     staged: Staged,
     /// Requests of the client without a whole response, by their streams.
     open: BTreeMap<u32, Open>,
+    /// The one whose head has not wholly come.
+    opening: Option<u32>,
     /// The request with a body that the service was not yet given.
     announced: Option<Announced>,
     /// Streams whose end h2 has not seen, and when their response moved last.
@@ -155,6 +158,7 @@ enum Pong {
     Undue,
     /// It was.
     Due([u8; 8]),
+    /// By the client, or in its place.
     Given,
 }
 
@@ -194,6 +198,7 @@ impl Frames {
             outbound: Walk::default(),
             staged: Staged::default(),
             open: BTreeMap::new(),
+            opening: None,
             announced: None,
             cut_short: BTreeMap::new(),
             cut: 0,
@@ -306,7 +311,17 @@ impl Frames {
             // h2 ignores what it has refused by GOAWAY, so that nothing would ever take it out again.
             HEADERS if frame.stream > self.last_stream && frame.stream <= self.last_served() => {
                 self.last_stream = frame.stream;
-                self.open.insert(frame.stream, Open::default());
+                match frame.flags & END_HEADERS != 0 {
+                    true => drop(self.open.insert(frame.stream, Open::default())),
+                    false => self.opening = Some(frame.stream),
+                }
+            }
+            CONTINUATION if frame.flags & END_HEADERS != 0 => {
+                let opened = self.opening.take().map(|stream| (stream, Open::default()));
+                self.open.extend(opened);
+            }
+            PING if frame.flags & ACK != 0 && matches!(self.pong, Pong::Due(payload) if payload == frame.payload) => {
+                self.pong = Pong::Given;
             }
             RST_STREAM => {
                 self.open.remove(&frame.stream);
@@ -318,7 +333,8 @@ impl Frames {
 
     /// Tells whether there is nothing to wait for.
     pub(super) fn note_stall(&self, control: &Control) {
-        match self.inbound.is_between() || self.unanswered().next().is_some() {
+        let is_waiting = self.announced.as_ref().is_some_and(|announced| announced.next != Next::NotThere);
+        match self.inbound.is_between() || is_waiting || self.unanswered().next().is_some() {
             true => control.state.fetch_and(!Control::IS_STALLED, Ordering::Relaxed),
             false => control.state.fetch_or(Control::IS_STALLED, Ordering::Relaxed),
         };
@@ -365,9 +381,14 @@ impl Frames {
         std::mem::take(&mut self.cut)
     }
 
+    /// Whether h2 may be given a frame that is not the client's.
+    fn can_stage(&self) -> bool {
+        matches!(self.phase, Phase::Head) && self.inbound.is_between() && self.staged.is_empty()
+    }
+
     /// Stages what is due of what the client has not said, or not said now.
     pub(super) fn stage(&mut self, control: &Control) {
-        if !matches!(self.phase, Phase::Head) || !self.inbound.is_between() || !self.staged.is_empty() {
+        if !self.can_stage() {
             return;
         }
         if let Pong::Due(payload) = self.pong
@@ -375,18 +396,24 @@ impl Frames {
         {
             self.staged.set([&[0, 0, 8, PING, ACK, 0, 0, 0, 0], &payload]);
             self.pong = Pong::Given;
-        } else if let Some((stream, due)) = self.overdue()
-            && due <= Instant::now()
+        } else if let Some((stream, moved)) = self.first_cut_short()
+            && moved + CUT_SHORT_LIMIT <= Instant::now()
         {
             self.cut_short.remove(&stream);
             self.staged.set([&[0, 0, 0, DATA, END_STREAM], &stream.to_be_bytes()]);
         }
     }
 
-    /// When h2 has to see which end of a request that is cut short.
-    pub(super) fn overdue(&self) -> Option<(u32, Instant)> {
+    /// The request that is cut short and whose response has stood still the longest.
+    fn first_cut_short(&self) -> Option<(u32, Instant)> {
         let (stream, moved) = self.cut_short.iter().min_by_key(|(_, moved)| **moved)?;
-        Some((*stream, *moved + CUT_SHORT_LIMIT))
+        Some((*stream, *moved))
+    }
+
+    /// When h2 has to see the end of a request that is cut short. Within a frame of the client, nothing can be given to it.
+    pub(super) fn overdue(&self) -> Option<Instant> {
+        let (_, moved) = self.first_cut_short().filter(|_| self.can_stage())?;
+        Some(moved + CUT_SHORT_LIMIT)
     }
 
     /// The last stream that is served, as far as a GOAWAY has said so.
@@ -436,9 +463,6 @@ fn hand_over<'a>(bytes: &mut &'a [u8], room: &mut ReadBuf<'_>, limit: usize) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frames::END_HEADERS;
-
-    const CONTINUATION: u8 = 9;
 
     /// What h2 reads, if the client says this and `room` bytes at most are read at a time.
     fn receive(frames: &mut Frames, mut bytes: &[u8], room: usize, control: &Control) -> Vec<u8> {
@@ -550,6 +574,12 @@ mod tests {
         assert_eq!(receive(&mut all, &[], 100, &control), [], "within a frame");
         assert_eq!(receive(&mut all, &data[5..], 4, &control), [data, frame(PING, ACK, 0, b"12345678")].concat());
 
+        let (mut answered, control) = frames(9, &[], &sent);
+        let pong = frame(PING, ACK, 0, b"12345678");
+        assert_eq!(receive(&mut answered, &pong, 100, &control), pong);
+        control.answer_ping();
+        assert_eq!(receive(&mut answered, &[], 100, &control), [], "the client has answered");
+
         let (mut other, control) = frames(9, &[], &[frame(PING, 0, 0, b"12345678")]);
         control.answer_ping();
         assert_eq!(receive(&mut other, &[], 5, &control), [], "that was a keep-alive");
@@ -616,6 +646,31 @@ mod tests {
         tokio::time::advance(CUT_SHORT_LIMIT / 2).await;
         assert_eq!(receive(&mut all, &[], 100, &control), end(1));
         assert_eq!(receive(&mut all, &[], 100, &control), []);
+    }
+
+    /// Within a frame of the client nothing can be given to h2, and a timer that is over would be polled for ever.
+    #[tokio::test(start_paused = true)]
+    async fn an_end_that_is_due_waits_for_the_end_of_a_frame() {
+        let (mut all, control) = frames(100, &[frame(HEADERS, END_HEADERS, 1, &[])], &[]);
+        control.has_request(&request(Some(20)));
+        all.sent(&frame(HEADERS, END_HEADERS, 1, &[]));
+        let end = frame(DATA, END_STREAM, 1, &[]);
+        assert_eq!(receive(&mut all, &end, 100, &control), frame(DATA, 0, 1, &[]));
+        assert!(all.overdue().is_some());
+        let other = frame(PING, 0, 0, &[0; 8]);
+        receive(&mut all, &other[..1], 100, &control);
+        tokio::time::advance(CUT_SHORT_LIMIT).await;
+        assert_eq!(all.overdue(), None);
+        assert_eq!(receive(&mut all, &other[1..], 100, &control), [other, end].concat());
+    }
+
+    #[test]
+    fn half_a_head_is_no_request_yet() {
+        let begin = frame(HEADERS, 0, 1, &[0; 10]);
+        let (mut all, control) = frames(100, &[begin], &[]);
+        assert_eq!(all.unanswered().count(), 0);
+        receive(&mut all, &frame(CONTINUATION, END_HEADERS, 1, &[0; 10]), 100, &control);
+        assert_eq!(all.unanswered().count(), 1);
     }
 
     #[test]

@@ -35,6 +35,14 @@ pub struct HttpStream {
     protocol: Protocol,
     /// A response that the client does not take.
     writing: Stall,
+    last_write: LastWrite,
+}
+
+/// What the stream has taken of hyper. It takes some even if the client does not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LastWrite {
+    Taken,
+    Blocked,
 }
 
 enum Protocol {
@@ -82,7 +90,7 @@ impl HttpStream {
             write_deadline: None,
         };
         let protocol = Protocol::Http1(Box::new(http1));
-        Self { stream: Some(stream), connection, protocol, writing: Stall::new(stall_limit) }
+        Self::new(stream, connection, protocol, stall_limit)
     }
 
     pub(super) fn http2(
@@ -92,7 +100,12 @@ impl HttpStream {
         stall_limit: Duration,
     ) -> Self {
         let protocol = Protocol::Http2 { frames: Box::new(Frames::new()), control, overdue: None };
-        Self { stream: Some(stream), connection, protocol, writing: Stall::new(stall_limit) }
+        Self::new(stream, connection, protocol, stall_limit)
+    }
+
+    fn new(stream: ServerStream, connection: Arc<Connection>, protocol: Protocol, stall_limit: Duration) -> Self {
+        let (writing, last_write) = (Stall::new(stall_limit), LastWrite::Taken);
+        Self { stream: Some(stream), connection, protocol, writing, last_write }
     }
 
     fn stream(&mut self) -> Pin<&mut ServerStream> {
@@ -139,17 +152,27 @@ impl HttpStream {
         }
     }
 
-    /// The client takes nothing more now, if `result` is pending: that is bounded by a limit, and after an upgrade by the deadline.
-    fn within_limits<T>(&mut self, result: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        if result.is_ready() {
-            self.writing.moved();
-            return result;
+    /// The result of a write, whose wait is bounded.
+    fn write_within_limits<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if written.is_pending() {
+            self.last_write = LastWrite::Blocked;
+            return self.poll_limits(cx).map(Err);
         }
+        if self.last_write == LastWrite::Blocked {
+            // There is room again.
+            self.last_write = LastWrite::Taken;
+            self.writing.moved();
+        }
+        written
+    }
+
+    /// The client takes nothing more now: that is bounded by a limit, and after an upgrade by the deadline.
+    fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         match &mut self.protocol {
             Protocol::Http1(this) if this.http1.upgrade() != Upgrade::None => {
-                poll_deadline(&self.connection, &mut this.write_deadline, cx).map(Err)
+                poll_deadline(&self.connection, &mut this.write_deadline, cx)
             }
-            _ => self.writing.poll(cx).map(Err),
+            _ => self.writing.poll(cx),
         }
     }
 }
@@ -262,7 +285,7 @@ fn poll_read_frames(
                 stream.as_mut().consume(taken);
             }
             Poll::Pending => {
-                let Some((_, due)) = frames.overdue() else { return Poll::Pending };
+                let Some(due) = frames.overdue() else { return Poll::Pending };
                 let sleep = overdue.get_or_insert_with(|| Box::pin(sleep_until(due)));
                 if sleep.deadline() != due {
                     sleep.as_mut().reset(due);
@@ -279,7 +302,7 @@ impl AsyncWrite for HttpStream {
         this.before_write()?;
         let written = this.stream().poll_write(cx, buffer);
         this.after_write(&written, &[IoSlice::new(buffer)]);
-        this.within_limits(written, cx)
+        this.write_within_limits(written, cx)
     }
 
     fn poll_write_vectored(
@@ -291,7 +314,7 @@ impl AsyncWrite for HttpStream {
         this.before_write()?;
         let written = this.stream().poll_write_vectored(cx, buffers);
         this.after_write(&written, buffers);
-        this.within_limits(written, cx)
+        this.write_within_limits(written, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -308,8 +331,15 @@ impl AsyncWrite for HttpStream {
                 http1.look_for_the_end(stream, cx)?;
             }
         }
-        let flushed = this.stream().poll_flush(cx);
-        this.within_limits(flushed, cx)
+        let mut written = 0;
+        let flushed = this.stream().get_mut().poll_flush_counted(cx, &mut written);
+        if written > 0 || flushed.is_ready() {
+            this.writing.moved();
+        }
+        match flushed {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => this.poll_limits(cx).map(Err),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
