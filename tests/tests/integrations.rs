@@ -970,7 +970,7 @@ async fn each_end_is_logged_with_its_peer_and_each_phase_of_the_drain() {
     let log = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
     for peer in peers {
         let span = format!("connection{{peer={peer} protocol=\"http/1.1\"}}");
-        let end = format!("{span}: tls_shutdown::shutdown: TLS connection ended ending=complete");
+        let end = format!("{span}: tls_shutdown::driver: TLS connection ended ending=complete");
         assert!(log.contains(&end), "{end}: {log}");
     }
     for phase in ["notice", "last_request", "exit"] {

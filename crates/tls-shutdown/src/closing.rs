@@ -1,6 +1,6 @@
 //! The closing handshake as one pure table: a goal and two halves, what to do next, and what each event makes of them.
 //!
-//! No I/O, no clock, no tokio, no rustls: the driver in `shutdown.rs` carries out each [`Step`] and reports what came of it as
+//! No I/O, no clock, no tokio, no rustls: the driver in `driver.rs` carries out each [`Step`] and reports what came of it as
 //! an [`Event`]; time is an event too. The whole table is printed into `closing/table.txt`, so that a changed row is a visible
 //! diff, and checked against an oracle that was written apart from it (`closing/tests.rs`).
 //!

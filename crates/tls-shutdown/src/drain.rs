@@ -30,8 +30,8 @@ use tracing::Span;
 
 use crate::{
     connection::{ConnectionReport, Handshake, Use},
+    driver::from_now,
     reaper::Reaper,
-    shutdown::from_now,
     unacknowledged::{OpenSockets, unacknowledged},
 };
 

@@ -56,6 +56,7 @@ pub use records::{Plaintext, Records};
 mod session;
 pub use session::{TlsConnection, TlsSession};
 
+mod driver;
 mod shutdown;
 pub use shutdown::{AsyncShutdown, ShutdownTarget};
 

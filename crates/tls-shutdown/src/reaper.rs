@@ -22,9 +22,9 @@ use tokio::{
 use tracing::Instrument;
 
 use crate::{
+    driver::{from_now, poll_until},
     kernel::Scratch,
     session::TlsSession,
-    shutdown::{from_now, poll_until},
     stream::Connection,
 };
 

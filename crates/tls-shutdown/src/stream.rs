@@ -15,13 +15,14 @@ use tokio::{
 
 use crate::{
     closing::Event,
+    driver::{Close, poll_until},
     kernel,
     policy::{ShutdownPolicy, Unwrap},
     reaper::Reaper,
     records::{Plaintext, Records},
     report::{Ending, ShutdownError, ShutdownReport},
     session::{self, TlsSession},
-    shutdown::{AsyncShutdown, Close, poll_until},
+    shutdown::AsyncShutdown,
 };
 
 /// A TLS stream that ends as its [policy](ShutdownPolicy) says.

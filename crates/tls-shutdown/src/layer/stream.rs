@@ -17,9 +17,9 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{Draining, exchange::Exchange};
 use crate::{
+    driver::remember,
     records::Records,
     session::TlsSession,
-    shutdown::remember,
     stream::{Abort, ShutdownStream},
 };
 

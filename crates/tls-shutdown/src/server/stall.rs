@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::shutdown::from_now;
+use crate::driver::from_now;
 
 /// One direction. It costs nothing while that moves.
 pub(super) struct Stall {
