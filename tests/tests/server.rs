@@ -398,6 +398,43 @@ async fn upgraded_connections_end_as_their_protocol_can_bear() {
     }
 }
 
+/// A tunnel, whose end may be the end of a message of somebody else.
+async fn tunnelling(mut request: Request<Incoming>) -> Answer {
+    assert_eq!(request.method(), hyper::Method::CONNECT);
+    let ends_well = request.uri().port_u16() == Some(1);
+    tokio::spawn(async move {
+        let upgraded = hyper::upgrade::on(&mut request).await.expect("a tunnel");
+        let mut stream = TokioIo::new(upgraded);
+        let mut echo = [0; 5];
+        stream.read_exact(&mut echo).await.expect("something");
+        stream.write_all(&echo).await.expect("sent");
+        stream.flush().await.expect("sent");
+        if ends_well {
+            stream.shutdown().await.expect("sent");
+        }
+    });
+    Ok(Response::new(ScriptedBody::new(&[])))
+}
+
+#[tokio::test]
+async fn a_tunnel_ends_as_its_owner_says() {
+    // What the limit for bodies would take for one that does not come.
+    let short = |server: Server| server.stall_limit(Duration::from_millis(50));
+    let mut running = Running::start_with(listener().await, short, |drain| drain, tunnelling);
+    for (port, expected) in [(1, End::CloseNotify), (2, End::Truncation)] {
+        let mut client = Client::connect(running.address).await;
+        client.send(format!("CONNECT a:{port} HTTP/1.1\r\nHost: a:{port}\r\n\r\n")).await;
+        assert!(client.read_message().await.0.starts_with("http/1.1 200"));
+        // It may be idle for as long as it likes.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        client.send("hello").await;
+        assert_eq!(client.read_to_end().await, (b"hello".to_vec(), expected), "{port}");
+        drop(client);
+        let end = running.end().await;
+        assert_eq!((end.used_as(), end.responses_cut()), (Use::Upgraded, 0), "{port}");
+    }
+}
+
 #[tokio::test]
 async fn upgraded_connections_have_no_more_time_at_the_deadline() {
     for path in ["/other/read", "/other/discard", "/other/write"] {

@@ -2,10 +2,12 @@
 
 mod layer;
 mod report;
+mod signals;
 
 pub(crate) use layer::announce_close;
 pub use layer::{DrainBody, DrainLayer, DrainResponse, DrainService, Readiness};
 pub use report::{Acknowledgement, DrainReport};
+use signals::TerminateSignals;
 
 use std::{
     collections::BTreeMap,
@@ -634,44 +636,5 @@ async fn within(limit: Option<Instant>, wait: impl Future) {
         // Whether it was reached is what the counts say.
         Some(limit) => drop(timeout_at(limit, wait).await),
         None => drop(wait.await),
-    }
-}
-
-/// SIGTERM and Ctrl-C; where there is no SIGTERM, Ctrl-C alone.
-struct TerminateSignals {
-    #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl TerminateSignals {
-    /// From now on, signals are kept for [`next`](Self::next).
-    fn listen() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-#[cfg(not(unix))]
-impl TerminateSignals {
-    /// Nothing has to be prepared here.
-    fn listen() -> io::Result<Self> {
-        Ok(Self {})
-    }
-
-    async fn next(&mut self) {
-        if let Err(error) = tokio::signal::ctrl_c().await {
-            tracing::error!(%error, "cannot listen for Ctrl-C");
-            std::future::pending().await
-        }
     }
 }
