@@ -157,6 +157,7 @@ impl Accepted {
             _counted: self.counted.take(),
             requests: AtomicU64::new(0),
             cut: AtomicU64::new(0),
+            has_unsent: AtomicBool::new(false),
             is_upgraded: AtomicBool::new(false),
         })
     }
@@ -199,6 +200,8 @@ pub(crate) struct Connection {
     _counted: Option<TaskTrackerToken>,
     requests: AtomicU64,
     cut: AtomicU64,
+    /// A response that is with TLS, and that the transport has not taken all of.
+    has_unsent: AtomicBool,
     is_upgraded: AtomicBool,
 }
 
@@ -216,18 +219,27 @@ impl Connection {
         self.cut.fetch_add(responses, Ordering::Relaxed);
     }
 
+    /// The connection is to be closed, and a part of a response is still to be sent before.
+    pub(crate) fn has_unsent(&self) {
+        self.has_unsent.store(true, Ordering::Relaxed);
+    }
+
     pub(crate) fn is_upgraded(&self) {
         self.is_upgraded.store(true, Ordering::Relaxed);
     }
 
     /// The TLS connection has ended.
     pub(crate) fn end(&self, shutdown: &ShutdownReport) {
+        let requests = self.requests.load(Ordering::Relaxed);
+        // close_notify goes out behind all else.
+        let unsent = u64::from(self.has_unsent.load(Ordering::Relaxed) && !shutdown.sent());
         self.observers.tell(&ConnectionReport {
             peer: self.peer,
             shutdown: *shutdown,
             age: self.accepted.elapsed(),
-            requests: self.requests.load(Ordering::Relaxed),
-            cut: self.cut.load(Ordering::Relaxed),
+            requests,
+            // Of what h2 or hyper has refused, nobody was asked.
+            cut: (self.cut.load(Ordering::Relaxed) + unsent).min(requests),
             handshake: Handshake::Finished,
             use_after: if self.is_upgraded.load(Ordering::Relaxed) { Use::Upgraded } else { Use::Served },
         });

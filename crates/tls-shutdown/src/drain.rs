@@ -340,9 +340,13 @@ impl ServerDrain {
                 Way::Forced => (ends.min(from_now(reserve)), Box::pin(std::future::pending())),
                 Way::InOrder | Way::OutOfTime => (ends, self.force),
             };
-            tokio::select! {
-                () = handle.wait_acknowledgement(&mut acknowledgement, self.acknowledgement, ends) => {}
-                () = force => {}
+            let is_cut_off = tokio::select! {
+                () = handle.wait_acknowledgement(&mut acknowledgement, self.acknowledgement, ends) => false,
+                () = force => true,
+            };
+            if is_cut_off && acknowledgement == Acknowledgement::Unknown {
+                // Nobody was asked yet.
+                handle.wait_acknowledgement(&mut acknowledgement, self.acknowledgement, Instant::now()).await;
             }
         }
         let lingering = handle.give_up_reapers().await;

@@ -21,7 +21,7 @@ pub(crate) const HEAD: usize = 9;
 pub(crate) const FLAGS: usize = 4;
 
 /// Follows the frames of one direction.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Walk {
     /// The head of the frame that passes, and the length of its padding, if it is DATA that has any.
     head: [u8; HEAD + 1],

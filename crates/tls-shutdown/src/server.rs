@@ -95,7 +95,8 @@ type BoxError = Box<dyn Error + Send + Sync>;
 ///
 /// - A response to HTTP/1 that is framed by Content-Length or chunks and cut at the deadline ends with close_notify: the framing
 ///   tells that it is cut, and a client that ignores its framing cannot be helped.
-/// - That a client is gone shows only behind what it has sent: not where it has begun a body that the service does not read.
+/// - That a client is gone shows only behind what it has sent: not where it has begun a body that the service does not read. And one
+///   that has said close_notify may wait for its answer, or be gone: it is answered.
 /// - A service that has answered an HTTP/2 request and still reads it hears that it has ended with fewer bytes than its Content-Length
 ///   only when the answer has stood still for five seconds: an early answer is not lost by that. It is where the client ends such a
 ///   request by trailers.
@@ -161,8 +162,9 @@ impl Server {
         self
     }
 
-    /// Ends connections whose client takes nothing of a response for so long, or, on HTTP/1, sends nothing of a request's body that
-    /// the service waits for. Each byte that moves starts the time anew. Upgraded connections are their owner's to bound.
+    /// Ends connections whose client takes nothing of a response for so long, or, on HTTP/1, sends no TLS record of a request's body
+    /// that the service waits for. On Linux a client has taken what its system has acknowledged; elsewhere, what there is room for again.
+    /// Upgraded connections are their owner's to bound.
     /// Default: [`STALL_LIMIT`](Self::STALL_LIMIT).
     ///
     /// Its limit: an HTTP/2 client that reads, and opens no window, or does not go on with a body, takes no time of this. hyper's

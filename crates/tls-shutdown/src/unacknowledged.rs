@@ -11,6 +11,8 @@ use std::net::SocketAddr;
 #[cfg(target_os = "linux")]
 use std::{collections::HashSet, fs};
 
+use tokio::net::TcpStream;
+
 /// Whether some connections are not closed yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OpenSockets {
@@ -39,6 +41,19 @@ pub(crate) fn unacknowledged(addresses: &[SocketAddr], open: OpenSockets) -> Opt
     let is_ours = |socket: &&Sender| socket.inode == CLOSED || ours.contains(&socket.inode);
     let is_at = |socket: &&Sender| addresses.iter().any(|address| socket.is_at(*address));
     Some(senders.iter().filter(is_ours).filter(is_at).map(|socket| socket.unacknowledged).sum())
+}
+
+/// How many bytes of an open connection the peer has acknowledged; `None` where nothing is known.
+///
+/// That a socket has room shows how a slow peer comes on only now and then: the kernel tells of it when a third is free.
+#[cfg(target_os = "linux")]
+pub(crate) fn acknowledged(socket: &TcpStream) -> Option<u64> {
+    sock_diag::acknowledged(socket.local_addr().ok()?, socket.peer_addr().ok()?).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn acknowledged(_: &TcpStream) -> Option<u64> {
+    None
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -80,7 +95,7 @@ impl Sender {
 mod tests {
     use std::{
         io::{ErrorKind, Write},
-        net::{TcpListener, TcpStream},
+        net::TcpListener,
     };
 
     use super::*;
@@ -94,13 +109,33 @@ mod tests {
         assert!(!socket.is_at(([127, 0, 0, 2], 8443).into()));
     }
 
+    #[tokio::test]
+    async fn what_a_peer_takes_is_known() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        for listen in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = tokio::net::TcpListener::bind(listen).await.expect("a free port");
+            let mut client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a listener");
+            let (mut server, _) = listener.accept().await.expect("a connection");
+            let before = acknowledged(&server).expect("Linux tells");
+            server.write_all(&[0; 1000]).await.expect("room");
+            client.read_exact(&mut [0; 1000]).await.expect("all of it");
+            let mut after = acknowledged(&server).expect("Linux tells");
+            while after < before + 1000 {
+                tokio::task::yield_now().await;
+                after = acknowledged(&server).expect("Linux tells");
+            }
+            assert_eq!(after, before + 1000);
+        }
+    }
+
     /// Both ways to ask say the same, of sockets that are open, and of those that are closed.
     #[test]
     fn what_is_to_be_sent_is_known() {
         for listen in ["127.0.0.1:0", "[::1]:0"] {
             let listener = TcpListener::bind(listen).expect("a free port");
             let address = listener.local_addr().expect("an address");
-            let _client = TcpStream::connect(address).expect("a connection");
+            let _client = std::net::TcpStream::connect(address).expect("a connection");
             let (mut server, _) = listener.accept().expect("a connection");
             let here = |senders: std::io::Result<Vec<Sender>>| -> Vec<Sender> {
                 senders.expect("Linux tells").into_iter().filter(|socket| socket.is_at(address)).collect()

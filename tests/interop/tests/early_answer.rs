@@ -9,6 +9,9 @@ use tokio::{process::Command, task::JoinSet};
 
 const ROUTE: &str = "/reject/300000";
 const ANSWER: &str = "413 300000";
+/// As short as most are: its end comes with it, and with the RST_STREAM that says that the upload is not wanted.
+const SHORT_ROUTE: &str = "/reject/10";
+const SHORT_ANSWER: &str = "413 10";
 /// More than buffers and windows take, so that most of the answer is still to come when curl ends its upload: it does that once it
 /// has seen the status, with fewer bytes than its Content-Length says.
 const LARGE_ROUTE: &str = "/reject/20000000";
@@ -95,19 +98,19 @@ async fn arrives_whole_at_curl(protocol: &str) {
     }
 }
 
-/// How many of the [`TRIES`] with a large answer end well.
-async fn large_answers(protocol: &str, server: &Server) -> usize {
-    let body = directory().join(format!("large{protocol}-{}", server.address.port()));
+/// How many of the [`TRIES`] end well.
+async fn answers(protocol: &str, server: &Server, route: &str, answer: &str) -> usize {
+    let body = directory().join(format!("upload{protocol}-{}", server.address.port()));
     fs::write(&body, vec![0; LENGTHS[1]]).expect("a file");
     let mut whole = 0;
     for version in VERSIONS {
         for _ in 0..TRIES / VERSIONS.len() / CLIENTS {
-            let clients = (0..CLIENTS).map(|_| curl_over(protocol, server, LARGE_ROUTE, version, &body));
+            let clients = (0..CLIENTS).map(|_| curl_over(protocol, server, route, version, &body));
             let mut running: JoinSet<_> =
                 clients.map(|mut client| async move { run(&mut client, b"").await }).collect();
             while let Some(output) = running.join_next().await {
                 let output = output.expect("no panic");
-                let is_whole = String::from_utf8_lossy(&output.stdout).trim_end() == LARGE_ANSWER;
+                let is_whole = String::from_utf8_lossy(&output.stdout).trim_end() == answer;
                 whole += usize::from(output.status.success() && is_whole);
             }
         }
@@ -116,15 +119,17 @@ async fn large_answers(protocol: &str, server: &Server) -> usize {
 }
 
 #[tokio::test]
-async fn a_large_one_arrives_whole_at_curl_that_cuts_its_upload_short() {
+async fn a_large_one_and_a_short_one_arrive_whole_at_curl_that_cuts_its_upload_short() {
     let server = serve().await;
-    for protocol in ["--http1.1", "--http2"] {
-        assert_eq!(large_answers(protocol, &server).await, TRIES, "{protocol}");
-    }
     let bare = Server::start(Build::Release.bare_server(LOOPBACK)).await;
-    let whole = large_answers("--http2", &bare).await;
-    println!("the bare server: {whole} of {TRIES}");
-    assert!(whole < TRIES, "the control proves nothing");
+    for (route, answer) in [(LARGE_ROUTE, LARGE_ANSWER), (SHORT_ROUTE, SHORT_ANSWER)] {
+        for protocol in ["--http1.1", "--http2"] {
+            assert_eq!(answers(protocol, &server, route, answer).await, TRIES, "{protocol} {route}");
+        }
+        let whole = answers("--http2", &bare, route, answer).await;
+        println!("the bare server: {whole} of {TRIES} over HTTP/2, {route}");
+        assert!(whole < TRIES, "the control proves nothing");
+    }
 }
 
 #[tokio::test]

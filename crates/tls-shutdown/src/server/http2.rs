@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::IoSlice,
     sync::atomic::{AtomicU8, AtomicU64, Ordering},
     time::Duration,
 };
@@ -338,6 +339,30 @@ impl Frames {
             true => control.state.fetch_and(!Control::IS_STALLED, Ordering::Relaxed),
             false => control.state.fetch_or(Control::IS_STALLED, Ordering::Relaxed),
         };
+    }
+
+    /// How many of these bytes of h2 go into one TLS record: all up to a RST_STREAM that is not the first frame.
+    ///
+    /// Some versions of curl, 7.88 among them, lose a response if the RST_STREAM behind it, which says that the rest of the request is
+    /// not wanted, comes in the same record.
+    pub(super) fn record_length(&self, buffers: &[IoSlice<'_>]) -> usize {
+        let mut walk = self.outbound.clone();
+        let (mut length, mut frame) = (0, 0);
+        for buffer in buffers {
+            let mut rest = &buffer[..];
+            while !rest.is_empty() {
+                if walk.is_between() {
+                    frame = length + buffer.len() - rest.len();
+                }
+                let Some(head) = walk.head(&mut rest) else { break };
+                if head.kind == RST_STREAM && frame > 0 {
+                    return frame;
+                }
+                walk.next(&mut rest);
+            }
+            length += buffer.len();
+        }
+        length
     }
 
     /// Notes what the transport has accepted of h2.

@@ -25,6 +25,7 @@ use crate::{
     drain::DrainPhase,
     listener::ServerStream,
     stream::{Abort, ShutdownState},
+    unacknowledged::acknowledged,
 };
 
 /// A server's stream under hyper, and, after an upgrade, under whoever took it over.
@@ -172,7 +173,10 @@ impl HttpStream {
             Protocol::Http1(this) if this.http1.upgrade() != Upgrade::None => {
                 poll_deadline(&self.connection, &mut this.write_deadline, cx)
             }
-            _ => self.writing.poll(cx),
+            _ => {
+                let socket = self.stream.as_ref().map(|stream| stream.session().get_ref().0);
+                self.writing.poll(cx, || socket.and_then(acknowledged))
+            }
         }
     }
 }
@@ -231,7 +235,7 @@ impl Http1Stream {
             self.requests.received(bytes, &self.http1);
         } else if read.is_pending()
             && self.requests.lack_body()
-            && let Poll::Ready(error) = self.reading.poll(cx)
+            && let Poll::Ready(error) = self.reading.poll(cx, || None)
         {
             return Err(error);
         }
@@ -298,11 +302,7 @@ fn poll_read_frames(
 
 impl AsyncWrite for HttpStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        this.before_write()?;
-        let written = this.stream().poll_write(cx, buffer);
-        this.after_write(&written, &[IoSlice::new(buffer)]);
-        this.write_within_limits(written, cx)
+        self.poll_write_vectored(cx, &[IoSlice::new(buffer)])
     }
 
     fn poll_write_vectored(
@@ -312,6 +312,15 @@ impl AsyncWrite for HttpStream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.before_write()?;
+        let length = match &this.protocol {
+            Protocol::Http1(_) => usize::MAX,
+            Protocol::Http2 { frames, .. } => frames.record_length(buffers),
+        };
+        let first = buffers.iter().find(|buffer| !buffer.is_empty()).map_or(&[][..], |buffer| &buffer[..]);
+        let buffers = match buffers.iter().map(|buffer| buffer.len()).sum::<usize>() <= length {
+            true => buffers,
+            false => &[IoSlice::new(&first[..first.len().min(length)])],
+        };
         let written = this.stream().poll_write_vectored(cx, buffers);
         this.after_write(&written, buffers);
         this.write_within_limits(written, cx)
@@ -380,6 +389,9 @@ impl Drop for HttpStream {
                     say_farewell(&mut stream, &frames.farewell());
                 }
             }
+        }
+        if stream.session().get_ref().1.wants_write() {
+            self.connection.has_unsent();
         }
         if self.writing.is_over() {
             // It has had its time.

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::OwnedFd,
     time::Duration,
 };
 
@@ -34,6 +35,18 @@ const ADDRESS: usize = 8;
 const TO_SEND: usize = 60;
 const INODE: usize = 68;
 
+/// Where in the request the extensions are, and the addresses and ports.
+const EXTENSIONS: usize = 2;
+const REQUESTED_PEER_PORT: usize = 10;
+const REQUESTED_ADDRESSES: [usize; 2] = [12, 28];
+const COOKIE: usize = 48;
+/// Bytes of `struct inet_diag_msg`; attributes follow.
+const MESSAGE: usize = 72;
+const ATTRIBUTE_HEADER: usize = 4;
+/// The attribute that is a `struct tcp_info`, and where in that the bytes are that the peer has acknowledged.
+const INET_DIAG_INFO: u16 = 2;
+const ACKNOWLEDGED: usize = 120;
+
 /// States in which something can be under way: ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK and CLOSING.
 const STATES: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
 
@@ -45,9 +58,7 @@ const LENGTH: usize = 32 * 1024;
 
 /// The sockets at the ports of `addresses` that have something to send.
 pub(super) fn senders(addresses: &[SocketAddr]) -> io::Result<Vec<Sender>> {
-    let socket =
-        socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(LIMIT))?;
+    let socket = open()?;
     let mut ports: Vec<u16> = addresses.iter().map(SocketAddr::port).collect();
     ports.sort_unstable();
     ports.dedup();
@@ -66,6 +77,50 @@ pub(super) fn senders(addresses: &[SocketAddr]) -> io::Result<Vec<Sender>> {
         }
     }
     Ok(senders)
+}
+
+/// How many bytes the peer of this connection has acknowledged.
+pub(super) fn acknowledged(local: SocketAddr, peer: SocketAddr) -> io::Result<u64> {
+    let socket = open()?;
+    let (local_ip, peer_ip) = (local.ip().to_canonical(), peer.ip().to_canonical());
+    let family = if local_ip.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let mut message = request(family, local.port());
+    message[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
+    let request = &mut message[HEADER..];
+    request[EXTENSIONS] = 1 << (INET_DIAG_INFO - 1);
+    request[REQUESTED_PEER_PORT..][..2].copy_from_slice(&peer.port().to_be_bytes());
+    for (start, ip) in REQUESTED_ADDRESSES.into_iter().zip([local_ip, peer_ip]) {
+        match ip {
+            IpAddr::V4(ip) => request[start..][..4].copy_from_slice(&ip.octets()),
+            IpAddr::V6(ip) => request[start..][..16].copy_from_slice(&ip.octets()),
+        }
+    }
+    // None: the addresses say enough.
+    request[COOKIE..].fill(0xff);
+    sendto(&socket, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+    let mut answer = [0; 1024];
+    let (_, length) = recv(&socket, &mut answer[..], RecvFlags::empty())?;
+    let answer = answer.get(..length).ok_or(io::ErrorKind::InvalidData)?;
+    if field(answer, 4).map(u16::from_ne_bytes) == Some(NLMSG_ERROR) {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    let mut attributes = answer.get(HEADER + MESSAGE..).unwrap_or_default();
+    while let (Some(length), Some(kind)) = (field(attributes, 0), field(attributes, 2)) {
+        let length = usize::from(u16::from_ne_bytes(length)).max(ATTRIBUTE_HEADER);
+        if u16::from_ne_bytes(kind) == INET_DIAG_INFO {
+            let bytes = field(attributes, ATTRIBUTE_HEADER + ACKNOWLEDGED).map(u64::from_ne_bytes);
+            return bytes.ok_or_else(|| io::ErrorKind::InvalidData.into());
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Err(io::ErrorKind::InvalidData.into())
+}
+
+fn open() -> io::Result<OwnedFd> {
+    let socket =
+        socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(LIMIT))?;
+    Ok(socket)
 }
 
 #[derive(PartialEq, Eq)]

@@ -240,3 +240,21 @@ fn a_whole_request_ends_though_its_response_has_begun() {
         }
     }
 }
+
+#[test]
+fn a_reset_has_a_record_of_its_own() {
+    let headers = frame(HEADERS, END_HEADERS, 1, &[0; 20]);
+    let data = frame(DATA, END_STREAM, 1, &[0; 10]);
+    let reset = frame(RST_STREAM, 0, 1, &[0; 4]);
+    let all = [&headers[..], &data, &reset, &headers].concat();
+    let before = headers.len() + data.len();
+    for cut in 0..=all.len() {
+        let frames = Frames::new();
+        let (first, second) = all.split_at(cut);
+        assert_eq!(frames.record_length(&[first, second].map(IoSlice::new)), before, "cut at {cut}");
+        let mut frames = Frames::new();
+        frames.sent(first);
+        let expected = if cut < before { before - cut } else { all.len() - cut };
+        assert_eq!(frames.record_length(&[IoSlice::new(second)]), expected, "behind {cut}");
+    }
+}
