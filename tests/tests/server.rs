@@ -750,7 +750,7 @@ async fn a_client_that_is_gone_is_not_served_on() {
 
 #[tokio::test]
 async fn a_client_that_keeps_the_server_waiting_is_ended() {
-    let short = |server: Server| server.stall_limit(Duration::from_millis(100));
+    let short = |server: Server| server.stall_limit(Duration::from_millis(500));
     let start = async || {
         Running::start_with(
             listener().await,
@@ -783,10 +783,10 @@ async fn a_client_that_keeps_the_server_waiting_is_ended() {
     assert_eq!(running.end().await.responses_cut(), 0);
     // A slow one is none of these.
     let mut client = Client::connect(running.address).await;
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n").await;
-    for _ in 0..10 {
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\n").await;
+    for _ in 0..20 {
         // So it is slow.
-        tokio::time::sleep(Duration::from_millis(30)).await;
+        tokio::time::sleep(Duration::from_millis(40)).await;
         client.send("1").await;
     }
     assert_eq!(client.read_message().await.1.len(), 10);
