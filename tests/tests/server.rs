@@ -770,9 +770,11 @@ async fn a_client_that_keeps_the_server_waiting_is_ended() {
     // It takes nothing.
     let mut running = start().await;
     let mut client = Client::connect_narrow(running.address).await;
+    client.ask("/").await;
+    client.read_message().await;
     client.ask("/huge").await;
     let end = running.end().await;
-    assert_eq!((end.ending(), end.responses_cut()), (Ending::TimedOut, 1), "{end}");
+    assert_eq!((end.ending(), end.requests(), end.responses_cut()), (Ending::TimedOut, 2, 1), "{end}");
     // It does not go on with its body.
     let mut client = Client::connect(running.address).await;
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n1234").await;

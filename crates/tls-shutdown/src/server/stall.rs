@@ -48,6 +48,11 @@ impl Stall {
         self.state = State::Moves;
     }
 
+    /// Whether the client has kept it waiting to the end.
+    pub(super) fn waits(&self) -> bool {
+        self.state != State::Moves
+    }
+
     /// Whether the limit was reached.
     pub(super) fn is_over(&self) -> bool {
         self.state == State::Over

@@ -126,6 +126,13 @@ impl HttpStream {
         Ok(())
     }
 
+    /// hyper has handed over all of each response, but TLS may still have the end of one, which the client does not take.
+    fn note_unsent(&self, stream: &ServerStream) {
+        if self.writing.waits() && stream.session().get_ref().1.wants_write() {
+            self.connection.has_unsent();
+        }
+    }
+
     fn is_upgraded(&self) -> bool {
         matches!(&self.protocol, Protocol::Http1(this) if this.http1.upgrade() != Upgrade::None)
     }
@@ -374,7 +381,7 @@ impl Drop for HttpStream {
                 match (http1.progress(), http1.delimiter()) {
                     // Its end may be the end of a message. Whoever took it over has not shut it down.
                     (Progress::Whole, _) if upgrade == Upgrade::Unknown => return,
-                    (Progress::Whole, _) => {}
+                    (Progress::Whole, _) => self.note_unsent(&stream),
                     // Nothing of the answer is out.
                     (Progress::Asked, _) | (_, Delimiter::Framing) => self.connection.has_cut(1),
                     (_, Delimiter::Connection) => {
@@ -384,14 +391,14 @@ impl Drop for HttpStream {
                 }
             }
             Protocol::Http2 { frames, .. } => {
-                self.connection.has_cut(frames.unanswered().count() as u64);
+                match frames.unanswered().count() as u64 {
+                    0 => self.note_unsent(&stream),
+                    cut => self.connection.has_cut(cut),
+                }
                 if is_open {
                     say_farewell(&mut stream, &frames.farewell());
                 }
             }
-        }
-        if stream.session().get_ref().1.wants_write() {
-            self.connection.has_unsent();
         }
         if self.writing.is_over() {
             // It has had its time.
