@@ -68,6 +68,62 @@ async fn looking_for_the_reason_of_a_failed_write_is_bounded() {
     }
 }
 
+/// A peer that answers, closes and resets at once: what it has said last is behind data that belongs to the application.
+#[tokio::test(start_paused = true)]
+async fn the_reason_of_a_failed_close_is_found_behind_data() {
+    for (side, version) in each_kind() {
+        let fail = || {
+            let (mut stream, mut peer) = connect(side, version);
+            peer.send(b"an answer");
+            peer.close_notify();
+            break_writes(&peer.wire);
+            peer.wire.script(|script| script.then = Then::Error(io::ErrorKind::ConnectionReset));
+            assert_eq!(ending(shut_down_now(&mut stream, UNIDIRECTIONAL)), Ending::Reset);
+            stream
+        };
+        // The application reads on.
+        let mut stream = fail();
+        let mut data = Vec::new();
+        assert_ready!(task::spawn(stream.read_to_end(&mut data)).poll()).expect("close_notify");
+        assert_eq!(&data[..], b"an answer");
+        assert_eq!(ending(shut_down_now(&mut stream, UNIDIRECTIONAL)), Ending::Complete);
+
+        // Nobody reads on, and the data is in nobody's way any more.
+        let (told, report) = oneshot::channel();
+        drop(fail().with_reaper(&Reaper::new()).on_end(move |report| told.send(*report).expect("awaited")));
+        let report = report.await.expect("once");
+        assert_eq!((report.ending(), report.sent(), report.received()), (Ending::Complete, false, true));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reason_of_a_failed_write_is_found_though_nobody_shuts_down() {
+    for (side, version) in each_kind() {
+        let fail = || {
+            let (mut stream, mut peer) = connect(side, version);
+            peer.send(b"an answer");
+            break_writes(&peer.wire);
+            peer.wire.script(|script| script.then = Then::Error(io::ErrorKind::ConnectionReset));
+            let written = assert_ready!(task::spawn(stream.write_all(b"a request")).poll());
+            assert_eq!(written.expect_err("no room").kind(), io::ErrorKind::BrokenPipe);
+            let (told, report) = oneshot::channel();
+            let stream = stream.with_reaper(&Reaper::new());
+            (stream.on_end(move |report| told.send(*report).expect("awaited")), peer, report)
+        };
+        let (stream, peer, report) = fail();
+        peer.into_forge().alert(Forge::FATAL, 80);
+        drop(stream);
+        assert_eq!(report.await.expect("once").ending(), Ending::PeerAlert(Alert(80)));
+
+        // What we had to say is lost, though the peer was at its end.
+        let (stream, mut peer, report) = fail();
+        peer.close_notify();
+        drop(stream);
+        let report = report.await.expect("once");
+        assert_eq!((report.ending(), report.received()), (Ending::Reset, true));
+    }
+}
+
 /// rustls 0.23.46 panics if it is asked to go on after these two records.
 #[tokio::test(start_paused = true)]
 async fn an_empty_handshake_record_before_close_notify_hurts_nobody() {

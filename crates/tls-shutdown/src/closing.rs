@@ -285,6 +285,11 @@ impl Closing {
         notified || self.sent() || matches!(self.local, Local::Withheld(_))
     }
 
+    /// Whether a write has failed, and the peer's last words, which may say why, are not read.
+    pub(crate) fn lacks_last_words(&self) -> bool {
+        matches!((self.local, self.remote), (Local::Broken(..), Remote::Open | Remote::Unread))
+    }
+
     /// Whether TLS is to be taken off, and our close_notify, which may be none at all, is not out.
     pub(crate) fn is_unwrapping(&self) -> bool {
         let unwraps = self.goal.keeps_transport() && self.goal.waits_for_peer();
@@ -309,6 +314,8 @@ impl Closing {
             //# Upon transmission or receipt of a fatal alert message, both parties
             //# MUST immediately close the connection.
             (_, Remote::Failed(ending)) => Step::End(ending),
+            // What is behind the data may say more, but the data is the application's.
+            (Local::Broken(_, ending), Remote::Unread) => Step::End(ending),
             (_, Remote::Unread) => Step::End(Ending::PeerData),
             (Local::Open, _) => Step::End(Ending::Aborted),
 
@@ -372,10 +379,7 @@ impl Closing {
             },
             Event::ReadFailed(ending) => self.reading_fails(ending),
             Event::WriteFailed(ending) => self.writing_fails(ending),
-            Event::PeerData => match self.local {
-                Local::Broken(_, ending) => self.remote_ends(Remote::Failed(ending)),
-                _ => self.remote_ends(Remote::Unread),
-            },
+            Event::PeerData => self.remote_ends(Remote::Unread),
             Event::NothingToRead => {
                 if let Local::Broken(_, ending) = self.local {
                     self.remote_ends(Remote::Failed(ending));

@@ -181,8 +181,8 @@ impl Close {
 
     /// Lets the reaper listen on after a unidirectional close, within what is left of the deadline.
     pub(crate) fn hear_on(&mut self) {
-        // Data that the policy has rejected stays so.
-        if self.closing.remote != Remote::Unread
+        // Data that the policy has rejected stays so, unless a write has failed: nothing is left to be done but to find out why.
+        if (self.closing.remote != Remote::Unread || self.closing.lacks_last_words())
             && self.closing.begin(Goal::Hear, self.policy.unexpected_eof()) == Begun::Anew
         {
             self.times.ended = None;
@@ -218,6 +218,7 @@ impl Close {
     /// from resetting the connection over data that nobody reads.
     pub(crate) fn owes_more(&self) -> bool {
         match self.closing.step() {
+            _ if self.closing.lacks_last_words() => !self.closing.is_unwrapping(),
             Step::End(
                 Ending::Sent
                 | Ending::TimedOut

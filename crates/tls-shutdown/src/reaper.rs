@@ -42,7 +42,8 @@ use crate::{
 /// 2. Where the peer's close_notify did not come, it **lingers**: the TLS session is freed, and what still arrives at the socket
 ///    is discarded, until the peer's FIN or the [limits](ReaperLimits).
 ///
-/// A stream that was dropped before its shutdown was asked for is not finished, but aborted: that is no reaper's business.
+/// A stream that was dropped before its shutdown was asked for is not finished, but aborted. Only where a write had failed on it,
+/// a reaper looks for what the peer has said before, without waiting, so that `on_end` can tell.
 ///
 /// Its limit is the life of the process and the runtime: [`wait_idle`](Self::wait_idle) before the process exits. It needs no
 /// runtime to be called from: a stream may be dropped on any thread, and after its runtime is gone, where the connection just
