@@ -24,7 +24,7 @@ use crate::{
     policy::{Limits, PeerData, ShutdownPolicy, Unwrap},
     records::RecordWalk,
     report::{Ending, ShutdownError, ShutdownReport},
-    session::{self, LastWords, Plaintext, TlsSession},
+    session::{self, LastWords, Next, Plaintext, TlsSession},
 };
 
 /// What may be read beside application data before the drain limit counts it, in bytes.
@@ -290,7 +290,8 @@ impl Close {
                 },
                 Step::WriteCloseNotify => {
                     let before = self.last_words.len();
-                    let result = self.last_words.poll_write(session.parts().0, cx);
+                    let next = if self.closing.goal.keeps_transport() { Next::Other } else { Next::Fin };
+                    let result = self.last_words.poll_write(session.parts().0, next, cx);
                     self.note_written((before - self.last_words.len()) as u64);
                     self.on_written(ready!(result));
                 }

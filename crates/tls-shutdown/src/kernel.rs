@@ -10,11 +10,13 @@ use std::{
 
 #[cfg(target_os = "linux")]
 use tokio::io::Interest;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 #[cfg(any(target_os = "linux", feature = "server"))]
 use tokio::net::TcpStream;
 
 use crate::session::TlsSession;
+#[cfg(target_os = "linux")]
+use crate::session::socket_of;
 
 /// Has the socket under `transport` send RST when it is closed, also where the process is killed. Nothing happens where there is
 /// none.
@@ -25,6 +27,28 @@ pub(crate) fn reset_on_drop<S: TlsSession>(transport: &S::Transport) {
         // The peer sees FIN without close_notify then, which is no lie either.
         tracing::debug!(%error, "the connection is not reset, but closed");
     }
+}
+
+/// Writes what FIN follows at once. The kernel keeps it until FIN is there (`MSG_MORE`, `send(2)`; for 200 ms at most), so that both
+/// go out in one segment: half of the packets that a close costs either side.
+pub(crate) fn poll_write_before_fin<T: AsyncWrite + Unpin + 'static>(
+    transport: &mut T,
+    cx: &mut Context<'_>,
+    bytes: &[u8],
+) -> Poll<io::Result<usize>> {
+    #[cfg(target_os = "linux")]
+    if let Some(socket) = socket_of(transport) {
+        use rustix::net::{SendFlags, send};
+        loop {
+            ready!(socket.poll_write_ready(cx))?;
+            let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+            match socket.try_io(Interest::WRITABLE, || Ok(send(socket, bytes, flags)?)) {
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+    Pin::new(transport).poll_write(cx, bytes)
 }
 
 /// Where the kernel is told to put what is to be discarded, shared by all connections that discard.

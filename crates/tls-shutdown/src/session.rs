@@ -21,6 +21,7 @@ use tokio::{
 
 use crate::{
     closing::Event,
+    kernel,
     records::{self, NotTls, RecordWalk, Records},
     report::{Alert, Ending, ShutdownReport},
 };
@@ -43,12 +44,16 @@ pub trait TlsSession: AsyncRead + AsyncBufRead + AsyncWrite + Unpin {
     /// [`TcpStream`], or a [`TcpStream`] as hyper-util's `HttpConnector` gives it to hyper-rustls; also under [`Records`] and
     /// [`Plaintext`](crate::Plaintext).
     fn socket(transport: &Self::Transport) -> Option<&TcpStream> {
-        let transport = transport as &dyn Any;
-        let socket = under(transport, |socket: &TcpStream| socket);
-        #[cfg(feature = "tower")]
-        let socket = socket.or_else(|| under(transport, |io: &HyperTransport| io.inner().inner()));
-        socket
+        socket_of(transport)
     }
+}
+
+/// The socket under a transport of which it is known that it hands over what is written as it is.
+pub(crate) fn socket_of(transport: &dyn Any) -> Option<&TcpStream> {
+    let socket = under(transport, |socket: &TcpStream| socket);
+    #[cfg(feature = "tower")]
+    let socket = socket.or_else(|| under(transport, |io: &HyperTransport| io.inner().inner()));
+    socket
 }
 
 /// The socket of a transport of type `T`, by itself or under what this library puts over it.
@@ -261,6 +266,13 @@ pub(crate) fn poll_flush_data<S: TlsSession>(
     Pin::new(session).poll_flush(cx)
 }
 
+/// What follows close_notify on the transport.
+#[derive(Clone, Copy)]
+pub(crate) enum Next {
+    Fin,
+    Other,
+}
+
 /// close_notify, sealed, on its way to the transport, with what had to go before it.
 #[derive(Debug)]
 pub(crate) struct LastWords {
@@ -308,13 +320,19 @@ impl LastWords {
     //# "update_not_requested" prior to sending its next Application Data
     //# record.
     /// Writes it. There is no next application data record, so that nothing follows.
-    pub(crate) fn poll_write<T: AsyncWrite + Unpin>(
+    pub(crate) fn poll_write<T: AsyncWrite + Unpin + 'static>(
         &mut self,
         transport: &mut T,
+        next: Next,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         while !self.unwritten.is_empty() {
-            match ready!(Pin::new(&mut *transport).poll_write(cx, &self.bytes[self.unwritten.clone()]))? {
+            let bytes = &self.bytes[self.unwritten.clone()];
+            let written = match next {
+                Next::Fin => kernel::poll_write_before_fin(transport, cx, bytes),
+                Next::Other => Pin::new(&mut *transport).poll_write(cx, bytes),
+            };
+            match ready!(written)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 amount => self.unwritten.start += amount,
             }

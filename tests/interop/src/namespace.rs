@@ -1,6 +1,7 @@
 //! A network of a server's own: a namespace, and a wire to it. What the system counts in there, that server alone has done.
 
 use std::{
+    collections::HashMap,
     net::Ipv4Addr,
     process::Output,
     sync::atomic::{AtomicU32, Ordering},
@@ -72,13 +73,23 @@ impl Namespace {
 
     /// How many connections the programs inside have aborted, by the system's own counters.
     pub fn aborts(&self) -> Vec<(&'static str, u64)> {
-        let output = run("ip", &format!("netns exec {} cat /proc/net/netstat", self.name)).stdout;
+        let counters = self.counters("netstat", "TcpExt:");
+        ABORTS.into_iter().map(|name| (name, counters[name])).collect()
+    }
+
+    /// How many TCP segments have left it.
+    pub fn segments_sent(&self) -> u64 {
+        self.counters("snmp", "Tcp:")["OutSegs"]
+    }
+
+    /// The counters of a table, by name.
+    fn counters(&self, table: &str, group: &str) -> HashMap<String, u64> {
+        let output = run("ip", &format!("netns exec {} cat /proc/net/{table}", self.name)).stdout;
         let text = String::from_utf8(output).expect("UTF-8");
-        let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:")).map(str::split_whitespace);
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix(group)).map(str::split_whitespace);
         let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
-        let counters: Vec<_> = names.zip(values).collect();
-        let value = |name| counters.iter().find(|counter| counter.0 == name).and_then(|counter| counter.1.parse().ok());
-        ABORTS.into_iter().map(|name| (name, value(name).expect("a counter"))).collect()
+        // One may be negative: a limit that there is not.
+        names.zip(values).filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect()
     }
 }
 

@@ -1,5 +1,5 @@
 //! What the system has still to send when a server exits is lost with the network of its container. So a server exits when its
-//! clients have everything.
+//! clients have everything. And what it sends to close is one segment for each.
 
 use std::time::Duration;
 
@@ -7,8 +7,13 @@ use rustix::process::Signal;
 use tls_shutdown_interop::{
     Build, Namespace, Server,
     client::{Client, Last, Response, connect, get, receive_all, receive_until},
+    within,
 };
-use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::Command,
+    time::timeout,
+};
 
 /// Some seconds of the slow wire.
 const LENGTH: usize = 3_000_000;
@@ -70,4 +75,40 @@ async fn a_client_that_has_said_goodbye_has_everything() {
 #[tokio::test]
 async fn the_bare_server_exits_too_soon() {
     assert_eq!(stop(bare_server, Farewell::Late).await, None);
+}
+
+const CONNECTIONS: usize = 50;
+
+/// How many segments a server sends to close its idle connections, before its clients answer.
+async fn segments_of_closing(server: impl Fn(&str) -> Command) -> u64 {
+    let namespace = Namespace::new();
+    let server = Server::start(namespace.inside(&server(&format!("{}:8443", namespace.far)))).await;
+    let mut clients = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut client = connect(server.address).await;
+        get(&mut client, "/bytes/10").await;
+        receive_until(&mut client, "..........").await;
+        clients.push(client);
+    }
+    let before = namespace.segments_sent();
+    server.signal(Signal::TERM);
+    for client in &mut clients {
+        assert_eq!(receive_all(client).await, (vec![], Last::CloseNotify));
+        // FIN, too.
+        assert_eq!(within(client.get_mut().0.read(&mut [0; 1])).await.expect("no reset"), 0);
+    }
+    let sent = namespace.segments_sent() - before;
+    drop(clients);
+    server.exit().await;
+    sent
+}
+
+#[tokio::test]
+async fn close_notify_and_fin_are_one_segment() {
+    let connections = CONNECTIONS as u64;
+    let (ours, bare) = (segments_of_closing(serve).await, segments_of_closing(bare_server).await);
+    println!("{ours} segments, and of the bare server {bare}");
+    // A late acknowledgement of something before may be among them.
+    assert!((connections..connections + connections / 5).contains(&ours), "{ours}");
+    assert!(bare >= 2 * connections, "{bare}");
 }

@@ -22,7 +22,6 @@ const NLM_F_DUMP: u16 = 0x300;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const IPPROTO_TCP: u8 = 6;
-const FAMILIES: [AddressFamily; 2] = [AddressFamily::INET, AddressFamily::INET6];
 
 /// Bytes of `struct nlmsghdr`.
 const HEADER: usize = 16;
@@ -59,31 +58,33 @@ const LENGTH: usize = 32 * 1024;
 /// The sockets at the ports of `addresses` that have something to send.
 pub(super) fn senders(addresses: &[SocketAddr]) -> io::Result<Vec<Sender>> {
     let socket = open()?;
-    let mut ports: Vec<u16> = addresses.iter().map(SocketAddr::port).collect();
-    ports.sort_unstable();
-    ports.dedup();
+    let mut listening: Vec<_> = addresses.iter().map(|address| (family_of(address.ip()), address.port())).collect();
+    listening.sort_unstable_by_key(|(family, port)| (family.as_raw(), *port));
+    listening.dedup();
     let mut senders = Vec::new();
     let mut buffer = vec![0; LENGTH];
-    for port in ports {
-        for family in FAMILIES {
-            sendto(&socket, &request(family, port), SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
-            loop {
-                let (_, length) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
-                let datagram = buffer.get(..length).filter(|datagram| !datagram.is_empty());
-                if read(datagram.ok_or(io::ErrorKind::InvalidData)?, family, &mut senders)? == Dump::Done {
-                    break;
-                }
+    for (family, port) in listening {
+        sendto(&socket, &request(family, port), SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+        loop {
+            let (_, length) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
+            let datagram = buffer.get(..length).filter(|datagram| !datagram.is_empty());
+            if read(datagram.ok_or(io::ErrorKind::InvalidData)?, family, &mut senders)? == Dump::Done {
+                break;
             }
         }
     }
     Ok(senders)
 }
 
+fn family_of(ip: IpAddr) -> AddressFamily {
+    if ip.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+}
+
 /// How many bytes the peer of this connection has acknowledged.
 pub(super) fn acknowledged(local: SocketAddr, peer: SocketAddr) -> io::Result<u64> {
     let socket = open()?;
     let (local_ip, peer_ip) = (local.ip().to_canonical(), peer.ip().to_canonical());
-    let family = if local_ip.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let family = family_of(local_ip);
     let mut message = request(family, local.port());
     message[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
     let request = &mut message[HEADER..];
