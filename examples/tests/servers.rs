@@ -366,6 +366,35 @@ async fn two_handovers_lose_no_request_and_keep_sessions() {
     assert!(!told.contains("responses cut") && !told.contains("left open"), "{told}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_successor_that_cannot_serve_takes_nothing_over() {
+    let (cert, key) = (file("failing-handover.pem"), file("failing-ticket.key"));
+    std::fs::write(&key, [7; 32]).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_handover"));
+    command.arg("127.0.0.1:0").arg(&cert).arg(&key).stderr(Stdio::piped());
+    let mut server = Example::run(command, cert).await;
+    let mut errors = BufReader::new(server.process.stderr.take().unwrap()).lines();
+    let client = server.client(None);
+    let mut connection = client.connect().await;
+    // It may be tried again.
+    for _ in 0..2 {
+        std::fs::write(&key, "no key").unwrap();
+        kill_process(server.group, Signal::HUP).unwrap();
+        let told = |line: &str| line.starts_with("no successor: ");
+        while !told(&within(errors.next_line()).await.unwrap().unwrap()) {}
+        let answer = connection.ask("/").await;
+        assert_eq!((process_of(&answer), answer.is_last()), (server.group, false));
+    }
+    std::fs::write(&key, [7; 32]).unwrap();
+    kill_process(server.group, Signal::HUP).unwrap();
+    assert_eq!(server.listening().await, server.address);
+    while !connection.ask("/").await.is_last() {}
+    connection.ends().await;
+    let successor = process_of(&client.connect().await.ask("/").await);
+    kill_process(successor, Signal::TERM).unwrap();
+    assert_eq!(server.ended().await.matches(" drained in ").count(), 2);
+}
+
 /// What systemd does: it opens the socket, and gives it as descriptor 3 to the process that is named.
 #[tokio::test]
 async fn a_service_takes_its_socket_and_tells_systemd_how_it_goes() {

@@ -838,6 +838,50 @@ async fn a_client_that_reads_slowly_is_none_that_stalls() {
     assert_eq!(running.end().await.responses_cut(), 0);
 }
 
+/// The windows of HTTP/2 are the client's to open.
+#[tokio::test]
+async fn an_http2_client_that_lets_nothing_through_is_ended() {
+    let limit = Duration::from_millis(500);
+    let short = |server: Server| server.stall_limit(limit);
+    let routes = |request: Request<Incoming>| async move {
+        match request.uri().path() {
+            "/never" => std::future::pending().await,
+            _ => answer(ScriptedBody::full(100_000)),
+        }
+    };
+    let mut running = Running::start_with(listener().await, short, |drain| drain, routes);
+    // It reads, and answers PING.
+    let mut client = Client::connect_http2(running.address).await;
+    client.send([hello(), get(1), get(3)].concat()).await;
+    let began = tokio::time::Instant::now();
+    let (frames, end) = client.frames_to_end().await;
+    assert!(began.elapsed() >= limit, "{:?}", began.elapsed());
+    let reset: Vec<_> = frames.iter().filter(|frame| frame.kind == RST_STREAM).map(|frame| frame.stream).collect();
+    assert_eq!((&reset[..], &goaways(&frames)[..], end), (&[1, 3][..], &[3][..], End::CloseNotify));
+    let sent: usize = frames.iter().filter(|frame| frame.kind == http2::DATA).map(|frame| frame.payload.len()).sum();
+    assert_eq!(sent, 65_535);
+    drop(client);
+    assert_eq!(running.end().await.responses_cut(), 2);
+
+    // It takes several times the limit, but not without a byte.
+    let mut client = Client::connect_http2(running.address).await;
+    client.send([hello(), get(1)].concat()).await;
+    let opens = |stream| frame(WINDOW_UPDATE, 0, stream, &3_500_u32.to_be_bytes());
+    for _ in 0..10 {
+        // So it is slow.
+        tokio::time::sleep(limit / 4).await;
+        client.send([opens(0), opens(1)].concat()).await;
+    }
+    while client.frame_of(http2::DATA).await.flags & END_STREAM == 0 {}
+    // Neither is a connection ended on which something else waits for the server.
+    client.send([path(3, "/never"), get(5)].concat()).await;
+    tokio::time::sleep(limit * 2).await;
+    client.send(frame(PING, 0, 0, &[7; 8])).await;
+    while client.frame_of(PING).await.payload != [7; 8] {}
+    drop(client);
+    running.end().await;
+}
+
 async fn narrow(address: std::net::SocketAddr, buffer: u32) -> tokio::net::TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(buffer).expect("an option");

@@ -3,8 +3,10 @@
 pub(crate) const DATA: u8 = 0x0;
 pub(crate) const HEADERS: u8 = 0x1;
 pub(crate) const RST_STREAM: u8 = 0x3;
+pub(crate) const SETTINGS: u8 = 0x4;
 pub(crate) const PING: u8 = 0x6;
 pub(crate) const GOAWAY: u8 = 0x7;
+pub(crate) const WINDOW_UPDATE: u8 = 0x8;
 pub(crate) const CONTINUATION: u8 = 0x9;
 
 pub(crate) const END_STREAM: u8 = 0x1;
@@ -29,7 +31,7 @@ pub(crate) struct Walk {
     have: usize,
     /// Bytes of the payload that are still to come.
     left: usize,
-    /// The first bytes of the payload: all of a PING, the stream of a GOAWAY.
+    /// The first bytes of the payload: all of a PING or a WINDOW_UPDATE, the stream of a GOAWAY.
     payload: [u8; 8],
     kept: usize,
     /// The flags of the HEADERS whose block goes on in CONTINUATION.
@@ -53,6 +55,8 @@ pub(crate) struct Frame {
     pub(crate) kind: u8,
     pub(crate) flags: u8,
     pub(crate) stream: u32,
+    /// Bytes of the payload, padding and all.
+    pub(crate) length: u32,
     pub(crate) payload: [u8; 8],
     /// Whether it ends its stream, as far as the side that has sent it goes.
     pub(crate) ends_stream: bool,
@@ -136,7 +140,8 @@ impl Walk {
     }
 
     fn frame(&mut self) -> Frame {
-        let [_, _, _, kind, flags, a, b, c, d, _] = self.head;
+        let [x, y, z, kind, flags, a, b, c, d, _] = self.head;
+        let length = u32::from_be_bytes([0, x, y, z]);
         let stream = u32::from_be_bytes([a, b, c, d]) & EVERY_STREAM;
         let ends_stream = match kind {
             DATA => flags & END_STREAM != 0,
@@ -148,6 +153,6 @@ impl Walk {
             CONTINUATION if flags & END_HEADERS != 0 => self.block.take().is_some_and(|flags| flags & END_STREAM != 0),
             _ => kind == RST_STREAM,
         };
-        Frame { kind, flags, stream, payload: self.payload, ends_stream }
+        Frame { kind, flags, stream, length, payload: self.payload, ends_stream }
     }
 }

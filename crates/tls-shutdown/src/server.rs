@@ -164,11 +164,13 @@ impl Server {
 
     /// Ends connections whose client takes nothing of a response for so long, or, on HTTP/1, sends no TLS record of a request's body
     /// that the service waits for. On Linux a client has taken what its system has acknowledged; elsewhere, what there is room for again.
-    /// Upgraded connections are their owner's to bound.
+    /// On HTTP/2 one that reads, but opens no window (RFC 9113 section 5.2), takes nothing either; the connection goes on as long as
+    /// a stream waits for the server. Upgraded connections are their owner's to bound.
     /// Default: [`STALL_LIMIT`](Self::STALL_LIMIT).
     ///
-    /// Its limit: an HTTP/2 client that reads, and opens no window, or does not go on with a body, takes no time of this. hyper's
-    /// `keep_alive_interval` ends those that are gone; the others last until the [age limit](Self::connection_age_limit) or a drain.
+    /// Its limit: an HTTP/2 client that does not go on with a body, or has no stream open at all, takes no time of this: such streams
+    /// and connections may have a purpose. hyper's `keep_alive_interval` ends those that are gone; the others last until the
+    /// [age limit](Self::connection_age_limit) or a drain.
     pub fn stall_limit(mut self, limit: Duration) -> Self {
         self.connections.stall_limit = limit;
         self

@@ -3,6 +3,8 @@
 //! h2 does not tell: frames wait for windows inside of it, so that neither the end of a body nor its drop says what the client
 //! has. The frames that the transport has accepted do.
 
+mod windows;
+
 use std::{
     collections::BTreeMap,
     io::IoSlice,
@@ -16,8 +18,9 @@ use tokio::{io::ReadBuf, time::Instant};
 
 use crate::frames::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, EVERY_STREAM, FLAGS, Frame, GOAWAY, HEAD, HEADERS, Head, PING,
-    RST_STREAM, Walk,
+    RST_STREAM, SETTINGS, WINDOW_UPDATE, Walk,
 };
+use windows::Windows;
 
 /// RFC 9113 section 3.4.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -110,6 +113,9 @@ pub(super) struct Frames {
     /// What the last GOAWAY has promised to process.
     goaway: Option<u32>,
     pong: Pong,
+    windows: Windows,
+    /// Bytes of responses.
+    data_sent: u64,
 }
 
 /// What is next of the client.
@@ -122,17 +128,26 @@ enum Phase {
     Rubbish,
 }
 
-#[derive(Default)]
 struct Open {
     /// The Content-Length.
     length: Option<u64>,
     received: u64,
+    half: Half,
     progress: Progress,
+    /// How much more of the response the client lets through.
+    window: i64,
 }
 
-#[derive(Default, PartialEq, Eq)]
+/// The client's half of a stream.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Half {
+    Open,
+    /// All of the request has come.
+    Closed,
+}
+
+#[derive(PartialEq, Eq)]
 enum Progress {
-    #[default]
     Asked,
     /// The head of the response is out.
     Begun,
@@ -191,6 +206,12 @@ impl Staged {
     }
 }
 
+impl Open {
+    fn new(window: i64) -> Self {
+        Self { length: None, received: 0, half: Half::Open, progress: Progress::Asked, window }
+    }
+}
+
 impl Frames {
     pub(super) fn new() -> Self {
         Self {
@@ -206,6 +227,8 @@ impl Frames {
             last_stream: 0,
             goaway: None,
             pong: Pong::Undue,
+            windows: Windows::new(),
+            data_sent: 0,
         }
     }
 
@@ -253,6 +276,12 @@ impl Frames {
                 }
                 Phase::Payload => {
                     let piece = hand_over(&mut rest, room, self.inbound.left());
+                    if let [_, _, _, SETTINGS, flags, ..] = self.inbound.head_bytes()
+                        && flags & ACK == 0
+                    {
+                        let change = self.windows.set(piece);
+                        self.open.values_mut().for_each(|open| open.window += change);
+                    }
                     let Some(frame) = self.inbound.payload(piece) else { break };
                     self.received(&frame);
                     self.phase = Phase::Head;
@@ -312,14 +341,7 @@ impl Frames {
             // h2 ignores what it has refused by GOAWAY, so that nothing would ever take it out again.
             HEADERS if frame.stream > self.last_stream && frame.stream <= self.last_served() => {
                 self.last_stream = frame.stream;
-                match frame.flags & END_HEADERS != 0 {
-                    true => drop(self.open.insert(frame.stream, Open::default())),
-                    false => self.opening = Some(frame.stream),
-                }
-            }
-            CONTINUATION if frame.flags & END_HEADERS != 0 => {
-                let opened = self.opening.take().map(|stream| (stream, Open::default()));
-                self.open.extend(opened);
+                self.opening = Some(frame.stream);
             }
             PING if frame.flags & ACK != 0 && matches!(self.pong, Pong::Due(payload) if payload == frame.payload) => {
                 self.pong = Pong::Given;
@@ -328,8 +350,46 @@ impl Frames {
                 self.open.remove(&frame.stream);
                 self.cut_short.remove(&frame.stream);
             }
+            WINDOW_UPDATE => {
+                let [a, b, c, d, ..] = frame.payload;
+                let increment = i64::from(u32::from_be_bytes([a, b, c, d]) & EVERY_STREAM);
+                match self.open.get_mut(&frame.stream) {
+                    Some(open) => open.window += increment,
+                    None if frame.stream == 0 => self.windows.open(increment),
+                    None => {}
+                }
+            }
             _ => {}
         }
+        if frame.flags & END_HEADERS != 0 && matches!(frame.kind, HEADERS | CONTINUATION) {
+            let opened = self.opening.take().map(|stream| (stream, Open::new(self.windows.initial())));
+            self.open.extend(opened);
+        }
+        if frame.ends_stream
+            && let Some(open) = self.open.get_mut(&frame.stream)
+        {
+            open.half = Half::Closed;
+        }
+    }
+
+    /// Whether a response waits for the client to let more of it through, and no stream waits for the server.
+    pub(super) fn waits_for_window(&self) -> bool {
+        let mut waits = false;
+        for stream in self.unanswered() {
+            let open = &self.open[&stream];
+            let is_closed = self.windows.is_closed() || open.window <= 0;
+            match (&open.progress, open.half) {
+                (Progress::Begun, _) if is_closed => waits = true,
+                (_, Half::Closed) => return false,
+                (_, Half::Open) => {}
+            }
+        }
+        waits
+    }
+
+    /// How many bytes of responses were sent.
+    pub(super) fn data_sent(&self) -> u64 {
+        self.data_sent
     }
 
     /// Tells whether there is nothing to wait for.
@@ -377,6 +437,11 @@ impl Frames {
                     }
                 }
                 DATA => {
+                    self.data_sent += u64::from(frame.length);
+                    self.windows.sent(frame.length.into());
+                    if let Some(open) = self.open.get_mut(&frame.stream) {
+                        open.window -= i64::from(frame.length);
+                    }
                     if let Some(moved) = self.cut_short.get_mut(&frame.stream) {
                         *moved = Instant::now();
                     }

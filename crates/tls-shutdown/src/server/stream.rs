@@ -48,7 +48,15 @@ enum LastWrite {
 
 enum Protocol {
     Http1(Box<Http1Stream>),
-    Http2 { frames: Box<Frames>, control: Arc<Control>, overdue: Option<Pin<Box<Sleep>>> },
+    Http2(Box<Http2Stream>),
+}
+
+struct Http2Stream {
+    frames: Frames,
+    control: Arc<Control>,
+    overdue: Option<Pin<Box<Sleep>>>,
+    /// Responses that the client lets nothing more of through.
+    opening: Stall,
 }
 
 struct Http1Stream {
@@ -100,7 +108,8 @@ impl HttpStream {
         control: Arc<Control>,
         stall_limit: Duration,
     ) -> Self {
-        let protocol = Protocol::Http2 { frames: Box::new(Frames::new()), control, overdue: None };
+        let http2 = Http2Stream { frames: Frames::new(), control, overdue: None, opening: Stall::new(stall_limit) };
+        let protocol = Protocol::Http2(Box::new(http2));
         Self::new(stream, connection, protocol, stall_limit)
     }
 
@@ -146,7 +155,8 @@ impl HttpStream {
 
     /// Notes what the transport has accepted.
     fn after_write(&mut self, written: &Poll<io::Result<usize>>, buffers: &[IoSlice<'_>]) {
-        if let (Protocol::Http2 { frames, control, .. }, Poll::Ready(Ok(amount))) = (&mut self.protocol, written) {
+        if let (Protocol::Http2(http2), Poll::Ready(Ok(amount))) = (&mut self.protocol, written) {
+            let Http2Stream { frames, control, .. } = &mut **http2;
             let mut left = *amount;
             for buffer in buffers {
                 let piece = left.min(buffer.len());
@@ -213,9 +223,9 @@ impl AsyncRead for HttpStream {
         let before = buffer.filled().len();
         let stream = Pin::new(this.stream.as_mut().expect("there is a stream until it is dropped"));
         match &mut this.protocol {
-            Protocol::Http2 { frames, control, overdue } => {
-                let read = poll_read_frames(stream, frames, control, overdue, cx, buffer);
-                frames.note_stall(control);
+            Protocol::Http2(http2) => {
+                let read = http2.poll_read(stream, cx, buffer);
+                http2.frames.note_stall(&http2.control);
                 read
             }
             Protocol::Http1(http1) => {
@@ -267,43 +277,53 @@ impl Http1Stream {
     }
 }
 
-/// Reads what h2 is to see of the client.
-fn poll_read_frames(
-    mut stream: Pin<&mut ServerStream>,
-    frames: &mut Frames,
-    control: &Control,
-    overdue: &mut Option<Pin<Box<Sleep>>>,
-    cx: &mut Context<'_>,
-    buffer: &mut ReadBuf<'_>,
-) -> Poll<io::Result<()>> {
-    let before = buffer.filled().len();
-    frames.hear(control);
-    loop {
-        frames.stage(control);
-        frames.pass(&[], buffer, control);
-        if buffer.filled().len() > before || buffer.remaining() == 0 {
-            return Poll::Ready(Ok(()));
-        }
-        if frames.has_to_wait(control) {
-            // h2 gives the service what it has before it reads again.
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        match stream.as_mut().poll_fill_buf(cx)? {
-            Poll::Ready([]) => return Poll::Ready(Ok(())),
-            Poll::Ready(bytes) => {
-                let taken = frames.pass(bytes, buffer, control);
-                stream.as_mut().consume(taken);
+impl Http2Stream {
+    /// Reads what h2 is to see of the client.
+    fn poll_read(
+        &mut self,
+        mut stream: Pin<&mut ServerStream>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let Self { frames, control, .. } = self;
+        frames.hear(control);
+        loop {
+            frames.stage(control);
+            frames.pass(&[], buffer, control);
+            if buffer.filled().len() > before || buffer.remaining() == 0 {
+                return Poll::Ready(Ok(()));
             }
-            Poll::Pending => {
-                let Some(due) = frames.overdue() else { return Poll::Pending };
-                let sleep = overdue.get_or_insert_with(|| Box::pin(sleep_until(due)));
-                if sleep.deadline() != due {
-                    sleep.as_mut().reset(due);
+            if frames.has_to_wait(control) {
+                // h2 gives the service what it has before it reads again.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match stream.as_mut().poll_fill_buf(cx)? {
+                Poll::Ready([]) => return Poll::Ready(Ok(())),
+                Poll::Ready(bytes) => {
+                    let taken = frames.pass(bytes, buffer, control);
+                    stream.as_mut().consume(taken);
                 }
-                ready!(sleep.as_mut().poll(cx));
+                Poll::Pending => {
+                    let Some(due) = frames.overdue() else { return self.poll_window(cx).map(Err) };
+                    let sleep = self.overdue.get_or_insert_with(|| Box::pin(sleep_until(due)));
+                    if sleep.deadline() != due {
+                        sleep.as_mut().reset(due);
+                    }
+                    ready!(sleep.as_mut().poll(cx));
+                }
             }
         }
+    }
+
+    /// The client has said all that it has to say for now: how long it lets nothing through is bounded.
+    fn poll_window(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if self.frames.waits_for_window() {
+            return self.opening.poll(cx, || Some(self.frames.data_sent()));
+        }
+        self.opening.moved();
+        Poll::Pending
     }
 }
 
@@ -321,7 +341,7 @@ impl AsyncWrite for HttpStream {
         this.before_write()?;
         let length = match &this.protocol {
             Protocol::Http1(_) => usize::MAX,
-            Protocol::Http2 { frames, .. } => frames.record_length(buffers),
+            Protocol::Http2(this) => this.frames.record_length(buffers),
         };
         let first = buffers.iter().find(|buffer| !buffer.is_empty()).map_or(&[][..], |buffer| &buffer[..]);
         let buffers = match buffers.iter().map(|buffer| buffer.len()).sum::<usize>() <= length {
@@ -352,9 +372,14 @@ impl AsyncWrite for HttpStream {
         if written > 0 || flushed.is_ready() {
             this.writing.moved();
         }
-        match flushed {
-            Poll::Ready(result) => Poll::Ready(result),
-            Poll::Pending => this.poll_limits(cx).map(Err),
+        match (flushed, &mut this.protocol) {
+            // What was sent may have been all that the client lets through.
+            (Poll::Ready(Ok(())), Protocol::Http2(http2)) => match http2.poll_window(cx) {
+                Poll::Ready(error) => Poll::Ready(Err(error)),
+                Poll::Pending => Poll::Ready(Ok(())),
+            },
+            (Poll::Ready(result), _) => Poll::Ready(result),
+            (Poll::Pending, _) => this.poll_limits(cx).map(Err),
         }
     }
 
@@ -390,7 +415,8 @@ impl Drop for HttpStream {
                     }
                 }
             }
-            Protocol::Http2 { frames, .. } => {
+            Protocol::Http2(this) => {
+                let frames = &this.frames;
                 match frames.unanswered().count() as u64 {
                     0 => self.note_unsent(&stream),
                     cut => self.connection.has_cut(cut),

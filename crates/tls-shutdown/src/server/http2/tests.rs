@@ -258,3 +258,53 @@ fn a_reset_has_a_record_of_its_own() {
         assert_eq!(frames.record_length(&[IoSlice::new(second)]), expected, "behind {cut}");
     }
 }
+
+//= https://www.rfc-editor.org/rfc/rfc9113#section-6.9.2
+//# When the value of SETTINGS_INITIAL_WINDOW_SIZE changes, a receiver MUST
+//# adjust the size of all stream flow-control windows that it maintains by
+//# the difference between the new value and the old value.
+#[test]
+fn a_response_that_the_client_lets_nothing_more_of_through_is_known() {
+    let setting = |id: u8, value: u32| [&[0, id][..], &value.to_be_bytes()].concat();
+    let initial = |size| frame(SETTINGS, 0, 0, &[setting(3, 100), setting(4, size), setting(5, 20_000)].concat());
+    let open = |stream, by: u32| frame(WINDOW_UPDATE, 0, stream, &by.to_be_bytes());
+    let get = |stream| frame(HEADERS, END_HEADERS | END_STREAM, stream, &[0; 30]);
+    let post = |stream| frame(HEADERS, END_HEADERS, stream, &[0; 30]);
+    let head = |stream| frame(HEADERS, END_HEADERS, stream, &[0; 10]);
+    let body = |stream, length| frame(DATA, 0, stream, &vec![0; length]);
+    let all = || vec![head(1), body(1, 65_535)];
+    for (number, (received, sent, waits)) in [
+        (vec![get(1)], vec![], false),
+        (vec![get(1)], vec![head(1), body(1, 65_534)], false),
+        (vec![get(1)], all(), true),
+        (vec![get(1)], vec![head(1), body(1, 65_534), frame(DATA, END_STREAM, 1, &[0])], false),
+        (vec![get(1), frame(RST_STREAM, 0, 1, &[0; 4])], all(), false),
+        // Both windows have to be open.
+        (vec![get(1), open(1, 1)], all(), true),
+        (vec![get(1), open(0, 1)], all(), true),
+        (vec![get(1), open(0, 1), open(1, 1)], all(), false),
+        // That of a stream may be larger, smaller, and less than nothing.
+        (vec![initial(10), get(1)], vec![head(1), body(1, 10)], true),
+        (vec![initial(10), get(1), initial(11)], vec![head(1), body(1, 10)], false),
+        (vec![initial(10), get(1), initial(5), open(1, 5)], vec![head(1), body(1, 10)], true),
+        (vec![initial(10), get(1), initial(5), open(1, 6)], vec![head(1), body(1, 10)], false),
+        // The client has acknowledged what the server has said.
+        (vec![get(1), frame(SETTINGS, ACK, 0, &[])], all(), true),
+        // Of several responses one may go on, or is still to come.
+        (vec![get(1), get(3)], [all(), vec![head(3)]].concat(), true),
+        (vec![get(1), get(3), open(0, 1)], [all(), vec![head(3)]].concat(), false),
+        (vec![get(1), get(3)], all(), false),
+        // A request is the client's to go on with.
+        (vec![get(1), post(3)], all(), true),
+        (vec![get(1), post(3), frame(DATA, END_STREAM, 3, &[0; 9])], all(), false),
+        (vec![get(1), post(3), frame(HEADERS, END_HEADERS | END_STREAM, 3, &[0; 9])], all(), false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for size in [1, 2, 7, 100_000] {
+            let (frames, _) = frames(size, &received, &sent);
+            assert_eq!(frames.waits_for_window(), waits, "{number}");
+        }
+    }
+}
