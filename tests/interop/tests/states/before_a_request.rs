@@ -15,9 +15,24 @@ use tokio::{
 };
 
 use crate::{
-    ARGUMENTS, CONNECTIONS, WINDOW, accepts, answers, closes, closes_after_the_window, exits, idle, serves, start, tcp,
-    terminate, unused,
+    ARGUMENTS, CONNECTIONS, SIGNAL, WINDOW, accepts, answers, closes, closes_after_the_window, exit, exits, idle,
+    serves, start, tcp, terminate, unused,
 };
+
+states![
+    connected_by_the_system_alone,
+    tcp_only,
+    tcp_only_and_silent,
+    in_the_handshake,
+    in_the_handshake_and_silent,
+    handshake_done_and_no_byte_yet,
+    handshake_done_and_silent,
+    idle_with_a_last_request,
+    idle_and_silent,
+    half_a_request_head,
+    a_first_request_in_the_buffers_of_the_system,
+    a_request_in_the_buffers_of_the_system,
+];
 
 /// Nothing but the end of TCP, when the window is over.
 async fn ends_after_the_window(connections: &mut [TcpStream], signalled: Instant) {
@@ -27,7 +42,6 @@ async fn ends_after_the_window(connections: &mut [TcpStream], signalled: Instant
     }
 }
 
-#[tokio::test]
 async fn connected_by_the_system_alone() {
     let server = Server::serve(&ARGUMENTS).await;
     server.halt().await;
@@ -36,7 +50,7 @@ async fn connected_by_the_system_alone() {
         connections.push(tcp(&server).await);
     }
     let signalled = Instant::now();
-    server.signal(Signal::TERM);
+    server.signal(SIGNAL.get());
     server.signal(Signal::CONT);
     server.stops_listening().await;
     for tcp in connections {
@@ -46,7 +60,6 @@ async fn connected_by_the_system_alone() {
     assert_eq!((&drained["handshakes_finished"], &drained["requests"]), (&CONNECTIONS.into(), &CONNECTIONS.into()));
 }
 
-#[tokio::test]
 async fn tcp_only() {
     let (mut server, connections) = start(tcp).await;
     accepts(&mut server).await;
@@ -58,7 +71,6 @@ async fn tcp_only() {
     assert_eq!((&drained["handshakes_finished"], &drained["requests"]), (&CONNECTIONS.into(), &CONNECTIONS.into()));
 }
 
-#[tokio::test]
 async fn tcp_only_and_silent() {
     let (mut server, mut connections) = start(tcp).await;
     accepts(&mut server).await;
@@ -68,7 +80,6 @@ async fn tcp_only_and_silent() {
     assert_eq!(drained["handshakes_cut"], CONNECTIONS, "{drained}");
 }
 
-#[tokio::test]
 async fn in_the_handshake() {
     let (go_on, told) = watch::channel(());
     let (mut server, connections) = start(tcp).await;
@@ -85,7 +96,6 @@ async fn in_the_handshake() {
     assert_eq!((&drained["handshakes_finished"], &drained["requests"]), (&CONNECTIONS.into(), &CONNECTIONS.into()));
 }
 
-#[tokio::test]
 async fn in_the_handshake_and_silent() {
     // A record of 512 bytes, which begins with a ClientHello.
     const BEGINNING: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
@@ -102,7 +112,6 @@ async fn in_the_handshake_and_silent() {
     assert_eq!(drained["handshakes_cut"], CONNECTIONS, "{drained}");
 }
 
-#[tokio::test]
 async fn handshake_done_and_no_byte_yet() {
     let (server, mut connections) = start(unused).await;
     let signalled = terminate(&server).await;
@@ -113,7 +122,6 @@ async fn handshake_done_and_no_byte_yet() {
     assert_eq!(drained["requests"], CONNECTIONS, "{drained}");
 }
 
-#[tokio::test]
 async fn handshake_done_and_silent() {
     let (server, mut connections) = start(unused).await;
     let signalled = terminate(&server).await;
@@ -122,7 +130,6 @@ async fn handshake_done_and_silent() {
     assert_eq!(drained["requests"], 0, "{drained}");
 }
 
-#[tokio::test]
 async fn idle_with_a_last_request() {
     let (server, mut connections) = start(idle).await;
     let signalled = terminate(&server).await;
@@ -133,7 +140,6 @@ async fn idle_with_a_last_request() {
     assert_eq!(drained["requests"], CONNECTIONS, "{drained}");
 }
 
-#[tokio::test]
 async fn idle_and_silent() {
     let (server, mut connections) = start(idle).await;
     let signalled = terminate(&server).await;
@@ -143,7 +149,6 @@ async fn idle_and_silent() {
 }
 
 /// The window is for connections without a request: half a head has the time that any head has.
-#[tokio::test]
 async fn half_a_request_head() {
     let (mut server, mut connections) = start(async |server: &Server| {
         let mut client = idle(server).await;
@@ -160,17 +165,15 @@ async fn half_a_request_head() {
         send(client, "host\r\n\r\n").await;
         assert_eq!(answers(client).await, b"..........");
     }
-    let events = server.exit().await;
+    let events = exit(server).await;
     let drained = events.last().expect("an event");
     assert_eq!(drained["endings"], json!({ "complete": CONNECTIONS + 1 }), "{drained}");
 }
 
-#[tokio::test]
 async fn a_first_request_in_the_buffers_of_the_system() {
     served_from_the_buffers_of_the_system(unused).await;
 }
 
-#[tokio::test]
 async fn a_request_in_the_buffers_of_the_system() {
     served_from_the_buffers_of_the_system(idle).await;
 }
@@ -183,7 +186,7 @@ async fn served_from_the_buffers_of_the_system(open: impl AsyncFn(&Server) -> Cl
         get(client, "/bytes/10").await;
     }
     let signalled = Instant::now();
-    server.signal(Signal::TERM);
+    server.signal(SIGNAL.get());
     server.signal(Signal::CONT);
     for client in &mut connections {
         let response = closes(client).await;

@@ -10,9 +10,17 @@ use tls_shutdown_interop::{
 };
 use tokio::io::AsyncReadExt;
 
-use crate::{CONNECTIONS, UNCUT, answers, closes, closes_after_the_window, exits, start, terminate, unused};
+use crate::{CONNECTIONS, UNCUT, answers, closes, closes_after_the_window, exit, exits, start, terminate, unused};
 
-#[tokio::test]
+states![
+    a_response_without_its_head,
+    a_response_in_progress,
+    an_upload_in_progress,
+    server_sent_events,
+    web_sockets,
+    lingering_after_an_early_answer,
+];
+
 async fn a_response_without_its_head() {
     let (server, mut connections) = start(async |server: &Server| {
         let mut client = unused(server).await;
@@ -27,7 +35,6 @@ async fn a_response_without_its_head() {
     exits(server, signalled, "complete").await;
 }
 
-#[tokio::test]
 async fn a_response_in_progress() {
     let (server, mut connections) = start(async |server: &Server| {
         let mut client = unused(server).await;
@@ -44,7 +51,6 @@ async fn a_response_in_progress() {
     exits(server, signalled, "complete").await;
 }
 
-#[tokio::test]
 async fn an_upload_in_progress() {
     let (server, mut connections) = start(async |server: &Server| {
         let mut client = unused(server).await;
@@ -60,12 +66,11 @@ async fn an_upload_in_progress() {
         send(client, vec![0; 100_000]).await;
         assert_eq!(answers(client).await, b"200000\n");
     }
-    let events = server.exit().await;
+    let events = exit(server).await;
     let drained = events.last().expect("an event");
     assert_eq!(drained["endings"], json!({ "complete": CONNECTIONS + 1 }), "{drained}");
 }
 
-#[tokio::test]
 async fn server_sent_events() {
     let (server, mut connections) = start(async |server: &Server| {
         let mut client = unused(server).await;
@@ -84,7 +89,6 @@ async fn server_sent_events() {
     exits(server, signalled, "complete").await;
 }
 
-#[tokio::test]
 async fn web_sockets() {
     // Each frame of a client has a mask (RFC 6455), which is 0 here.
     const HELLO: &[u8] = b"\x81\x85\0\0\0\0hello";
@@ -120,7 +124,6 @@ async fn web_sockets() {
     assert_eq!(drained["upgraded"], CONNECTIONS, "{drained}");
 }
 
-#[tokio::test]
 async fn lingering_after_an_early_answer() {
     const UPLOAD: usize = 10_000_000;
     let (server, mut connections) = start(async |server: &Server| {
@@ -143,7 +146,7 @@ async fn lingering_after_an_early_answer() {
         assert_eq!(response.body.len(), 300_000);
     }
     // A connection may have been told before the signal: its answer was on its way then.
-    let mut events = server.exit().await;
+    let mut events = exit(server).await;
     assert!(signalled.elapsed() < UNCUT, "{:?}", signalled.elapsed());
     let drained = events.pop().expect("an event");
     let endings = events.iter().map(|event| event["ending"].as_str().expect("an ending"));

@@ -8,12 +8,13 @@ use tls_shutdown_interop::{
 
 use crate::{WINDOW, closes, exits, start, tcp, terminate};
 
+states![idle, with_streams, with_a_stream_and_never_answers_a_ping, idle_and_never_answers_a_ping, without_preface,];
+
 /// Two GOAWAYs: the first stops new streams, the second tells which were the last.
 fn says_goodbye(last: &[u32], last_stream: u32) {
     assert_eq!(last, [u32::MAX >> 1, last_stream]);
 }
 
-#[tokio::test]
 async fn idle() {
     let (server, mut connections) = start(async |server: &Server| {
         let mut http2 = Http2::connect(server.address, Pings::Answered).await;
@@ -30,7 +31,6 @@ async fn idle() {
     exits(server, signalled, "complete").await;
 }
 
-#[tokio::test]
 async fn with_streams() {
     let (server, mut connections) = start(async |server: &Server| {
         let mut http2 = Http2::connect(server.address, Pings::Answered).await;
@@ -49,7 +49,6 @@ async fn with_streams() {
     exits(server, signalled, "complete").await;
 }
 
-#[tokio::test]
 async fn with_a_stream_and_never_answers_a_ping() {
     let (server, mut connections) = start(async |server: &Server| {
         let mut http2 = Http2::connect(server.address, Pings::Ignored).await;
@@ -66,7 +65,6 @@ async fn with_a_stream_and_never_answers_a_ping() {
     exits(server, signalled, "complete").await;
 }
 
-#[tokio::test]
 async fn idle_and_never_answers_a_ping() {
     let (server, mut connections) =
         start(async |server: &Server| Http2::connect(server.address, Pings::Ignored).await).await;
@@ -78,7 +76,6 @@ async fn idle_and_never_answers_a_ping() {
     exits(server, signalled, "complete").await;
 }
 
-#[tokio::test]
 async fn without_preface() {
     let (server, mut connections) =
         start(async |server: &Server| handshake(tcp(server).await, "h2").await.expect("a handshake")).await;

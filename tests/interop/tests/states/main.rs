@@ -1,12 +1,36 @@
 //! A signal meets connections in every state there is. Each ends as `--last-request` and `--grace` say, its client sees that it
-//! was meant to end, and the server tells the same.
+//! was meant to end, and the server tells the same. The control of each is a server that is killed instead.
+
+/// Makes tests of states, and their controls.
+macro_rules! states {
+    ($($state:ident),* $(,)?) => {
+        mod terminated {
+            $(#[tokio::test]
+            async fn $state() {
+                crate::ends_well(super::$state()).await;
+            })*
+        }
+
+        mod killed {
+            $(#[tokio::test]
+            async fn $state() {
+                crate::is_noticed(super::$state()).await;
+            })*
+        }
+    };
+}
 
 mod before_a_request;
 mod exchanges;
 mod http2;
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{
+    ops::RangeInclusive,
+    panic::{AssertUnwindSafe, panic_any},
+    time::Duration,
+};
 
+use futures_util::FutureExt;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tls_shutdown_interop::{
@@ -28,6 +52,33 @@ pub(crate) const WINDOW: RangeInclusive<Duration> = Duration::from_millis(900)..
 /// The grace time, less a reserve: what ends in it was not cut.
 pub(crate) const UNCUT: Duration = Duration::from_secs(8);
 
+tokio::task_local! {
+    /// What the server is signalled with.
+    pub(crate) static SIGNAL: Signal;
+}
+
+/// The clients have seen all that they should, though the server was killed.
+struct Unnoticed;
+
+async fn ends_well(state: impl Future<Output = ()>) {
+    SIGNAL.scope(Signal::TERM, state).await;
+}
+
+/// The clients of a server that is killed in this state do not see what they should.
+async fn is_noticed(state: impl Future<Output = ()>) {
+    let state = AssertUnwindSafe(SIGNAL.scope(Signal::KILL, state)).catch_unwind();
+    let failure = state.await.expect_err("a failure");
+    assert!(!failure.is::<Unnoticed>(), "the clients notice nothing, so that the test proves nothing");
+}
+
+/// The server exits. Gives the events until then, the last of which is of the drain.
+pub(crate) async fn exit(server: Server) -> Vec<Value> {
+    if SIGNAL.get() == Signal::KILL {
+        panic_any(Unnoticed);
+    }
+    server.exit().await
+}
+
 /// A server, and the connections to it when the signal comes.
 pub(crate) async fn start<C>(open: impl AsyncFn(&Server) -> C) -> (Server, Vec<C>) {
     let server = Server::serve(&ARGUMENTS).await;
@@ -41,14 +92,14 @@ pub(crate) async fn start<C>(open: impl AsyncFn(&Server) -> C) -> (Server, Vec<C
 /// Signals the server, and waits until the drain is under way.
 pub(crate) async fn terminate(server: &Server) -> Instant {
     let signalled = Instant::now();
-    server.signal(Signal::TERM);
+    server.signal(SIGNAL.get());
     server.stops_listening().await;
     signalled
 }
 
 /// The server exits before the deadline, tells each connection once, and sums them up. Gives its sums.
 pub(crate) async fn exits(server: Server, signalled: Instant, ending: &str) -> Value {
-    let mut events = server.exit().await;
+    let mut events = exit(server).await;
     assert!(signalled.elapsed() < UNCUT, "{:?}", signalled.elapsed());
     let drained = events.pop().expect("an event");
     assert_eq!(drained["endings"], json!({ ending: CONNECTIONS }), "{drained}");
@@ -120,7 +171,7 @@ async fn the_bare_server_leaves_no_time_for_a_last_request() {
     let server = Server::start(Build::Tests.bare_server(LOOPBACK)).await;
     let tcp = tcp(&server).await;
     let idle = idle(&server).await;
-    let signalled = terminate(&server).await;
+    let signalled = SIGNAL.scope(Signal::TERM, terminate(&server)).await;
     for mut client in [idle, handshake(tcp, "http/1.1").await.expect("a handshake")] {
         assert_eq!(receive_all(&mut client).await.0, b"");
         assert!(signalled.elapsed() < *WINDOW.start(), "{:?}", signalled.elapsed());
