@@ -18,6 +18,7 @@ use tokio::{
     sync::mpsc,
     task::yield_now,
 };
+use tonic::transport::server::Connected;
 
 /// A listener, and the ends of its connections.
 async fn observed(
@@ -259,6 +260,7 @@ async fn what_comes_before_tls_is_read_by_the_hook() {
     });
     let (stream, peer) = soon(listener.accept()).await.expect("a connection");
     assert_eq!(peer, ([192, 0, 2, 7], 40000).into());
+    assert_eq!(stream.connect_info().peer, Some(peer), "what tonic's handlers are told");
     soon(client).await.expect("no panic");
     drop(stream);
     let mut told = [soon(ends.recv()).await.expect("told"), soon(ends.recv()).await.expect("told")];

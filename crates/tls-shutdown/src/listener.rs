@@ -561,6 +561,8 @@ async fn shake_hands(
                 .with_policy(options.policy)
                 .with_reaper(&options.reaper)
                 .on_end(move |report| end.end(report));
+            #[cfg(feature = "tonic")]
+            let stream = stream.of_peer(connection.peer);
             Some((stream, connection))
         }
         Err(error) => {

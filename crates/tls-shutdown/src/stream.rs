@@ -257,6 +257,19 @@ impl<S: TlsSession> ShutdownStream<S> {
         result
     }
 
+    /// Says who the peer is, for [`peer`](Self::peer).
+    #[cfg(feature = "tonic")]
+    pub(crate) fn of_peer(mut self, peer: std::net::SocketAddr) -> Self {
+        self.parts().1.peer = Some(peer);
+        self
+    }
+
+    /// Who the peer is, as far as whoever accepted it was told.
+    #[cfg(feature = "tonic")]
+    pub(crate) fn peer(&self) -> Option<std::net::SocketAddr> {
+        self.connection_ref().close.peer
+    }
+
     /// Replaces the policy's stall limit.
     #[cfg(feature = "server")]
     pub(crate) fn limit_stall(&mut self, limit: std::time::Duration) {

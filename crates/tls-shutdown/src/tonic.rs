@@ -11,8 +11,8 @@ use crate::listener::ServerStream;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TlsConnectInfo {
-    /// The peer's address, if the system still knew it. It is that of the TCP connection, and not what a
-    /// [hook before TLS](crate::TlsListener::before_tls) has said: a stream does not carry that.
+    /// The peer's address; what the [hook before TLS](crate::TlsListener::before_tls) said, if there is one. `None` where the stream is of
+    /// no [`TlsListener`](crate::TlsListener).
     pub peer: Option<SocketAddr>,
     /// The client's certificate chain, its own first; empty where none was asked for or sent.
     pub certificates: Vec<CertificateDer<'static>>,
@@ -22,10 +22,9 @@ impl Connected for ServerStream {
     type ConnectInfo = TlsConnectInfo;
 
     fn connect_info(&self) -> TlsConnectInfo {
-        let (tcp, tls) = self.session().get_ref();
-        let certificates = tls.peer_certificates().unwrap_or_default();
+        let certificates = self.session().get_ref().1.peer_certificates().unwrap_or_default();
         TlsConnectInfo {
-            peer: tcp.peer_addr().ok(),
+            peer: self.peer(),
             certificates: certificates.iter().cloned().map(CertificateDer::into_owned).collect(),
         }
     }
