@@ -13,17 +13,18 @@ use tokio::{io::AsyncReadExt, net::unix::pipe::Receiver, process::Command, selec
 
 async fn start_successor(socket: &TcpListener) -> Result<(), Box<dyn Error>> {
     let (ready, says_ready) = pipe()?;
+    let mut ready = Receiver::from_owned_fd(ready.into())?;
     let mut successor = Command::new(env::current_exe()?);
     successor.args(env::args().skip(1)).env("LISTEN_FDS", "1").env_remove("LISTEN_PID").env("READY", "/dev/fd/4");
-    let given = [(socket.try_clone()?.into(), 3), (says_ready.into(), 4)];
-    successor.fd_mappings(given.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).into())?;
+    let map = |parent_fd, child_fd| FdMapping { parent_fd, child_fd };
+    successor.fd_mappings(vec![map(socket.try_clone()?.into(), 3), map(says_ready.into(), 4)])?;
     let mut process = successor.spawn()?;
     drop(successor); // So that the pipe ends with the process.
-    if let Ok(Ok(_)) = timeout(Duration::from_secs(10), Receiver::from_owned_fd(ready.into())?.read_u8()).await {
-        return Ok(());
-    }
-    process.kill().await?;
-    Err("it did not become ready".into())
+    let Ok(Ok(_)) = timeout(Duration::from_secs(10), ready.read_u8()).await else {
+        process.kill().await?;
+        return Err("it did not become ready".into());
+    };
+    Ok(())
 }
 
 /// Resolves when the server should end. This copy of the socket goes to the successor, or is closed.
@@ -44,7 +45,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut config = server_config(cert, &["http/1.1"])?;
     let key: TicketKey = fs::read(key)?.try_into().map_err(|_| "a ticket key has 32 bytes")?;
     config.ticketer = Arc::new(TicketKeys::new([key], config.crypto_provider())?);
-
     let inherited = systemd::listening_sockets()?.pop();
     let socket = inherited.map_or_else(|| TcpListener::bind(address), Ok)?;
     let [terminate, hangup] = [unix::SignalKind::terminate(), unix::SignalKind::hangup()].map(unix::signal);

@@ -2,6 +2,7 @@
 //! clients over loopback.
 
 mod forge;
+pub mod hostile;
 pub mod one_record;
 pub mod openssl_peer;
 pub mod scripted;

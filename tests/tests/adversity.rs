@@ -124,6 +124,39 @@ async fn the_reason_of_a_failed_write_is_found_though_nobody_shuts_down() {
     }
 }
 
+/// The policy says how much is looked through, but not that data is in the way.
+#[tokio::test(start_paused = true)]
+async fn the_reason_is_looked_for_as_far_as_the_policy_goes() {
+    const PIECES: usize = 200;
+    for (side, version) in each_kind() {
+        for (limit, found) in [(u64::MAX, Ending::PeerAlert(Alert(80))), (1_000_000, Ending::Reset)] {
+            let (stream, mut peer) = connect(side, version);
+            let (told, report) = oneshot::channel();
+            let mut stream = stream.with_policy(BIDIRECTIONAL.drain_limit(limit)).with_reaper(&Reaper::new());
+            stream = stream.on_end(move |report| told.send(*report).expect("awaited"));
+            (0..PIECES).for_each(|_| peer.send(&[0; 10_000]));
+            break_writes(&peer.wire);
+            assert_ready!(task::spawn(stream.write_all(b"a request")).poll()).expect_err("no room");
+            peer.into_forge().alert(Forge::FATAL, 80);
+            drop(stream);
+            assert_eq!(report.await.expect("once").ending(), found, "{limit}");
+        }
+
+        let (stream, mut peer) = connect(side, version);
+        let (told, report) = oneshot::channel();
+        let mut stream = stream.with_reaper(&Reaper::new());
+        stream = stream.on_end(move |report| told.send(*report).expect("awaited"));
+        break_writes(&peer.wire);
+        assert_pending!(shut_down(&mut stream, REJECT).poll());
+        // More than the data, and less than the alert behind it.
+        peer.wire.script(|script| script.piece = 40);
+        peer.send(b"late");
+        peer.into_forge().alert(Forge::FATAL, 80);
+        drop(stream);
+        assert_eq!(report.await.expect("once").ending(), Ending::PeerAlert(Alert(80)));
+    }
+}
+
 /// rustls 0.23.46 panics if it is asked to go on after these two records.
 #[tokio::test(start_paused = true)]
 async fn an_empty_handshake_record_before_close_notify_hurts_nobody() {

@@ -842,7 +842,7 @@ async fn a_client_that_reads_slowly_is_none_that_stalls() {
 #[tokio::test]
 async fn an_http2_client_that_lets_nothing_through_is_ended() {
     let limit = Duration::from_millis(500);
-    let short = |server: Server| server.stall_limit(limit);
+    let short = |server: Server| server.stall_limit(limit / 5);
     let routes = |request: Request<Incoming>| async move {
         match request.uri().path() {
             "/never" => std::future::pending().await,

@@ -26,7 +26,7 @@ use crate::{
     policy::{Limits, PeerData, ShutdownPolicy, Unwrap},
     records::RecordWalk,
     report::{Ending, ShutdownError, ShutdownReport},
-    session::{self, LastWords, Next, Plaintext, TlsSession},
+    session::{self, Follower, LastWords, Plaintext, TlsSession},
 };
 
 /// What may be read beside application data before the drain limit counts it, in bytes.
@@ -188,12 +188,17 @@ impl Close {
 
     /// Lets the reaper listen on after a unidirectional close, within what is left of the deadline.
     pub(crate) fn hear_on(&mut self) {
+        if !self.has_begun() {
+            self.limits = self.policy.limits();
+        }
         // Data that the policy has rejected stays so, unless a write has failed: nothing is left to be done but to find out why.
-        if (self.closing.remote != Remote::Unread || self.closing.lacks_last_words())
-            && self.closing.begin(Goal::Hear, self.policy.unexpected_eof()) == Begun::Anew
-        {
-            self.times.ended = None;
-            self.limits.peer_data = PeerData::Discard;
+        let is_broken = self.closing.lacks_last_words();
+        if is_broken || self.closing.remote != Remote::Unread {
+            let begun = self.closing.begin(Goal::Hear, self.policy.unexpected_eof());
+            if is_broken || begun == Begun::Anew {
+                self.times.ended = None;
+                self.limits.peer_data = PeerData::Discard;
+            }
         }
     }
 
@@ -224,8 +229,10 @@ impl Close {
     /// Whether a stream that is dropped now leaves something to do: the rest of its closing, or the linger that keeps the kernel
     /// from resetting the connection over data that nobody reads.
     pub(crate) fn owes_more(&self) -> bool {
+        if self.closing.lacks_last_words() {
+            return !self.closing.is_unwrapping();
+        }
         match self.closing.step() {
-            _ if self.closing.lacks_last_words() => !self.closing.is_unwrapping(),
             Step::End(
                 Ending::Sent
                 | Ending::TimedOut
@@ -297,8 +304,8 @@ impl Close {
                 },
                 Step::WriteCloseNotify => {
                     let before = self.last_words.len();
-                    let next = if self.closing.goal.keeps_transport() { Next::Other } else { Next::Fin };
-                    let result = self.last_words.poll_write(session.parts().0, next, cx);
+                    let follower = if self.closing.goal.keeps_transport() { Follower::Other } else { Follower::Fin };
+                    let result = self.last_words.poll_write(session.parts().0, follower, cx);
                     self.note_written((before - self.last_words.len()) as u64);
                     self.on_written(ready!(result));
                 }

@@ -164,9 +164,12 @@ impl Server {
 
     /// Ends connections whose client takes nothing of a response for so long, or, on HTTP/1, sends no TLS record of a request's body
     /// that the service waits for. On Linux a client has taken what its system has acknowledged; elsewhere, what there is room for again.
-    /// On HTTP/2 one that reads, but opens no window (RFC 9113 section 5.2), takes nothing either; the connection goes on as long as
-    /// a stream waits for the server. Upgraded connections are their owner's to bound.
+    /// Upgraded connections are their owner's to bound.
     /// Default: [`STALL_LIMIT`](Self::STALL_LIMIT).
+    ///
+    /// On HTTP/2 a client may read everything, and open no window (RFC 9113 section 5.2). Where that holds up all of its streams, among
+    /// which may be tunnels, for five times the limit, the connection is ended: many clients open a window only when they have used up
+    /// half of it, and some have windows of megabytes.
     ///
     /// Its limit: an HTTP/2 client that does not go on with a body, or has no stream open at all, takes no time of this: such streams
     /// and connections may have a purpose. hyper's `keep_alive_interval` ends those that are gone; the others last until the

@@ -268,7 +268,7 @@ pub(crate) fn poll_flush_data<S: TlsSession>(
 
 /// What follows close_notify on the transport.
 #[derive(Clone, Copy)]
-pub(crate) enum Next {
+pub(crate) enum Follower {
     Fin,
     Other,
 }
@@ -323,14 +323,14 @@ impl LastWords {
     pub(crate) fn poll_write<T: AsyncWrite + Unpin + 'static>(
         &mut self,
         transport: &mut T,
-        next: Next,
+        follower: Follower,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         while !self.unwritten.is_empty() {
             let bytes = &self.bytes[self.unwritten.clone()];
-            let written = match next {
-                Next::Fin => kernel::poll_write_before_fin(transport, cx, bytes),
-                Next::Other => Pin::new(&mut *transport).poll_write(cx, bytes),
+            let written = match follower {
+                Follower::Fin => kernel::poll_write_before_fin(transport, cx, bytes),
+                Follower::Other => Pin::new(&mut *transport).poll_write(cx, bytes),
             };
             match ready!(written)? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),

@@ -53,8 +53,8 @@ pin_project! {
     ///
     /// The state lives in the stream, the deadline's instant included. Dropping the future at any point and making it again
     /// continues: nothing is sent twice and no clock starts again. A later shutdown can only ask for more than an earlier one,
-    /// from unidirectional to bidirectional; only then, and after [`Ending::PeerData`], do its policy and a new deadline count.
-    /// One that asks for less gets the outcome of what was asked before.
+    /// from unidirectional to bidirectional; only then, and where the peer's data was in the way ([`Ending::PeerData`], or a failed
+    /// write), do its policy and a new deadline count. One that asks for less gets the outcome of what was asked before.
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct AsyncShutdown<T> {

@@ -37,7 +37,7 @@ use crate::{
 /// - [`abort`](Self::abort) ends without close_notify.
 /// - **Dropping never tells a lie.** A stream that is dropped before its shutdown was asked for is aborted, so that a message
 ///   that was cut cannot look complete (RFC 9112 section 9.8). A stream that is dropped while or after it is shut down leaves
-///   what is owed to its [`Reaper`], if it [has one](Self::with_reaper).
+///   what is owed to its [`Reaper`], if it [has one](Self::with_reaper); so does one on which a write has failed, to find out why.
 /// - [`on_end`](Self::on_end) is called exactly once for the connection, whatever path it took.
 ///
 /// ```

@@ -132,18 +132,9 @@ struct Open {
     /// The Content-Length.
     length: Option<u64>,
     received: u64,
-    half: Half,
     progress: Progress,
     /// How much more of the response the client lets through.
     window: i64,
-}
-
-/// The client's half of a stream.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Half {
-    Open,
-    /// All of the request has come.
-    Closed,
 }
 
 #[derive(PartialEq, Eq)]
@@ -208,7 +199,7 @@ impl Staged {
 
 impl Open {
     fn new(window: i64) -> Self {
-        Self { length: None, received: 0, half: Half::Open, progress: Progress::Asked, window }
+        Self { length: None, received: 0, progress: Progress::Asked, window }
     }
 }
 
@@ -280,7 +271,9 @@ impl Frames {
                         && flags & ACK == 0
                     {
                         let change = self.windows.set(piece);
-                        self.open.values_mut().for_each(|open| open.window += change);
+                        if change != 0 {
+                            self.open.values_mut().for_each(|open| open.window += change);
+                        }
                     }
                     let Some(frame) = self.inbound.payload(piece) else { break };
                     self.received(&frame);
@@ -355,7 +348,7 @@ impl Frames {
                 let increment = i64::from(u32::from_be_bytes([a, b, c, d]) & EVERY_STREAM);
                 match self.open.get_mut(&frame.stream) {
                     Some(open) => open.window += increment,
-                    None if frame.stream == 0 => self.windows.open(increment),
+                    None if frame.stream == 0 => self.windows.widen(increment),
                     None => {}
                 }
             }
@@ -365,26 +358,13 @@ impl Frames {
             let opened = self.opening.take().map(|stream| (stream, Open::new(self.windows.initial())));
             self.open.extend(opened);
         }
-        if frame.ends_stream
-            && let Some(open) = self.open.get_mut(&frame.stream)
-        {
-            open.half = Half::Closed;
-        }
     }
 
-    /// Whether a response waits for the client to let more of it through, and no stream waits for the server.
+    /// Whether each stream is one whose response waits for the client to let more of it through, and there is one.
     pub(super) fn waits_for_window(&self) -> bool {
-        let mut waits = false;
-        for stream in self.unanswered() {
-            let open = &self.open[&stream];
-            let is_closed = self.windows.is_closed() || open.window <= 0;
-            match (&open.progress, open.half) {
-                (Progress::Begun, _) if is_closed => waits = true,
-                (_, Half::Closed) => return false,
-                (_, Half::Open) => {}
-            }
-        }
-        waits
+        let waits = |open: &Open| open.progress == Progress::Begun && (self.windows.are_closed() || open.window <= 0);
+        let mut open = self.open.range(..=self.last_served()).map(|(_, open)| open).peekable();
+        open.peek().is_some() && open.all(waits)
     }
 
     /// How many bytes of responses were sent.

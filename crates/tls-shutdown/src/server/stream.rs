@@ -51,12 +51,15 @@ enum Protocol {
     Http2(Box<Http2Stream>),
 }
 
+/// How many stall limits a client may take to open a window: most do when they have used up a half of it, and some have large ones.
+const WINDOW_SHARE: u32 = 5;
+
 struct Http2Stream {
     frames: Frames,
     control: Arc<Control>,
     overdue: Option<Pin<Box<Sleep>>>,
     /// Responses that the client lets nothing more of through.
-    opening: Stall,
+    window: Stall,
 }
 
 struct Http1Stream {
@@ -108,7 +111,12 @@ impl HttpStream {
         control: Arc<Control>,
         stall_limit: Duration,
     ) -> Self {
-        let http2 = Http2Stream { frames: Frames::new(), control, overdue: None, opening: Stall::new(stall_limit) };
+        let http2 = Http2Stream {
+            frames: Frames::new(),
+            control,
+            overdue: None,
+            window: Stall::new(stall_limit.saturating_mul(WINDOW_SHARE)),
+        };
         let protocol = Protocol::Http2(Box::new(http2));
         Self::new(stream, connection, protocol, stall_limit)
     }
@@ -320,9 +328,9 @@ impl Http2Stream {
     /// The client has said all that it has to say for now: how long it lets nothing through is bounded.
     fn poll_window(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if self.frames.waits_for_window() {
-            return self.opening.poll(cx, || Some(self.frames.data_sent()));
+            return self.window.poll(cx, || Some(self.frames.data_sent()));
         }
-        self.opening.moved();
+        self.window.moved();
         Poll::Pending
     }
 }

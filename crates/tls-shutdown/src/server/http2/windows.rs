@@ -25,13 +25,13 @@ impl Windows {
         self.initial
     }
 
-    /// Whether the client has to open the window of the connection.
-    pub(super) fn is_closed(&self) -> bool {
+    /// Whether nothing goes through on any stream.
+    pub(super) fn are_closed(&self) -> bool {
         self.connection <= 0
     }
 
     /// The client lets more through.
-    pub(super) fn open(&mut self, increment: i64) {
+    pub(super) fn widen(&mut self, increment: i64) {
         self.connection += increment;
     }
 

@@ -1,0 +1,13 @@
+//! Closings with hostile peers, transports and applications.
+
+use proptest::{collection::vec, prelude::*};
+use tls_shutdown_tests::hostile::assert_ends_well;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(3_000))]
+
+    #[test]
+    fn every_closing_ends_within_its_limits_and_tells_the_truth(input in vec(any::<u8>(), 0..120)) {
+        assert_ends_well(&input);
+    }
+}
