@@ -1,4 +1,4 @@
-//! Closings with hostile peers, transports and applications: `cargo +nightly fuzz run closings`.
+//! Closings with hostile peers, transports and applications.
 //!
 //! The input is what happens, and in which order.
 

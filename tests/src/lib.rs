@@ -4,8 +4,10 @@
 mod forge;
 pub mod hostile;
 pub mod one_record;
+#[cfg(feature = "servers")]
 pub mod openssl_peer;
 pub mod scripted;
+#[cfg(feature = "servers")]
 pub mod serving;
 
 mod wire;

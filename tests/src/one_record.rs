@@ -1,4 +1,4 @@
-//! What holds of `Records` over any bytes in any pieces. Fuzzing, which is a package apart, includes this file too.
+//! What holds of `Records` over any bytes in any pieces. Fuzzing uses this, too.
 
 use std::{
     io,
