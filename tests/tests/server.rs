@@ -838,6 +838,39 @@ async fn a_client_that_reads_slowly_is_none_that_stalls() {
     assert_eq!(running.end().await.responses_cut(), 0);
 }
 
+/// It may still listen, and has to know what became of its requests.
+#[tokio::test]
+async fn an_http2_client_that_says_close_notify_hears_what_is_unanswered() {
+    let mut running = Running::start(routes).await;
+    let mut client = Client::connect_http2(running.address).await;
+    client.send([hello(), path(1, "/never"), get(3)].concat()).await;
+    while client.frame_of(http2::DATA).await.flags & END_STREAM == 0 {}
+    client.stream.shutdown().await.expect("sent");
+    let (frames, end) = client.frames_to_end().await;
+    let reset: Vec<_> = frames.iter().filter(|frame| frame.kind == RST_STREAM).map(|frame| frame.stream).collect();
+    assert_eq!((&reset[..], &goaways(&frames)[..], end), (&[1][..], &[3][..], End::CloseNotify));
+    drop(client);
+    let end = running.end().await;
+    assert_eq!((end.ending(), end.requests(), end.responses_cut()), (Ending::Complete, 2, 1), "{end}");
+}
+
+//= https://www.rfc-editor.org/rfc/rfc9113#section-3.4
+//# Clients and servers MUST treat an invalid connection preface as a
+//# connection error (Section 5.4.1) of type PROTOCOL_ERROR.
+#[tokio::test]
+async fn an_invalid_preface_is_a_protocol_error() {
+    let mut running = Running::start(routes).await;
+    for preface in ["PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        let mut client = Client::connect_http2(running.address).await;
+        client.send(preface).await;
+        let (frames, end) = client.frames_to_end().await;
+        let goaway = frames.iter().find(|frame| frame.kind == http2::GOAWAY).expect("told");
+        assert_eq!((&goaway.payload[..], end), (&[0, 0, 0, 0, 0, 0, 0, 1][..], End::CloseNotify));
+        drop(client);
+        running.end().await;
+    }
+}
+
 /// The windows of HTTP/2 are the client's to open.
 #[tokio::test]
 async fn an_http2_client_that_lets_nothing_through_is_ended() {

@@ -388,6 +388,26 @@ async fn http2_clients_that_never_answer_ping_do_not_hold_the_drain_up() {
     }
 }
 
+/// A request whose head has not wholly come is none that was served, and may be made again elsewhere.
+#[tokio::test]
+async fn half_a_header_block_is_no_request() {
+    let told = [&[0x82, 0x87, 0x04, 5][..], b"/told", &[0x41, 1, b'a']].concat();
+    for (before, last) in [(vec![], 0), (frame(HEADERS, END_HEADERS | 1, 1, &told), 1)] {
+        let mut running = start(|drain| drain.pong_limit(SHORT).last_request(SHORT)).await;
+        let mut client = Client::connect_http2(running.address).await;
+        client.send([hello(), before, frame(HEADERS, 1, 3, &told)].concat()).await;
+        for _ in 0..50 {
+            yield_now().await;
+        }
+        running.signal();
+        let (frames, end) = client.frames_to_end().await;
+        assert_eq!((goaways(&frames), end), (vec![(1 << 31) - 1, last], End::CloseNotify));
+        assert_eq!(is_answered(&frames, 1), last == 1);
+        drop(client);
+        assert_eq!(running.report().await.responses_cut(), 0);
+    }
+}
+
 #[tokio::test]
 async fn http2_streams_at_the_deadline_are_reset() {
     let mut running = start(|drain| drain).await;

@@ -26,7 +26,7 @@ pub(crate) enum Command {
 /// Serve HTTPS, and tell how each connection ended.
 ///
 /// SIGTERM and Ctrl-C end it gracefully: requests in progress are answered, every connection gets its close_notify. A second one
-/// ends it at once.
+/// cuts what is in progress; the exit still takes up to two seconds where clients do not take what was sent to them.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -61,7 +61,8 @@ pub(crate) struct ServeArguments {
     /// How much of what the peer still sends is decrypted and discarded while its close_notify is waited for.
     #[arg(long, value_name = "SIZE", default_value = "1MiB")]
     pub(crate) drain_limit: ByteSize,
-    /// End connections whose client takes nothing of a response, or sends nothing of a request's body, for so long.
+    /// End connections whose client takes nothing of a response for so long, or, on HTTP/1, sends nothing of a request's body. A client
+    /// of HTTP/2 that opens no window has five times as long.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "60s")]
     pub(crate) stall_limit: Duration,
     /// After the signal, go on as before for so long, but with /health not ready.

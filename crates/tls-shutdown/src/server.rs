@@ -129,8 +129,8 @@ impl Server {
 
     /// A server with defaults that suit the open Internet.
     ///
-    /// Clients may close their half of the connection right after a request (`half_close`): a client that sends close_notify there
-    /// waits for the answer.
+    /// Clients of HTTP/1 may close their half of the connection right after a request (`half_close`): a client that sends close_notify
+    /// there waits for the answer. HTTP/2 has no such half: what is unanswered is reset.
     pub fn new(listener: TlsListener) -> Self {
         let mut http1 = hyper_http1::Builder::new();
         http1.timer(TokioTimer::new()).header_read_timeout(Self::HEADER_TIMEOUT).half_close(true);

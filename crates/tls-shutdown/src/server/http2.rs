@@ -26,6 +26,7 @@ use windows::Windows;
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 const NO_ERROR: u32 = 0x0;
+const PROTOCOL_ERROR: u32 = 0x1;
 const INTERNAL_ERROR: u32 = 0x2;
 const CANCEL: u32 = 0x8;
 
@@ -109,6 +110,7 @@ pub(super) struct Frames {
     cut_short: BTreeMap<u32, Instant>,
     /// Responses that h2 has cut by RST_STREAM, and nobody has heard of yet.
     cut: u64,
+    /// The last request whose head has wholly come.
     last_stream: u32,
     /// What the last GOAWAY has promised to process.
     goaway: Option<u32>,
@@ -333,7 +335,6 @@ impl Frames {
         match frame.kind {
             // h2 ignores what it has refused by GOAWAY, so that nothing would ever take it out again.
             HEADERS if frame.stream > self.last_stream && frame.stream <= self.last_served() => {
-                self.last_stream = frame.stream;
                 self.opening = Some(frame.stream);
             }
             PING if frame.flags & ACK != 0 && matches!(self.pong, Pong::Due(payload) if payload == frame.payload) => {
@@ -354,9 +355,12 @@ impl Frames {
             }
             _ => {}
         }
-        if frame.flags & END_HEADERS != 0 && matches!(frame.kind, HEADERS | CONTINUATION) {
-            let opened = self.opening.take().map(|stream| (stream, Open::new(self.windows.initial())));
-            self.open.extend(opened);
+        if frame.flags & END_HEADERS != 0
+            && matches!(frame.kind, HEADERS | CONTINUATION)
+            && let Some(stream) = self.opening.take()
+        {
+            self.last_stream = stream;
+            self.open.insert(stream, Open::new(self.windows.initial()));
         }
     }
 
@@ -516,7 +520,11 @@ impl Frames {
         if self.goaway.is_none_or(|last| last == EVERY_STREAM) {
             farewell.extend([0, 0, 8, GOAWAY, 0, 0, 0, 0, 0]);
             farewell.extend(self.last_stream.to_be_bytes());
-            farewell.extend(NO_ERROR.to_be_bytes());
+            //= https://www.rfc-editor.org/rfc/rfc9113#section-3.4
+            //# Clients and servers MUST treat an invalid connection preface as a
+            //# connection error (Section 5.4.1) of type PROTOCOL_ERROR.
+            let is_broken = matches!(self.phase, Phase::Rubbish);
+            farewell.extend(if is_broken { PROTOCOL_ERROR } else { NO_ERROR }.to_be_bytes());
         }
         farewell
     }

@@ -58,7 +58,8 @@ impl Stall {
         self.state == State::Over
     }
 
-    /// Waits. Ready when `progress`, which tells how far the client is, has not changed for the limit, with the error that says so.
+    /// Waits. Ready when `progress`, which tells how far the client is, has not changed for the limit, with the error that says so. That
+    /// takes a quarter longer, or up to twice as long where something has changed before.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, progress: impl Fn() -> Option<u64>) -> Poll<io::Error> {
         if self.state == State::Moves {
             self.state = State::Waits { end: from_now(self.limit), first_look: from_now(self.limit / FIRST_LOOK) };
@@ -80,6 +81,8 @@ impl Stall {
             }
             let now = progress();
             self.state = match self.state {
+                // It may have taken something just before.
+                State::Waits { .. } if now.is_some() => State::Watched { end: from_now(self.limit), seen: now },
                 State::Waits { end, .. } => State::Watched { end, seen: now },
                 State::Watched { seen, .. } if now != seen => State::Watched { end: from_now(self.limit), seen: now },
                 State::Watched { .. } | State::Moves | State::Over => State::Over,
@@ -139,5 +142,21 @@ mod tests {
             seconds += 1;
         }
         assert!((4..=8).contains(&seconds), "{seconds}");
+    }
+
+    /// What it takes before the first look is nothing that anybody has seen, and counts all the same.
+    #[tokio::test(start_paused = true)]
+    async fn no_wait_is_shorter_than_the_limit() {
+        let mut cx = Context::from_waker(Waker::noop());
+        for first in [0, 1, 9, 10, 11, 38] {
+            let mut stall = Stall::new(SECOND * 40);
+            let mut taken = 0;
+            for second in 0..400 {
+                // The last second before it would be too long.
+                taken += u64::from(second % 39 == first);
+                assert!(stall.poll(&mut cx, || Some(taken)).is_pending(), "{first}, then {second}");
+                tokio::time::advance(SECOND).await;
+            }
+        }
     }
 }

@@ -150,6 +150,18 @@ impl HttpStream {
         }
     }
 
+    /// h2 ends without a word where a client that has requests out says close_notify; it may still listen.
+    fn say_farewell_to_unanswered(&mut self) {
+        let Protocol::Http2(http2) = &mut self.protocol else { return };
+        let Some(stream) = self.stream.as_mut().filter(|stream| is_open(stream)) else { return };
+        if http2.frames.unanswered().next().is_some() {
+            let farewell = http2.frames.farewell();
+            let said = say_farewell(stream, &farewell);
+            http2.frames.sent(&farewell[..said]);
+            self.connection.has_cut(http2.frames.take_cut());
+        }
+    }
+
     fn is_upgraded(&self) -> bool {
         matches!(&self.protocol, Protocol::Http1(this) if this.http1.upgrade() != Upgrade::None)
     }
@@ -392,7 +404,9 @@ impl AsyncWrite for HttpStream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().stream().poll_shutdown(cx)
+        let this = self.get_mut();
+        this.say_farewell_to_unanswered();
+        this.stream().poll_shutdown(cx)
     }
 }
 
@@ -403,7 +417,6 @@ impl Drop for HttpStream {
     /// Ends what nobody has ended: close_notify where no message is cut, or where the framing tells that it is.
     fn drop(&mut self) {
         let Some(mut stream) = self.stream.take() else { return };
-        let is_open = matches!(stream.state(), ShutdownState::Open | ShutdownState::Received);
         match &self.protocol {
             Protocol::Http1(this) => {
                 let http1 = &this.http1;
@@ -429,7 +442,7 @@ impl Drop for HttpStream {
                     0 => self.note_unsent(&stream),
                     cut => self.connection.has_cut(cut),
                 }
-                if is_open {
+                if is_open(&stream) {
                     say_farewell(&mut stream, &frames.farewell());
                 }
             }
@@ -442,14 +455,21 @@ impl Drop for HttpStream {
     }
 }
 
-/// Writes as much as the stream takes now; it does not block, and takes some even if the peer does not.
-fn say_farewell(stream: &mut ServerStream, mut farewell: &[u8]) {
+/// Whether something can still be said.
+fn is_open(stream: &ServerStream) -> bool {
+    matches!(stream.state(), ShutdownState::Open | ShutdownState::Received)
+}
+
+/// Writes as much as the stream takes now; it does not block, and takes some even if the peer does not. Tells how much that was.
+fn say_farewell(stream: &mut ServerStream, farewell: &[u8]) -> usize {
     let mut cx = Context::from_waker(Waker::noop());
-    while !farewell.is_empty() {
-        match Pin::new(&mut *stream).poll_write(&mut cx, farewell) {
-            Poll::Ready(Ok(amount @ 1..)) => farewell = &farewell[amount..],
+    let mut said = 0;
+    while said < farewell.len() {
+        match Pin::new(&mut *stream).poll_write(&mut cx, &farewell[said..]) {
+            Poll::Ready(Ok(amount @ 1..)) => said += amount,
             // The frames that are missing are missed: their absence cuts what they would have.
-            _ => return,
+            _ => break,
         }
     }
+    said
 }
