@@ -2,18 +2,23 @@
 //!
 //! `cargo run --bin starttls 127.0.0.1:2121 cert.pem`, where the server is `ftps_ccc`.
 
-use std::{error::Error, io, sync::Arc};
+use std::{error::Error, io, sync::Arc, time::Duration};
 
 use tls_shutdown::{Records, ShutdownStream, Unwrap};
 use tls_shutdown_examples::{Arguments, client_config};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
+    time::timeout,
 };
 use tokio_rustls::TlsConnector;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
+    timeout(Duration::from_secs(30), talk()).await?
+}
+
+async fn talk() -> Result<(), Box<dyn Error>> {
     let Arguments { address, cert } = Arguments::parse();
     let config = client_config(cert)?;
     let connector = TlsConnector::from(Arc::new(config));

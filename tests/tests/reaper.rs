@@ -1,6 +1,9 @@
 //! What a reaper does with dropped streams, and for how long, on a paused clock.
 
-use std::time::Duration;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use tls_shutdown::{Ending, Reaper, ReaperLimits, ShutdownPolicy, ShutdownReport};
 use tls_shutdown_tests::{
@@ -49,6 +52,26 @@ async fn a_silent_peer_is_listened_to_and_lingered_for() {
         let idle = after_idle(&reaper, began).await;
         assert_eq!(idle, ShutdownPolicy::DEADLINE + ReaperLimits::LINGER_IDLE);
         assert_eq!(peer.wire.handles(), 1, "the transport is gone");
+    }
+}
+
+/// Whatever the callback does, the socket is closed.
+#[tokio::test(start_paused = true)]
+async fn a_callback_that_panics_keeps_no_transport() {
+    for (side, version) in each_kind() {
+        let panics = |_: &ShutdownReport| panic!("as a callback may");
+        let (stream, peer) = tls_shutdown_tests::connect(side, version);
+        let stream = stream.on_end(panics);
+        catch_unwind(AssertUnwindSafe(|| stream.into_session())).map(drop).expect_err("a panic");
+        assert_eq!(peer.wire.handles(), 1);
+
+        let reaper = Reaper::new();
+        let (stream, peer) = tls_shutdown_tests::connect(side, version);
+        let mut stream = stream.with_reaper(&reaper).on_end(panics);
+        shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent");
+        drop(stream);
+        assert_eq!(reaper.wait_idle(PATIENCE).await, 0);
+        assert_eq!(peer.wire.handles(), 1);
     }
 }
 

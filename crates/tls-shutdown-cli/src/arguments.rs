@@ -81,7 +81,8 @@ pub(crate) struct ServeArguments {
 
 /// Write data to a TLS server, never read any, close, and tell how that ended.
 ///
-/// The exit code is 0 only if every connection was closed as the policy asks.
+/// The exit code is 0 only if everything was written and every connection was closed as the policy asks. A server that takes nothing
+/// for a minute is given up; so are all further connections if one cannot be made.
 ///
 /// The deadline counts from the moment the system has accepted our close_notify, which is not when the peer has read it: a peer
 /// that reads 3 MB at 200 kB/s has most of it in the system's buffers then, and answers 15 seconds later. That is why it is longer
@@ -98,8 +99,9 @@ pub(crate) struct SendArguments {
     pub(crate) server: Endpoint,
     /// How connections are closed.
     ///
-    /// Only bidirectional and receive-first know that the server has read everything. quiet tells it nothing, and after
-    /// unidirectional what it still sends, session tickets among it, may reset the connection and destroy data on its way.
+    /// Only bidirectional and receive-first know that a server has read everything: one that closes when it has, as most do. quiet
+    /// tells it nothing, and after unidirectional what it still sends, session tickets among it, may reset the connection and destroy
+    /// data on its way.
     #[arg(long, value_enum, default_value = "bidirectional")]
     pub(crate) policy: ClientPolicy,
     /// How long connect and handshake may take, and then how long the server's close_notify is waited for.

@@ -50,11 +50,22 @@ async fn send(arguments: &SendArguments, events: &Events) -> Result<ExitCode, Fa
         let source =
             arguments.bytes.map_or_else(|| Source::Input(tokio::io::stdin()), |size| Source::Zeros(size.as_u64()));
         let mut stream = ShutdownStream::new(tls);
-        let (bytes, policy) = match write(&mut stream, source).await {
-            (bytes, Written::All) => (bytes, arguments.policy()),
-            // Nothing more will be accepted, and that was waited for already.
-            (bytes, Written::Stalled) => (bytes, arguments.policy().stall_limit(Duration::ZERO)),
-            (_, Written::InputFailed(error)) => {
+        let (bytes, written) = write(&mut stream, source).await;
+        let policy = match written {
+            Written::All => arguments.policy(),
+            Written::Failed(error) => {
+                tracing::warn!(%error, bytes, "not everything could be written");
+                exit_code = ExitCode::FAILURE;
+                arguments.policy()
+            }
+            Written::Stalled => {
+                let limit = humantime::format_duration(ShutdownPolicy::STALL_LIMIT);
+                tracing::warn!(%limit, bytes, "not everything could be written: the server has taken nothing for too long");
+                exit_code = ExitCode::FAILURE;
+                // Nothing more will be accepted, and that was waited for already.
+                arguments.policy().stall_limit(Duration::ZERO)
+            }
+            Written::InputFailed(error) => {
                 // What was read so far must not look like all of it.
                 stream.abort(Abort::Reset);
                 return Err(Failure::new(format!("cannot read standard input: {error}; the connection was reset")));
@@ -103,8 +114,9 @@ enum Source {
 
 /// How writing ended.
 enum Written {
-    /// All of it was taken, or the connection has failed, which its shutdown tells.
     All,
+    /// The connection has failed, which its shutdown tells, too.
+    Failed(io::Error),
     /// The peer has taken nothing for as long as [`ShutdownPolicy::STALL_LIMIT`].
     Stalled,
     InputFailed(io::Error),
@@ -128,7 +140,7 @@ async fn write(stream: &mut ShutdownStream<TlsStream<TcpStream>>, mut source: So
                     bytes += amount as u64;
                     chunk = &chunk[amount..];
                 }
-                Ok(Err(_)) => return (bytes, Written::All),
+                Ok(Err(error)) => return (bytes, Written::Failed(error)),
                 Err(_) => return (bytes, Written::Stalled),
             }
         }
@@ -188,6 +200,10 @@ impl NotConnected {
 
 fn why_handshake_failed(server: &Endpoint, error: &io::Error) -> String {
     match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(reason)) if reason.to_string().contains("CaUsedAsEndEntity") => format!(
+            "the certificate of {server} is an authority's own (CA:TRUE), which no server may use ({reason}): have one made without \
+             that, or use --insecure"
+        ),
         Some(rustls::Error::InvalidCertificate(reason)) => format!(
             "the certificate of {server} is not trusted ({reason}): give its issuer with --ca, the name in it with \
              --server-name, or use --insecure"

@@ -312,7 +312,7 @@ impl Drop for Entry {
 async fn finish<S: TlsSession>(mut connection: Box<Connection<S>>) -> Option<S::Transport> {
     connection.close.hear_on();
     poll_fn(|cx| connection.poll_close(cx)).await;
-    connection.close.owes_more().then(|| connection.session.into_transport())
+    connection.close.owes_more().then(|| connection.into_session().into_transport())
 }
 
 //= https://www.rfc-editor.org/rfc/rfc9112#section-9.6

@@ -228,9 +228,7 @@ impl<S: TlsSession> ShutdownStream<S> {
     /// Takes the TLS stream out, whatever its state: from then on this crate does nothing for it. `on_end` is called, with what is
     /// known now.
     pub fn into_session(mut self) -> S {
-        let mut connection = self.connection.take().expect(WHOLE);
-        connection.close.note_tickets(&mut connection.session);
-        connection.session
+        self.connection.take().expect(WHOLE).into_session()
     }
 
     /// Begins to close by the stream's own policy, as far as that needs no wait; its reaper does the rest, if there is one, and if
@@ -440,6 +438,15 @@ impl<S: TlsSession> From<UnwrapError<S>> for io::Error {
 const WHOLE: &str = "a stream is whole until it is consumed";
 
 impl<S: TlsSession> Connection<S> {
+    /// Takes the TLS stream out, and tells the end.
+    pub(crate) fn into_session(self) -> S {
+        let Self { mut session, mut close, .. } = self;
+        close.note_tickets(&mut session);
+        // `on_end` may panic: by the end of a function the compiler would have forgotten what that returns (rust#47949).
+        drop(close);
+        session
+    }
+
     /// Carries the closing on, with a timer that is made at the first wait.
     pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
         loop {

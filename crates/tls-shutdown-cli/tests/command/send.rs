@@ -92,6 +92,25 @@ async fn a_server_that_truncates_or_resets_is_a_failure() {
     }
 }
 
+/// Whatever the policy asks of the close.
+#[tokio::test]
+async fn what_could_not_be_written_is_a_failure() {
+    for policy in ["quiet", "unidirectional", "bidirectional"] {
+        let (listener, address) = listen().await;
+        let sending = tokio::spawn(async move {
+            run(&["send", &address, "--insecure", "--bytes", "50MB", "--policy", policy, "--json"]).await
+        });
+        let mut stream = accept(&listener).await;
+        within(stream.read_exact(&mut [0; 10_000])).await.unwrap();
+        stream.get_ref().0.set_zero_linger().unwrap();
+        drop(stream);
+        let output = within(sending).await.unwrap();
+        assert_eq!(output.status.code(), Some(1), "{policy}");
+        assert!(reports(&output.stdout)[0]["bytes"].as_u64().unwrap() < 50_000_000, "{policy}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("not everything could be written"), "{policy}");
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_never_closes_is_timed_out() {
     let (listener, address) = listen().await;
