@@ -119,9 +119,9 @@ impl Events {
         self.print(&event, || report.to_string());
     }
 
-    /// Waits until everything is printed, if anybody reads it. Nothing is printed after that.
-    pub(crate) fn finish(&self) {
-        self.printer.finish(PRINT_LIMIT);
+    /// Waits until everything is printed, if anybody reads it. Nothing is printed after that. The error, if there was one, was logged.
+    pub(crate) fn finish(&self) -> io::Result<()> {
+        self.printer.finish(PRINT_LIMIT)
     }
 
     fn print(&self, event: &Value, line: impl FnOnce() -> String) {
@@ -153,8 +153,8 @@ fn milliseconds(duration: Duration) -> f64 {
 #[derive(Debug)]
 struct Printer {
     lines: Mutex<Option<mpsc::Sender<String>>>,
-    /// Disconnected when everything is written.
-    written: Mutex<mpsc::Receiver<()>>,
+    /// Disconnected when everything is written. What could not be, but for a reader that is gone, comes before.
+    written: Mutex<mpsc::Receiver<io::Error>>,
 }
 
 impl Printer {
@@ -164,13 +164,17 @@ impl Printer {
         // On a terminal, a line takes the place of the one that shows how a drain goes.
         let start = if io::stdout().is_terminal() { CLEAR_LINE } else { "" };
         thread::spawn(move || {
-            let _is_writing: mpsc::Sender<()> = is_writing;
+            let mut has_failed = false;
             for line in to_print {
                 // Each line at once, for those who wait for it. That nobody reads any more is no reason to stop serving.
                 let mut output = io::stdout().lock();
                 let printed = writeln!(output, "{start}{line}").and_then(|()| output.flush());
-                if let Err(error) = printed {
-                    tracing::debug!(%error, "cannot write to standard output");
+                if let Err(error) = printed
+                    && error.kind() != io::ErrorKind::BrokenPipe
+                    && !has_failed
+                {
+                    tracing::warn!(%error, "cannot write to standard output");
+                    has_failed = is_writing.send(error).is_ok();
                 }
             }
         });
@@ -185,9 +189,12 @@ impl Printer {
     }
 
     /// Takes no more lines, and waits until all are written, or for `limit`.
-    fn finish(&self, limit: Duration) {
+    fn finish(&self, limit: Duration) -> io::Result<()> {
         *self.lines.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        // Whether they are written, or nobody reads them: there is nothing more to do.
-        let _ = self.written.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(limit);
+        match self.written.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(limit) {
+            Ok(error) => Err(error),
+            // Whether they are written, or nobody reads them: there is nothing more to do.
+            Err(_) => Ok(()),
+        }
     }
 }

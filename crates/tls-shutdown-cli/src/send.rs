@@ -25,10 +25,10 @@ pub(crate) fn run(arguments: &SendArguments) -> Result<ExitCode, Failure> {
     let runtime = Runtime::new().map_err(|error| Failure::new(format!("cannot start: {error}")))?;
     let events = Events::new(arguments.format());
     let result = runtime.block_on(send(arguments, &events));
-    events.finish();
+    let printed = events.finish();
     // A read of standard input cannot be cancelled, and must not be waited for.
     runtime.shutdown_background();
-    result
+    result.map(|exit_code| if printed.is_ok() { exit_code } else { ExitCode::FAILURE })
 }
 
 async fn send(arguments: &SendArguments, events: &Events) -> Result<ExitCode, Failure> {

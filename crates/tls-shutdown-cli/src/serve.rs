@@ -28,8 +28,7 @@ pub(crate) fn run(arguments: &ServeArguments) -> Result<ExitCode, Failure> {
     // What is left still ends here, and is told before the last line.
     runtime.shutdown_timeout(RUNTIME_LIMIT);
     events.drained(&report);
-    events.finish();
-    Ok(ExitCode::SUCCESS)
+    Ok(if events.finish().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn serve(arguments: &ServeArguments, events: &Arc<Events>) -> Result<DrainReport, Failure> {

@@ -29,6 +29,8 @@ async fn everything_in_progress_is_finished_and_everything_idle_is_closed() {
     response(&mut used).await;
     let unused = connect(server.address).await;
     let mut waiting = connect(server.address).await;
+    request(&mut waiting, "GET /health").await;
+    response(&mut waiting).await;
     request(&mut waiting, "GET /delay/1000").await;
     let mut receiving = connect(server.address).await;
     request(&mut receiving, "GET /drip/20/50").await;
@@ -66,7 +68,10 @@ async fn everything_in_progress_is_finished_and_everything_idle_is_closed() {
     assert_eq!(drained["event"], "drained");
     assert_eq!(drained["endings"]["complete"], 5);
     assert_eq!((&drained["responses_cut"], &drained["lingering"]), (&0.into(), &0.into()));
-    assert_eq!((&drained["handshakes_finished"], &drained["requests"]), (&1.into(), &1.into()));
+    // On a busy machine the server may hear of the handshake that nothing follows, and of the request that waits, only after the signal.
+    for count in [&drained["handshakes_finished"], &drained["requests"]] {
+        assert!(*count == 1 || *count == 2, "{drained}");
+    }
     let complete = events.iter().filter(|event| event["ending"] == "complete");
     assert_eq!(complete.count(), 5, "each connection once: {events:?}");
 }

@@ -1,6 +1,6 @@
 //! `send`, to `serve` and to servers that misbehave.
 
-use std::{process::Stdio, sync::Arc};
+use std::{fs::File, process::Stdio, sync::Arc};
 
 use rustls::{
     ServerConfig,
@@ -90,6 +90,21 @@ async fn a_server_that_truncates_or_resets_is_a_failure() {
         let report = &reports(&output.stdout)[0];
         assert_eq!((&report["ending"], &report["sent"]), (&ending.into(), &true.into()));
     }
+}
+
+/// Its reports are what it is run for.
+#[tokio::test]
+async fn a_report_that_cannot_be_written_is_a_failure() {
+    let (listener, address) = listen().await;
+    let mut command = command(&["send", &address, "--insecure", "--bytes", "1"]);
+    command.stdout(File::options().write(true).open("/dev/full").unwrap()).stderr(Stdio::piped());
+    let sending = tokio::spawn(command.spawn().unwrap().wait_with_output());
+    let mut stream = accept(&listener).await;
+    within(stream.read_to_end(&mut Vec::new())).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let output = within(sending).await.unwrap().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write to standard output"));
 }
 
 /// Whatever the policy asks of the close.
