@@ -32,13 +32,18 @@ fn break_writes(wire: &tls_shutdown_tests::Wire) {
     });
 }
 
+/// The same, and nothing comes after what the peer has said.
+fn cut(wire: &tls_shutdown_tests::Wire) {
+    break_writes(wire);
+    wire.script(|script| script.then = Then::Error(io::ErrorKind::ConnectionReset));
+}
+
 #[tokio::test(start_paused = true)]
 async fn tickets_are_no_way_out_of_a_failed_write() {
     for (side, version) in each_kind() {
         for tickets in [0, 1, 3] {
             let (mut stream, peer) = connect(side, version);
-            break_writes(&peer.wire);
-            peer.wire.script(|script| script.then = Then::Error(io::ErrorKind::ConnectionReset));
+            cut(&peer.wire);
             let outcome = shut_down_now(&mut stream, BIDIRECTIONAL.until_tickets(tickets));
             assert_eq!(ending(outcome), Ending::Reset);
         }
@@ -76,8 +81,7 @@ async fn the_reason_of_a_failed_close_is_found_behind_data() {
             let (mut stream, mut peer) = connect(side, version);
             peer.send(b"an answer");
             peer.close_notify();
-            break_writes(&peer.wire);
-            peer.wire.script(|script| script.then = Then::Error(io::ErrorKind::ConnectionReset));
+            cut(&peer.wire);
             assert_eq!(ending(shut_down_now(&mut stream, UNIDIRECTIONAL)), Ending::Reset);
             stream
         };
@@ -102,8 +106,7 @@ async fn the_reason_of_a_failed_write_is_found_though_nobody_shuts_down() {
         let fail = || {
             let (mut stream, mut peer) = connect(side, version);
             peer.send(b"an answer");
-            break_writes(&peer.wire);
-            peer.wire.script(|script| script.then = Then::Error(io::ErrorKind::ConnectionReset));
+            cut(&peer.wire);
             let written = assert_ready!(task::spawn(stream.write_all(b"a request")).poll());
             assert_eq!(written.expect_err("no room").kind(), io::ErrorKind::BrokenPipe);
             let (told, report) = oneshot::channel();

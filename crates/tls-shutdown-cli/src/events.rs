@@ -160,21 +160,22 @@ struct Printer {
 impl Printer {
     fn start() -> Self {
         let (lines, to_print) = mpsc::channel::<String>();
-        let (is_writing, written) = mpsc::channel();
+        // The first error is enough.
+        let (failed, written) = mpsc::sync_channel(1);
         // On a terminal, a line takes the place of the one that shows how a drain goes.
         let start = if io::stdout().is_terminal() { CLEAR_LINE } else { "" };
         thread::spawn(move || {
-            let mut has_failed = false;
             for line in to_print {
                 // Each line at once, for those who wait for it. That nobody reads any more is no reason to stop serving.
                 let mut output = io::stdout().lock();
                 let printed = writeln!(output, "{start}{line}").and_then(|()| output.flush());
                 if let Err(error) = printed
                     && error.kind() != io::ErrorKind::BrokenPipe
-                    && !has_failed
                 {
-                    tracing::warn!(%error, "cannot write to standard output");
-                    has_failed = is_writing.send(error).is_ok();
+                    let text = error.to_string();
+                    if failed.try_send(error).is_ok() {
+                        tracing::warn!(error = text, "cannot write to standard output");
+                    }
                 }
             }
         });

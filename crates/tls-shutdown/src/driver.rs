@@ -2,8 +2,6 @@
 //!
 //! All state lives in [`Close`], which the stream owns, so that a future can be dropped at any poll and made again.
 
-#[cfg(feature = "tonic")]
-use std::net::SocketAddr;
 use std::{
     future::Future,
     io,
@@ -57,9 +55,6 @@ pub(crate) struct Close {
     /// What TCP does if close_notify does not get out.
     #[cfg(feature = "server")]
     unfinished: Abort,
-    /// Who the peer is, as far as whoever accepted it was told.
-    #[cfg(feature = "tonic")]
-    pub(crate) peer: Option<SocketAddr>,
     pub(crate) on_end: Option<OnEnd>,
 }
 
@@ -104,8 +99,6 @@ impl Close {
             closer: None,
             #[cfg(feature = "server")]
             unfinished: Abort::Fin,
-            #[cfg(feature = "tonic")]
-            peer: None,
             on_end: None,
         }
     }

@@ -1,5 +1,5 @@
 //! HTTP/2 frames (RFC 9113 section 4.1), followed through a stream of bytes that is cut anywhere.
-#![cfg_attr(not(feature = "server"), allow(dead_code, reason = "the layer asks for less than the server does"))]
+#![cfg_attr(not(feature = "server"), expect(dead_code, reason = "the layer asks for less than the server does"))]
 
 pub(crate) const DATA: u8 = 0x0;
 pub(crate) const HEADERS: u8 = 0x1;

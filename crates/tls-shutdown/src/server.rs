@@ -164,8 +164,8 @@ impl Server {
 
     /// Ends connections whose client takes nothing of a response for so long, or, on HTTP/1, sends no TLS record of a request's body
     /// that the service waits for. On Linux a client has taken what its system has acknowledged; elsewhere, what there is room for again.
-    /// Upgraded connections are their owner's to bound.
-    /// Default: [`STALL_LIMIT`](Self::STALL_LIMIT).
+    /// It is looked at now and then: no response is cut earlier, and some stand still for up to twice as long. Upgraded connections are
+    /// their owner's to bound. Default: [`STALL_LIMIT`](Self::STALL_LIMIT).
     ///
     /// On HTTP/2 a client may read everything, and open no window (RFC 9113 section 5.2). Where that holds up all of its streams, among
     /// which may be tunnels, for five times the limit, the connection is ended: many clients open a window only when they have used up

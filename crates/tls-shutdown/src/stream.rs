@@ -75,6 +75,9 @@ pub(crate) struct Connection<S> {
     timer: Option<Pin<Box<Sleep>>>,
     read_error: Option<io::Error>,
     adopter: Option<Adopter<S>>,
+    /// Who the peer is, as far as whoever accepted it was told. Boxed, since the stream is to be small.
+    #[cfg(feature = "tonic")]
+    peer: Option<Box<std::net::SocketAddr>>,
 }
 
 /// A reaper, and the way into it for this type of stream; known where the stream is known to be `Send`, used in `Drop`, which
@@ -123,7 +126,16 @@ impl<S: TlsSession> ShutdownStream<S> {
             false => ShutdownPolicy::bidirectional(),
         };
         let close = Box::new(Close::new(policy));
-        Self { connection: Some(Connection { session, close, timer: None, read_error: None, adopter: None }) }
+        let connection = Connection {
+            session,
+            close,
+            timer: None,
+            read_error: None,
+            adopter: None,
+            #[cfg(feature = "tonic")]
+            peer: None,
+        };
+        Self { connection: Some(connection) }
     }
 
     /// Sets the policy by which [`poll_shutdown`](AsyncWrite::poll_shutdown), [`AsyncShutdown::new`] and the reaper close.
@@ -258,14 +270,14 @@ impl<S: TlsSession> ShutdownStream<S> {
     /// Says who the peer is, for [`peer`](Self::peer).
     #[cfg(feature = "tonic")]
     pub(crate) fn of_peer(mut self, peer: std::net::SocketAddr) -> Self {
-        self.parts().1.peer = Some(peer);
+        self.connection().peer = Some(Box::new(peer));
         self
     }
 
     /// Who the peer is, as far as whoever accepted it was told.
     #[cfg(feature = "tonic")]
     pub(crate) fn peer(&self) -> Option<std::net::SocketAddr> {
-        self.connection_ref().close.peer
+        self.connection_ref().peer.as_deref().copied()
     }
 
     /// Replaces the policy's stall limit.
