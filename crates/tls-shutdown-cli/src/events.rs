@@ -160,24 +160,26 @@ struct Printer {
 impl Printer {
     fn start() -> Self {
         let (lines, to_print) = mpsc::channel::<String>();
-        // The first error is enough.
-        let (failed, written) = mpsc::sync_channel(1);
+        let (is_writing, written) = mpsc::channel();
         // On a terminal, a line takes the place of the one that shows how a drain goes.
         let start = if io::stdout().is_terminal() { CLEAR_LINE } else { "" };
         thread::spawn(move || {
+            let is_writing: mpsc::Sender<io::Error> = is_writing;
+            let mut first_error = None;
             for line in to_print {
                 // Each line at once, for those who wait for it. That nobody reads any more is no reason to stop serving.
                 let mut output = io::stdout().lock();
                 let printed = writeln!(output, "{start}{line}").and_then(|()| output.flush());
                 if let Err(error) = printed
                     && error.kind() != io::ErrorKind::BrokenPipe
+                    && first_error.is_none()
                 {
-                    let text = error.to_string();
-                    if failed.try_send(error).is_ok() {
-                        tracing::warn!(error = text, "cannot write to standard output");
-                    }
+                    tracing::warn!(%error, "cannot write to standard output");
+                    first_error = Some(error);
                 }
             }
+            // Whoever hears of it exits.
+            let _ = first_error.map(|error| is_writing.send(error));
         });
         Self { lines: Mutex::new(Some(lines)), written: Mutex::new(written) }
     }
