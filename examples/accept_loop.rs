@@ -4,7 +4,7 @@
 
 use std::{error::Error, io};
 
-use tls_shutdown::{DrainHandle, DrainPhase, ServerDrain, ServerStream, TlsListener};
+use tls_shutdown::server::{DrainHandle, DrainPhase, ServerDrain, ServerStream, TlsListener};
 use tls_shutdown_examples::{Arguments, server_config};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt},

@@ -5,7 +5,10 @@
 use std::{error::Error, time::Duration};
 
 use axum::{Router, extract::ConnectInfo, routing::get};
-use tls_shutdown::{PeerAddress, ServerDrain, TlsListener};
+use tls_shutdown::{
+    integrations::axum::PeerAddress,
+    server::{ServerDrain, TlsListener},
+};
 use tls_shutdown_examples::{Arguments, server_config};
 
 #[tokio::main]

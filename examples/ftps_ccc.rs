@@ -141,7 +141,7 @@ impl Session {
             // Who closes first, the server cannot know, and need not: it closes, and waits. A client that closes too, before or
             // after, is the good case. One that does not, as curl in its passive mode, sends its next command. That is no TLS
             // record, and is kept; and nothing can be missing before it, since CCC was the last command under TLS.
-            let policy = ShutdownPolicy::unidirectional().deadline(IDLE);
+            let policy = ShutdownPolicy::unidirectional().with_close_timeout(IDLE);
             plain = match stream.with_policy(policy).into_plaintext(Unwrap::Initiate).await {
                 Ok(plain) => plain,
                 Err(error) => error.into_plaintext()?,

@@ -7,7 +7,10 @@ use std::{env, error::Error, fs, io::pipe, net::TcpListener, sync::Arc, time::Du
 
 use axum::{Router, routing::get};
 use command_fds::{CommandFdExt, FdMapping};
-use tls_shutdown::{Server, ServerDrain, TicketKey, TicketKeys, TlsListener, systemd};
+use tls_shutdown::{
+    integrations::systemd,
+    server::{Server, ServerDrain, TicketKey, TicketKeys, TlsListener},
+};
 use tls_shutdown_examples::server_config;
 use tokio::{io::AsyncReadExt, net::unix::pipe::Receiver, process::Command, select, signal::unix, time::timeout};
 

@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::{Uri, body::Bytes};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use tls_shutdown::ShutdownLayer;
+use tls_shutdown::client::ShutdownLayer;
 use tls_shutdown_examples::reasons;
 use tokio::{task::JoinSet, time::timeout};
 use tower::Layer;

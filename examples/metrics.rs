@@ -15,7 +15,7 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
-use tls_shutdown::{Server, ServerDrain, TlsListener};
+use tls_shutdown::server::{Server, ServerDrain, TlsListener};
 use tls_shutdown_examples::{Arguments, server_config};
 
 #[tokio::main]

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{Request, Uri, body::Bytes};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use rustls::pki_types::ServerName;
-use tls_shutdown::ShutdownLayer;
+use tls_shutdown::client::ShutdownLayer;
 use tls_shutdown_examples::client_config;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;

@@ -5,7 +5,7 @@
 use std::{error::Error, time::Duration};
 
 use axum::{Router, body::Bytes, routing::post};
-use tls_shutdown::{Server, ServerDrain, TlsListener};
+use tls_shutdown::server::{Server, ServerDrain, TlsListener};
 use tls_shutdown_examples::{Arguments, server_config};
 
 #[tokio::main]

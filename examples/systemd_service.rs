@@ -6,7 +6,10 @@
 use std::{env::args, error::Error};
 
 use axum::{Router, body::Bytes, routing::post};
-use tls_shutdown::{Server, ServerDrain, TlsListener, systemd};
+use tls_shutdown::{
+    integrations::systemd,
+    server::{Server, ServerDrain, TlsListener},
+};
 use tls_shutdown_examples::server_config;
 
 #[tokio::main]

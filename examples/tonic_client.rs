@@ -10,7 +10,7 @@ use std::{error::Error, time::Duration};
 use clap::Parser;
 use hyper::http::uri::PathAndQuery;
 use hyper_rustls::HttpsConnectorBuilder;
-use tls_shutdown::ShutdownLayer;
+use tls_shutdown::client::ShutdownLayer;
 use tls_shutdown_examples::reasons;
 use tonic::{Request, client::Grpc, transport::Endpoint};
 use tonic_prost::ProstCodec;

@@ -5,7 +5,10 @@
 use std::{convert::Infallible, error::Error};
 
 use axum::{Router, body::Body, http, routing::post_service};
-use tls_shutdown::{ServerDrain, TlsConnectInfo, TlsListener};
+use tls_shutdown::{
+    integrations::tonic::TlsConnectInfo,
+    server::{ServerDrain, TlsListener},
+};
 use tls_shutdown_examples::{Arguments, server_config};
 use tonic::{Request, Response, Status, server::Grpc, service::Routes, transport::Server};
 use tonic_prost::ProstCodec;

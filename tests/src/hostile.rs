@@ -62,13 +62,13 @@ fn policy(input: &mut Input<'_>) -> ShutdownPolicy {
             BIDIRECTIONAL,
             RECEIVE_FIRST,
             BIDIRECTIONAL.until_tickets(1),
-            BIDIRECTIONAL.peer_data(PeerData::Reject),
+            BIDIRECTIONAL.with_peer_data(PeerData::Reject),
             BIDIRECTIONAL.ignore_unexpected_eof(),
             RECEIVE_FIRST.ignore_unexpected_eof(),
             ShutdownPolicy::quiet(),
         ])
-        .drain_limit(DRAIN);
-    policy.stall_limit(STALL).deadline(DEADLINE)
+        .with_max_drain_bytes(DRAIN);
+    policy.with_stall_timeout(STALL).with_close_timeout(DEADLINE)
 }
 
 /// Has everything happen that `input` says, then closes, and drops the stream.
@@ -92,7 +92,7 @@ async fn ends_well(mut input: Input<'_>) {
     let teller = told.clone();
     let own_policy = policy(&mut input);
     let stream = stream.with_policy(own_policy).on_end(move |report| teller.lock().expect("no panic").push(*report));
-    let reaper = Reaper::with_limits(ReaperLimits::new().linger(LINGER).linger_idle(LINGER));
+    let reaper = Reaper::with_limits(ReaperLimits::new().with_linger_timeout(LINGER).with_linger_idle_timeout(LINGER));
     let mut stream = match input.one_of(&[true, false]) {
         true => stream.with_reaper(&reaper),
         false => stream,

@@ -44,7 +44,7 @@ pub fn each_kind() -> impl Iterator<Item = (Side, &'static SupportedProtocolVers
 
 /// How a shutdown ended, well or not.
 pub fn ending(outcome: Outcome) -> Ending {
-    outcome.map_or_else(|error| error.kind(), |report| report.ending())
+    outcome.map_or_else(|error| error.ending(), |report| report.ending())
 }
 
 /// A shutdown to be polled by hand, with no budget, since the test's own is never renewed.

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::{HeaderMap, Request, Response, body::Incoming};
 use rustls::{ClientConfig, ServerConfig, pki_types::ServerName};
-use tls_shutdown::{ConnectionReport, DrainHandle, DrainReport, Server, ServerDrain, TlsListener};
+use tls_shutdown::server::{ConnectionReport, DrainHandle, DrainReport, Server, ServerDrain, TlsListener};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},

@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_test::{assert_pending, assert_ready, task};
 
-const REJECT: ShutdownPolicy = BIDIRECTIONAL.peer_data(PeerData::Reject);
+const REJECT: ShutdownPolicy = BIDIRECTIONAL.with_peer_data(PeerData::Reject);
 
 /// A transport that takes nothing, and says so.
 fn break_writes(wire: &tls_shutdown_tests::Wire) {
@@ -62,7 +62,7 @@ async fn looking_for_the_reason_of_a_failed_write_is_bounded() {
                 sleep(Duration::from_millis(1)).await;
             }
         };
-        let policy = BIDIRECTIONAL.drain_limit(u64::MAX).deadline(Duration::from_millis(50));
+        let policy = BIDIRECTIONAL.with_max_drain_bytes(u64::MAX).with_close_timeout(Duration::from_millis(50));
         let outcome = tokio::select! {
             biased;
             outcome = stream.shutdown_with(policy) => outcome,
@@ -135,7 +135,7 @@ async fn the_reason_is_looked_for_as_far_as_the_policy_goes() {
         for (limit, found) in [(u64::MAX, Ending::PeerAlert(Alert(80))), (1_000_000, Ending::Reset)] {
             let (stream, mut peer) = connect(side, version);
             let (told, report) = oneshot::channel();
-            let mut stream = stream.with_policy(BIDIRECTIONAL.drain_limit(limit)).with_reaper(&Reaper::new());
+            let mut stream = stream.with_policy(BIDIRECTIONAL.with_max_drain_bytes(limit)).with_reaper(&Reaper::new());
             stream = stream.on_end(move |report| told.send(*report).expect("awaited"));
             (0..PIECES).for_each(|_| peer.send(&[0; 10_000]));
             break_writes(&peer.wire);
@@ -242,7 +242,7 @@ async fn worn_out_keys_are_never_complete() {
     }
     peer.close_notify();
     let error = shut_down_now(&mut stream, BIDIRECTIONAL).expect_err("data is lost");
-    assert_eq!((error.kind(), error.report().sent()), (Ending::Refused, false));
+    assert_eq!((error.ending(), error.report().sent()), (Ending::Refused, false));
     assert!(peer.receive().expect("records").0.len() < 30);
 }
 
@@ -392,7 +392,7 @@ async fn a_truncation_met_before_the_stream_was_wrapped_is_one() {
 
 #[tokio::test(start_paused = true)]
 async fn a_reaper_without_places_takes_nothing() {
-    let reaper = Reaper::with_limits(ReaperLimits::new().closings(0));
+    let reaper = Reaper::with_limits(ReaperLimits::new().with_max_closings(0));
     let (stream, _peer) = connect(Side::Server, &rustls::version::TLS13);
     let (told, report) = oneshot::channel();
     let mut stream = stream.with_reaper(&reaper).on_end(move |report| told.send(*report).expect("awaited"));
@@ -405,7 +405,7 @@ async fn a_reaper_without_places_takes_nothing() {
 /// Whoever waits for a reaper to be idle may exit then: every `on_end` was called.
 #[tokio::test(start_paused = true)]
 async fn an_idle_reaper_has_told_everything() {
-    let reaper = Reaper::with_limits(ReaperLimits::new().closings(1));
+    let reaper = Reaper::with_limits(ReaperLimits::new().with_max_closings(1));
     let mut reports = Vec::new();
     for _ in 0..20 {
         let (stream, mut peer) = connect(Side::Server, &rustls::version::TLS13);
@@ -442,7 +442,7 @@ async fn close_notify_keeps_to_the_streams_policy() {
     for (side, version) in each_kind() {
         let (stream, peer) = connect(side, version);
         let limit = Duration::from_secs(1);
-        let mut stream = stream.with_policy(BIDIRECTIONAL.stall_limit(limit));
+        let mut stream = stream.with_policy(BIDIRECTIONAL.with_stall_timeout(limit));
         peer.wire.script(|script| script.room = 0);
         let began = Instant::now();
         let error = stream.close_notify().await.expect_err("nothing is taken");
@@ -452,7 +452,7 @@ async fn close_notify_keeps_to_the_streams_policy() {
         let (stream, _peer) = connect(side, version);
         let (told, report) = oneshot::channel();
         let mut stream = stream
-            .with_policy(BIDIRECTIONAL.deadline(limit))
+            .with_policy(BIDIRECTIONAL.with_close_timeout(limit))
             .with_reaper(&reaper)
             .on_end(move |report| told.send(*report).expect("awaited"));
         let began = Instant::now();

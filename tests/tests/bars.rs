@@ -136,8 +136,8 @@ const LINGERING: i64 = 1024;
 fn a_lingering_connection_holds_little_memory() {
     const CONNECTIONS: i64 = 100;
     let runtime = paused();
-    let reaper =
-        runtime.block_on(async { Reaper::with_limits(ReaperLimits::new().linger_idle(Duration::from_secs(25))) });
+    let reaper = runtime
+        .block_on(async { Reaper::with_limits(ReaperLimits::new().with_linger_idle_timeout(Duration::from_secs(25))) });
     let guard = runtime.enter();
     let wires: Vec<Wire> = (0..CONNECTIONS)
         .map(|_| {
@@ -149,7 +149,7 @@ fn a_lingering_connection_holds_little_memory() {
         .collect();
     drop(guard);
     // Beyond the deadline, so that the closings have become lingers.
-    runtime.block_on(async { tokio::time::sleep(ShutdownPolicy::DEADLINE + Duration::from_secs(1)).await });
+    runtime.block_on(async { tokio::time::sleep(ShutdownPolicy::CLOSE_TIMEOUT + Duration::from_secs(1)).await });
     assert_eq!(reaper.closings() as i64, CONNECTIONS);
     let freed = measure(|| {
         wires.iter().for_each(|wire| wire.script(|script| script.then = Then::End));

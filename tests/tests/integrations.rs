@@ -24,8 +24,11 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{ClientConnection, pki_types::ServerName, version::TLS13};
 use tls_shutdown::{
-    Acknowledgement, ConnectionReport, DrainHandle, DrainPhase, DrainReport, Ending, Server, ServerDrain, ServerStream,
-    TlsListener, Use,
+    Ending,
+    server::{
+        Acknowledgement, ConnectionReport, DrainHandle, DrainPhase, DrainReport, Server, ServerDrain, ServerStream,
+        TlsListener, Use,
+    },
 };
 use tls_shutdown_tests::{client_config, openssl_peer::wait, server_config};
 use tokio::{
@@ -767,7 +770,7 @@ async fn http2_clients_get_two_goaways_and_close_notify() {
 
 #[tokio::test]
 async fn an_http2_client_that_never_answers_a_ping_is_waited_for_within_bounds() {
-    let mut site = Site::start_with(Integration::Server, |drain| drain.pong_limit(SHORT)).await;
+    let mut site = Site::start_with(Integration::Server, |drain| drain.ping_timeout(SHORT)).await;
     let idle = each(|| Frames::connect(&site)).await;
     site.drain().await;
     all(idle, async |mut client| {
@@ -808,7 +811,7 @@ async fn an_early_answer_arrives() {
 #[tokio::test]
 async fn a_response_that_ends_with_the_connection_is_never_cut_by_close_notify() {
     for integration in HTTP1 {
-        let mut site = Site::start_with(integration, |drain| drain.grace(SHORT)).await;
+        let mut site = Site::start_with(integration, |drain| drain.grace_period(SHORT)).await;
         let cut = each(async || {
             let mut client = site.http1().await;
             client.send("GET /cut HTTP/1.0\r\nHost: localhost\r\n\r\n").await;
@@ -849,7 +852,7 @@ async fn a_handler_that_panics_leaves_a_close_notify() {
 #[tokio::test]
 async fn at_the_deadline_there_is_a_close_notify() {
     for integration in [Integration::Server, AcceptLoop] {
-        let mut site = Site::start_with(integration, |drain| drain.grace(4 * SHORT)).await;
+        let mut site = Site::start_with(integration, |drain| drain.grace_period(4 * SHORT)).await;
         let clients = each(async || {
             let mut client = site.http1().await;
             match integration {

@@ -92,7 +92,7 @@ proptest! {
         // rustls takes it all, the transport nothing yet.
         let _ = task::spawn(stream.write_all(&vec![7; data])).poll();
 
-        let policy = policy.drain_limit(u64::MAX);
+        let policy = policy.with_max_drain_bytes(u64::MAX);
         let mut in_flight = Vec::new();
         let mut is_closed = false;
         let mut sent = 0;
@@ -145,7 +145,7 @@ proptest! {
         });
         drop(closing);
 
-        let expected = match (policy.drain_limit(0) == UNIDIRECTIONAL.drain_limit(0), end) {
+        let expected = match (policy.with_max_drain_bytes(0) == UNIDIRECTIONAL.with_max_drain_bytes(0), end) {
             (true, _) => Ending::Sent,
             (false, End::Whole) => Ending::Complete,
             (false, End::Cut) => Ending::Truncated,

@@ -31,7 +31,8 @@ use hyper_util::{
 };
 use rustls::{HandshakeKind, version::TLS13};
 use tls_shutdown::{
-    Draining, Ending, LayerStream, Reaper, Records, ShutdownLayer, ShutdownPolicy, ShutdownReport, TlsSession,
+    Ending, Reaper, Records, ShutdownPolicy, ShutdownReport, TlsSession,
+    client::{ClientStream, Draining, ShutdownLayer},
 };
 use tls_shutdown_tests::{client_config, server_config};
 use tokio::{
@@ -419,7 +420,7 @@ async fn a_silent_server_costs_the_deadline() {
     let deadline = Duration::from_millis(200);
     for (limit, ending) in [(LIMIT, Some(Ending::TimedOut)), (deadline / 10, None)] {
         let (address, server) = deaf_server(ANSWER).await;
-        let layer = ShutdownLayer::new().with_policy(ShutdownPolicy::bidirectional().deadline(deadline));
+        let layer = ShutdownLayer::new().with_policy(ShutdownPolicy::bidirectional().with_close_timeout(deadline));
         let client = client(layer.layer(https("http/1.1")));
         let uri: Uri = format!("https://{address}/").parse().unwrap();
         assert_eq!(get(&client, uri).await.unwrap(), "ok");
@@ -473,7 +474,8 @@ async fn a_drain_keeps_the_tickets_of_what_was_never_read() {
 #[tokio::test]
 async fn a_client_that_wants_tickets_only_does_not_wait_for_silence() {
     let (address, server) = deaf_server(b"").await;
-    let layer = ShutdownLayer::new().with_policy(ShutdownPolicy::bidirectional().deadline(LIMIT).until_tickets(2));
+    let layer =
+        ShutdownLayer::new().with_policy(ShutdownPolicy::bidirectional().with_close_timeout(LIMIT).until_tickets(2));
     let tls = TlsConnector::from(Arc::new(client_config(&TLS13)));
     let uri: Uri = format!("https://{address}/").parse().unwrap();
     let mut stream = layer.layer(by_hand(tls)).oneshot(uri).await.unwrap();
@@ -613,9 +615,9 @@ fn futures_and_streams_are_what_clients_ask_for() {
     let mut connector = ShutdownLayer::new().layer(https("http/1.1"));
     is_unpin(&connector.call(Uri::from_static("https://localhost")));
     fn is_shared<T: Send + Sync + Unpin + 'static>() {}
-    is_shared::<LayerStream<client::TlsStream<TcpStream>>>();
+    is_shared::<ClientStream<client::TlsStream<TcpStream>>>();
     fn is_connection<T: Connection>() {}
-    is_connection::<LayerStream<client::TlsStream<Records<TcpStream>>>>();
+    is_connection::<ClientStream<client::TlsStream<Records<TcpStream>>>>();
 }
 
 #[tokio::test]
@@ -686,7 +688,7 @@ async fn what_is_cut_can_be_neither_flushed_nor_shut_down() {
 async fn what_the_server_says_unasked_is_no_reason_to_wait_or_to_abort() {
     let (address, server) = deaf_server(b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok").await;
     let (record, mut reports) = recorder();
-    let policy = ShutdownPolicy::bidirectional().deadline(Duration::from_millis(100));
+    let policy = ShutdownPolicy::bidirectional().with_close_timeout(Duration::from_millis(100));
     let layer = ShutdownLayer::new().with_policy(policy).on_end(record);
     let client = client(layer.layer(https("http/1.1")));
     get(&client, format!("https://{address}/").parse().unwrap()).await.unwrap();
@@ -732,7 +734,7 @@ async fn what_is_dropped_between_two_messages_is_closed_and_what_is_cut_is_abort
 #[tokio::test]
 async fn a_request_that_is_answered_early_is_written_to_its_end() {
     let (address, server) = deaf_server(ANSWER).await;
-    let policy = ShutdownPolicy::bidirectional().deadline(Duration::from_millis(50));
+    let policy = ShutdownPolicy::bidirectional().with_close_timeout(Duration::from_millis(50));
     let layer = ShutdownLayer::new().with_policy(policy);
     let tls = TlsConnector::from(Arc::new(client_config(&TLS13)));
     let uri: Uri = format!("https://{address}/").parse().unwrap();

@@ -16,7 +16,7 @@ async fn the_deadline_does_not_start_again_with_a_new_future() {
     for (side, version) in each_kind() {
         let (mut stream, _peer) = connect(side, version);
         let began = Instant::now();
-        let policy = BIDIRECTIONAL.deadline(Duration::from_secs(3));
+        let policy = BIDIRECTIONAL.with_close_timeout(Duration::from_secs(3));
         for _ in 0..29 {
             let step = tokio::time::timeout(Duration::from_millis(100), stream.shutdown_with(policy));
             assert!(step.await.is_err(), "after {:?}", began.elapsed());
@@ -24,7 +24,7 @@ async fn the_deadline_does_not_start_again_with_a_new_future() {
         let outcome = stream.shutdown_with(policy).await;
         assert_eq!((ending(outcome), began.elapsed()), (Ending::TimedOut, Duration::from_secs(3)));
         // Neither does it for another future of the same goal, nor for a longer deadline.
-        let outcome = stream.shutdown_with(BIDIRECTIONAL.deadline(Duration::from_secs(60))).await;
+        let outcome = stream.shutdown_with(BIDIRECTIONAL.with_close_timeout(Duration::from_secs(60))).await;
         assert_eq!((ending(outcome), began.elapsed()), (Ending::TimedOut, Duration::from_secs(3)));
     }
 }
@@ -36,8 +36,8 @@ async fn a_silent_peer_ends_at_the_deadline() {
             let (mut stream, mut peer) = connect(side, version);
             let began = Instant::now();
             let error = stream.shutdown_with(policy).await.expect_err("silence");
-            assert_eq!((error.kind(), began.elapsed()), (Ending::TimedOut, ShutdownPolicy::DEADLINE));
-            assert_eq!(error.report().elapsed(), ShutdownPolicy::DEADLINE);
+            assert_eq!((error.ending(), began.elapsed()), (Ending::TimedOut, ShutdownPolicy::CLOSE_TIMEOUT));
+            assert_eq!(error.report().elapsed(), ShutdownPolicy::CLOSE_TIMEOUT);
             assert_eq!(io::Error::from(error).kind(), io::ErrorKind::TimedOut);
             assert_eq!(peer.receive(), Ok((vec![], policy == BIDIRECTIONAL)), "only what was received is answered");
         }
@@ -57,7 +57,7 @@ async fn a_dripping_peer_prolongs_nothing() {
                 }
             };
             let outcome = tokio::select! {
-                outcome = stream.shutdown_with(BIDIRECTIONAL.deadline(deadline)) => outcome,
+                outcome = stream.shutdown_with(BIDIRECTIONAL.with_close_timeout(deadline)) => outcome,
                 () = drip => unreachable!("it drips for ever"),
             };
             assert_eq!((ending(outcome), began.elapsed()), (Ending::TimedOut, deadline));
@@ -77,7 +77,7 @@ async fn a_flood_ends_at_the_deadline_too() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        let policy = BIDIRECTIONAL.drain_limit(u64::MAX).deadline(Duration::from_millis(100));
+        let policy = BIDIRECTIONAL.with_max_drain_bytes(u64::MAX).with_close_timeout(Duration::from_millis(100));
         let outcome = tokio::select! {
             outcome = stream.shutdown_with(policy) => outcome,
             () = flood => unreachable!("it floods for ever"),
@@ -132,7 +132,7 @@ async fn a_slow_reader_is_not_cut_and_a_stalled_one_is() {
             };
             let began = Instant::now();
             let outcome = tokio::select! {
-                outcome = stream.shutdown_with(UNIDIRECTIONAL.stall_limit(limit)) => outcome,
+                outcome = stream.shutdown_with(UNIDIRECTIONAL.with_stall_timeout(limit)) => outcome,
                 () = read => unreachable!("it stays"),
             };
             if expected {
@@ -141,7 +141,7 @@ async fn a_slow_reader_is_not_cut_and_a_stalled_one_is() {
                 assert!(peer.receive().expect("records").1);
             } else {
                 let error = outcome.expect_err("stalled");
-                assert_eq!((error.kind(), began.elapsed()), (Ending::TimedOut, limit));
+                assert_eq!((error.ending(), began.elapsed()), (Ending::TimedOut, limit));
                 assert!(!error.report().sent());
             }
         }
@@ -155,7 +155,7 @@ async fn the_drain_limit_is_exact() {
             let (mut stream, mut peer) = connect(side, version);
             (0..3).for_each(|_| peer.send(&[0; 1000]));
             peer.close_notify();
-            let outcome = shut_down_now(&mut stream, BIDIRECTIONAL.drain_limit(limit));
+            let outcome = shut_down_now(&mut stream, BIDIRECTIONAL.with_max_drain_bytes(limit));
             assert_eq!(ending(outcome), expected);
         }
     }
@@ -167,8 +167,10 @@ async fn records_without_data_are_limited_too() {
         let (mut stream, mut peer) = connect(side, version);
         // One byte of data in each: far below the limit, with more than 64 KiB of headers and tags around it.
         (0..4000).for_each(|_| peer.send(b"."));
-        let outcome =
-            tokio::time::timeout(Duration::from_secs(1), stream.shutdown_with(BIDIRECTIONAL.drain_limit(10_000)));
+        let outcome = tokio::time::timeout(
+            Duration::from_secs(1),
+            stream.shutdown_with(BIDIRECTIONAL.with_max_drain_bytes(10_000)),
+        );
         assert_eq!(ending(outcome.await.expect("a limit, not the deadline")), Ending::DrainLimit);
     }
 }
@@ -176,7 +178,7 @@ async fn records_without_data_are_limited_too() {
 #[tokio::test(start_paused = true)]
 async fn each_wait_has_its_own_limit() {
     // The stall limit bounds each time that nothing is accepted; what the peer took to answer in between is not part of it.
-    let policy = RECEIVE_FIRST.stall_limit(Duration::from_secs(10)).deadline(Duration::from_secs(120));
+    let policy = RECEIVE_FIRST.with_stall_timeout(Duration::from_secs(10)).with_close_timeout(Duration::from_secs(120));
     for (side, version) in each_kind() {
         let (mut stream, mut peer) = connect(side, version);
         let wire = peer.wire.clone();
@@ -200,7 +202,10 @@ async fn each_wait_has_its_own_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn limits_that_never_come_are_no_limits() {
-    let policy = BIDIRECTIONAL.deadline(Duration::MAX).stall_limit(Duration::MAX).drain_limit(u64::MAX);
+    let policy = BIDIRECTIONAL
+        .with_close_timeout(Duration::MAX)
+        .with_stall_timeout(Duration::MAX)
+        .with_max_drain_bytes(u64::MAX);
     for (side, version) in each_kind() {
         let (mut stream, mut peer) = connect(side, version);
         let mut shutdown = shut_down(&mut stream, policy);

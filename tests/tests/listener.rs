@@ -7,7 +7,10 @@ use rustls::{
     crypto::ring::default_provider,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
 };
-use tls_shutdown::{ConnectionReport, Ending, Handshake, ServerDrain, TlsListener};
+use tls_shutdown::{
+    Ending,
+    server::{ConnectionReport, Handshake, ServerDrain, TlsListener},
+};
 use tls_shutdown_tests::{
     client_config, server_config,
     serving::{Client, End, LONG, listener, soon},
@@ -40,7 +43,7 @@ fn serve(mut listener: TlsListener) -> tokio::task::JoinHandle<()> {
 #[tokio::test]
 async fn sockets_have_their_options() {
     let limit = Duration::from_secs(7);
-    let (mut listener, address, _ends) = observed(|listener| listener.retransmission_limit(limit)).await;
+    let (mut listener, address, _ends) = observed(|listener| listener.tcp_user_timeout(limit)).await;
     let client = tokio::spawn(Client::connect(address));
     let (stream, _) = soon(listener.accept()).await.expect("a connection");
     let tcp = stream.session().get_ref().0;
@@ -139,7 +142,7 @@ fn the_end_is_told_where_the_runtime_is_dropped() {
 async fn the_silent_are_shed_first_then_the_oldest() {
     let timeout = Duration::from_secs(4);
     let (mut listener, address, mut ends) =
-        observed(|listener| listener.handshake_limit(2).handshake_timeout(timeout)).await;
+        observed(|listener| listener.max_handshakes(2).handshake_timeout(timeout)).await;
     async fn turns(listener: &mut TlsListener) {
         for _ in 0..50 {
             tokio::select! {
@@ -186,7 +189,7 @@ async fn the_silent_are_shed_first_then_the_oldest() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_burst_is_served() {
     const BURST: usize = 500;
-    let (mut listener, address, _ends) = observed(|listener| listener.handshake_limit(10)).await;
+    let (mut listener, address, _ends) = observed(|listener| listener.max_handshakes(10)).await;
     let mut clients = tokio::task::JoinSet::new();
     for _ in 0..BURST {
         clients.spawn(Client::connect(address));
@@ -324,8 +327,8 @@ async fn a_new_configuration_is_used_at_once_and_sessions_go_on() {
 
 #[tokio::test]
 async fn what_the_system_has_accepted_is_served_after_close() {
-    for limit in [TlsListener::HANDSHAKE_LIMIT, 10] {
-        let (mut listener, address, mut ends) = observed(|listener| listener.handshake_limit(limit)).await;
+    for limit in [TlsListener::MAX_HANDSHAKES, 10] {
+        let (mut listener, address, mut ends) = observed(|listener| listener.max_handshakes(limit)).await;
         let mut connected = Vec::new();
         for _ in 0..50 {
             connected.push(TcpStream::connect(address).await.expect("the backlog"));
@@ -360,7 +363,7 @@ async fn what_the_system_has_accepted_is_served_after_close() {
 #[tokio::test]
 async fn a_drain_closes_the_listener_and_waits_for_its_handshakes() {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let drain = ServerDrain::on(async { drop(stopped.await) }).last_request(LONG).grace(LONG);
+    let drain = ServerDrain::on(async { drop(stopped.await) }).last_request(LONG).grace_period(LONG);
     let (mut listener, address, _ends) = observed(|listener| listener.with_drain(&drain.handle())).await;
     let tcp = TcpStream::connect(address).await.expect("a listener");
     let serve = async move {
@@ -374,7 +377,7 @@ async fn a_drain_closes_the_listener_and_waits_for_its_handshakes() {
     let handle = drain.handle();
     let run = tokio::spawn(drain.run(serve));
     stop.send(()).expect("a drain");
-    soon(handle.reached(tls_shutdown::DrainPhase::LastRequest)).await;
+    soon(handle.reached(tls_shutdown::server::DrainPhase::LastRequest)).await;
     while TcpStream::connect(address).await.is_ok() {}
     let mut client = Client::over(tcp, client_config(&rustls::version::TLS13)).await;
     assert_eq!(client.read_to_end().await.1, End::CloseNotify);

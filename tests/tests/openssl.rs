@@ -163,7 +163,7 @@ struct Case {
 #[tokio::test]
 async fn every_ending_that_openssl_can_cause() {
     let case = |description, peer, policy, ending, received| Case { description, peer, policy, ending, received };
-    let short = BIDIRECTIONAL.deadline(Duration::from_millis(300));
+    let short = BIDIRECTIONAL.with_close_timeout(Duration::from_millis(300));
     let cases = [
         case("answers", answer, BIDIRECTIONAL, Ending::Complete, true),
         case("answers, and keeps TCP", answer_and_keep_tcp, BIDIRECTIONAL, Ending::Complete, true),
@@ -172,11 +172,17 @@ async fn every_ending_that_openssl_can_cause() {
         case("never answers", stay_silent, short, Ending::TimedOut, false),
         case("resets", reset, BIDIRECTIONAL, Ending::Reset, false),
         case("sends late data", send_late_data, BIDIRECTIONAL, Ending::Complete, true),
-        case("sends too much", send_late_data, BIDIRECTIONAL.drain_limit(LATE as u64 - 1), Ending::DrainLimit, false),
+        case(
+            "sends too much",
+            send_late_data,
+            BIDIRECTIONAL.with_max_drain_bytes(LATE as u64 - 1),
+            Ending::DrainLimit,
+            false,
+        ),
         case(
             "sends what is rejected",
             send_late_data,
-            BIDIRECTIONAL.peer_data(PeerData::Reject),
+            BIDIRECTIONAL.with_peer_data(PeerData::Reject),
             Ending::PeerData,
             false,
         ),
@@ -257,7 +263,7 @@ async fn a_truncation_a_reset_and_an_alert_are_not_answered() {
             let (mut stream, peer) = pair(side, version, cut).await;
             stream.read_to_end(&mut Vec::new()).await.expect_err("cut");
             let error = stream.shutdown_with(BIDIRECTIONAL).await.expect_err("truncated");
-            assert_eq!((error.kind(), error.report().sent()), (Ending::Truncated, false));
+            assert_eq!((error.ending(), error.report().sent()), (Ending::Truncated, false));
             drop(stream);
             assert_eq!(joined(peer).await, Saw::UnexpectedEof, "truncation has not become complete");
         }
@@ -268,7 +274,7 @@ async fn a_truncation_a_reset_and_an_alert_are_not_answered() {
     let connector = TlsConnector::from(Arc::new(client_config(version)));
     let mut stream = ShutdownStream::new(connect_to(address, &connector).await.expect("a handshake"));
     let error = stream.shutdown_with(BIDIRECTIONAL).await.expect_err("an alert");
-    assert_eq!(error.kind(), Ending::PeerAlert(Alert(116)), "{error}");
+    assert_eq!(error.ending(), Ending::PeerAlert(Alert(116)), "{error}");
     assert_eq!(error.report().alert().and_then(Alert::name), Some("certificate_required"));
 }
 
@@ -492,7 +498,7 @@ async fn a_slow_reader_gets_all_from_a_dropped_stream() {
 
 #[tokio::test]
 async fn a_full_reaper_sheds_the_oldest() {
-    let reaper = Reaper::with_limits(ReaperLimits::new().closings(2));
+    let reaper = Reaper::with_limits(ReaperLimits::new().with_max_closings(2));
     let mut reports = Vec::new();
     let mut peers = Vec::new();
     for _ in 0..3 {

@@ -48,9 +48,9 @@ async fn a_silent_peer_is_listened_to_and_lingered_for() {
         assert_eq!(reaper.wait_idle(Duration::from_secs(1)).await, 1, "a wait ends, and tells what is left");
         let (report, ended) = end.await.expect("once");
         assert_eq!((report.ending(), report.sent(), report.received()), (Ending::Sent, true, false));
-        assert_eq!(ended - began, ShutdownPolicy::DEADLINE, "what was left of it");
+        assert_eq!(ended - began, ShutdownPolicy::CLOSE_TIMEOUT, "what was left of it");
         let idle = after_idle(&reaper, began).await;
-        assert_eq!(idle, ShutdownPolicy::DEADLINE + ReaperLimits::LINGER_IDLE);
+        assert_eq!(idle, ShutdownPolicy::CLOSE_TIMEOUT + ReaperLimits::LINGER_IDLE_TIMEOUT);
         assert_eq!(peer.wire.handles(), 1, "the transport is gone");
     }
 }
@@ -79,11 +79,11 @@ async fn a_callback_that_panics_keeps_no_transport() {
 async fn a_linger_ends_though_the_peer_goes_on() {
     for pause in [Duration::from_secs(1), Duration::from_millis(1)] {
         let limit = Duration::from_secs(4);
-        let reaper = Reaper::with_limits(ReaperLimits::new().linger(limit));
+        let reaper = Reaper::with_limits(ReaperLimits::new().with_linger_timeout(limit));
         let began = Instant::now();
         let (stream, peer) = tls_shutdown_tests::connect(Side::Server, &rustls::version::TLS13);
         let (mut stream, _end) = reaped(stream, &reaper);
-        shut_down_now(&mut stream, UNIDIRECTIONAL.deadline(Duration::ZERO)).expect("sent");
+        shut_down_now(&mut stream, UNIDIRECTIONAL.with_close_timeout(Duration::ZERO)).expect("sent");
         drop(stream);
         let wire = peer.wire.clone();
         let send = async {
@@ -111,7 +111,7 @@ async fn the_peers_fin_ends_a_linger() {
         let began = Instant::now();
         let (stream, mut peer) = tls_shutdown_tests::connect(side, version);
         let (mut stream, end) = reaped(stream, &reaper);
-        shut_down_now(&mut stream, UNIDIRECTIONAL.drain_limit(1000)).expect("sent");
+        shut_down_now(&mut stream, UNIDIRECTIONAL.with_max_drain_bytes(1000)).expect("sent");
         drop(stream);
         // Beyond the drain limit, so that the TLS session goes, and the linger begins at once.
         peer.send(&[0; 2000]);
@@ -186,15 +186,15 @@ async fn a_closing_dropped_on_its_way_goes_on_with_what_is_left_of_its_deadline(
         assert!(!data.is_empty() && closed, "data, then close_notify");
         let (report, ended) = end.await.expect("once");
         assert_eq!(report.ending(), Ending::TimedOut, "it was asked to wait for the peer");
-        assert_eq!(ended - began, Duration::from_secs(2) + ShutdownPolicy::DEADLINE);
+        assert_eq!(ended - began, Duration::from_secs(2) + ShutdownPolicy::CLOSE_TIMEOUT);
 
         // Half of the deadline was used up before the drop.
         let began = Instant::now();
         let (stream, _peer) = tls_shutdown_tests::connect(side, version);
         let (mut stream, end) = reaped(stream, &reaper);
-        timeout(ShutdownPolicy::DEADLINE / 2, stream.shutdown_with(BIDIRECTIONAL)).await.expect_err("silence");
+        timeout(ShutdownPolicy::CLOSE_TIMEOUT / 2, stream.shutdown_with(BIDIRECTIONAL)).await.expect_err("silence");
         drop(stream);
-        assert_eq!(end.await.expect("once").1 - began, ShutdownPolicy::DEADLINE);
+        assert_eq!(end.await.expect("once").1 - began, ShutdownPolicy::CLOSE_TIMEOUT);
     }
 }
 
@@ -214,7 +214,7 @@ async fn what_was_never_shut_down_is_not_finished() {
 
 #[tokio::test(start_paused = true)]
 async fn the_oldest_closing_is_shed() {
-    let reaper = Reaper::with_limits(ReaperLimits::new().closings(3));
+    let reaper = Reaper::with_limits(ReaperLimits::new().with_max_closings(3));
     let mut ends = Vec::new();
     let began = Instant::now();
     for _ in 0..10 {
@@ -231,7 +231,7 @@ async fn the_oldest_closing_is_shed() {
         }
         let (report, ended) = end.await.expect("once");
         assert_eq!(report.ending(), Ending::Sent);
-        let expected = if number < 7 { Duration::ZERO } else { ShutdownPolicy::DEADLINE };
+        let expected = if number < 7 { Duration::ZERO } else { ShutdownPolicy::CLOSE_TIMEOUT };
         assert_eq!(ended - began, expected, "closing {number}");
     }
     assert_eq!(reaper.wait_idle(PATIENCE).await, 0);
@@ -240,7 +240,7 @@ async fn the_oldest_closing_is_shed() {
 
 #[tokio::test(start_paused = true)]
 async fn limits_that_never_come_are_no_limits() {
-    let limits = ReaperLimits::new().linger(Duration::MAX).linger_idle(Duration::MAX);
+    let limits = ReaperLimits::new().with_linger_timeout(Duration::MAX).with_linger_idle_timeout(Duration::MAX);
     let reaper = Reaper::with_limits(limits);
     let (stream, peer) = tls_shutdown_tests::connect(Side::Server, &rustls::version::TLS13);
     let (mut stream, _end) = reaped(stream, &reaper);

@@ -33,7 +33,7 @@ async fn one_byte_a_call_is_enough() {
             peer.wire.script(|script| script.piece = 1);
             peer.send(b"late");
             peer.close_notify();
-            let report = shut_down_now(&mut stream, policy.drain_limit(4)).expect("complete");
+            let report = shut_down_now(&mut stream, policy.with_max_drain_bytes(4)).expect("complete");
             let waits = policy != UNIDIRECTIONAL;
             assert_eq!(report.ending(), if waits { Ending::Complete } else { Ending::Sent });
             assert_eq!(report.discarded_late(), if waits { 4 } else { 0 });
@@ -93,7 +93,7 @@ async fn a_write_that_fails_at_each_byte_of_the_alert() {
                 };
                 let (mut stream, _peer) = connect_failing();
                 let error = shut_down_now(&mut stream, BIDIRECTIONAL).expect_err("a failed write");
-                assert_eq!((error.kind(), error.report().sent()), (failure, false));
+                assert_eq!((error.ending(), error.report().sent()), (failure, false));
 
                 // Their close_notify came first: that ours did not get out spoils nothing.
                 let (mut stream, mut peer) = connect_failing();
@@ -105,7 +105,7 @@ async fn a_write_that_fails_at_each_byte_of_the_alert() {
                 let (mut stream, peer) = connect_failing();
                 peer.into_forge().alert(Forge::FATAL, 80);
                 let error = shut_down_now(&mut stream, BIDIRECTIONAL).expect_err("an alert");
-                assert_eq!(error.kind(), Ending::PeerAlert(Alert(80)));
+                assert_eq!(error.ending(), Ending::PeerAlert(Alert(80)));
                 assert_eq!(error.report().alert(), Some(Alert(80)));
 
                 // An end that follows a failed write adds nothing.
@@ -126,7 +126,7 @@ async fn data_that_could_not_be_sent_is_never_complete() {
         peer.wire.script(|script| script.full = Full::Error(io::ErrorKind::ConnectionReset));
         peer.close_notify();
         let error = shut_down_now(&mut stream, BIDIRECTIONAL).expect_err("data is unsent");
-        assert_eq!(error.kind(), Ending::Reset);
+        assert_eq!(error.ending(), Ending::Reset);
         assert!(error.report().received());
     }
 }
@@ -161,7 +161,7 @@ async fn the_end_after_every_byte_of_the_peer() {
                         continue;
                     }
                     let error = outcome.expect_err("cut");
-                    assert_eq!(error.kind(), cut, "{arrived} of {length} bytes");
+                    assert_eq!(error.ending(), cut, "{arrived} of {length} bytes");
                     assert!(!error.report().received());
                     assert_eq!(error.report().sent(), policy == BIDIRECTIONAL, "nothing is said after a truncation");
                     let kind = io::Error::from(error).kind();
@@ -239,7 +239,7 @@ async fn a_later_call_raises_the_goal_and_only_then_the_deadline() {
         tokio::time::sleep(Duration::from_secs(60)).await;
         let began = Instant::now();
         let error = stream.shutdown_with(BIDIRECTIONAL).await.expect_err("silence");
-        assert_eq!((error.kind(), began.elapsed()), (Ending::TimedOut, ShutdownPolicy::DEADLINE));
+        assert_eq!((error.ending(), began.elapsed()), (Ending::TimedOut, ShutdownPolicy::CLOSE_TIMEOUT));
         assert_eq!(peer.wire.script(|script| script.outbound.len()), before, "one close_notify, one FIN");
 
         let (mut stream, mut peer) = connect(side, version);
@@ -267,7 +267,7 @@ async fn quiet_touches_nothing() {
         assert_eq!(peer.wire.script(|script| (script.log.len(), script.outbound.len(), script.reads)).0, 0);
         let error = assert_ready!(task::spawn(stream.write_all(b"late")).poll()).expect_err("shut down");
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
-        assert_eq!(shut_down_now(&mut stream, BIDIRECTIONAL).expect_err("marked").kind(), Ending::Quiet);
+        assert_eq!(shut_down_now(&mut stream, BIDIRECTIONAL).expect_err("marked").ending(), Ending::Quiet);
     }
 }
 
@@ -336,11 +336,11 @@ async fn unread_and_late_data_are_discarded_and_counted_apart() {
 #[tokio::test(start_paused = true)]
 async fn rejected_data_stays_to_be_read() {
     for (side, version) in each_kind() {
-        let reject = BIDIRECTIONAL.peer_data(PeerData::Reject);
+        let reject = BIDIRECTIONAL.with_peer_data(PeerData::Reject);
         let (mut stream, mut peer) = connect(side, version);
         peer.send(b"unread");
         let error = shut_down_now(&mut stream, reject).expect_err("data");
-        assert_eq!((error.kind(), error.report().discarded()), (Ending::PeerData, 0));
+        assert_eq!((error.ending(), error.report().discarded()), (Ending::PeerData, 0));
         assert_eq!(io::Error::from(error).kind(), io::ErrorKind::InvalidData);
         let mut data = [0; 6];
         assert_ready!(task::spawn(stream.read_exact(&mut data)).poll()).expect("still there");
@@ -432,7 +432,7 @@ async fn nothing_is_said_after_a_fatal_error() {
             assert_ready!(task::spawn(stream.read(&mut [0; 9])).poll()).expect_err("an alert");
             for policy in POLICIES {
                 let error = shut_down_now(&mut stream, policy).expect_err("refused");
-                assert_eq!((error.kind(), error.report().alert()), (Ending::Refused, Some(Alert(description))));
+                assert_eq!((error.ending(), error.report().alert()), (Ending::Refused, Some(Alert(description))));
             }
             assert_eq!(wire.script(|script| script.log.clone()), []);
         }
@@ -446,7 +446,7 @@ async fn nothing_is_said_after_a_fatal_error() {
         peer.wire.deliver(&record);
         assert_ready!(task::spawn(stream.read(&mut [0; 9])).poll()).expect_err("a bad record");
         peer.receive().expect_err("our fatal alert");
-        assert_eq!(shut_down_now(&mut stream, BIDIRECTIONAL).expect_err("refused").kind(), Ending::Refused);
+        assert_eq!(shut_down_now(&mut stream, BIDIRECTIONAL).expect_err("refused").ending(), Ending::Refused);
         assert_eq!(peer.wire.script(|script| script.outbound.len()), 0);
     }
 }
@@ -463,7 +463,7 @@ async fn nothing_is_said_after_a_truncation_unless_it_is_accepted() {
                 (stream, peer)
             };
             let (mut stream, peer) = connect_truncated();
-            assert_eq!(shut_down_now(&mut stream, policy).expect_err("truncated").kind(), Ending::Truncated);
+            assert_eq!(shut_down_now(&mut stream, policy).expect_err("truncated").ending(), Ending::Truncated);
             assert_eq!(peer.wire.script(|script| script.log.clone()), []);
 
             let (mut stream, mut peer) = connect_truncated();
@@ -511,7 +511,7 @@ async fn a_failed_write_of_the_application_is_remembered() {
         });
         assert_ready!(task::spawn(stream.write_all(b"lost")).poll()).expect_err("reset");
         peer.wire.script(|script| script.room = usize::MAX);
-        assert_eq!(shut_down_now(&mut stream, UNIDIRECTIONAL).expect_err("reset").kind(), Ending::Reset);
+        assert_eq!(shut_down_now(&mut stream, UNIDIRECTIONAL).expect_err("reset").ending(), Ending::Reset);
         assert_eq!(peer.wire.script(|script| script.log.clone()), []);
     }
 }
@@ -588,7 +588,7 @@ async fn a_0_rtt_handshake_that_is_never_done_is_not_started() {
     let (mut stream, _peer) = connect_early(b"early", EarlyData::Accepted);
     let began = Instant::now();
     let error = stream.shutdown_with(BIDIRECTIONAL).await.expect_err("silence");
-    assert_eq!((error.kind(), began.elapsed()), (Ending::NotStarted, ShutdownPolicy::STALL_LIMIT));
+    assert_eq!((error.ending(), began.elapsed()), (Ending::NotStarted, ShutdownPolicy::STALL_TIMEOUT));
     assert!(!error.report().sent());
 
     let (mut stream, peer) = connect_early(b"early", EarlyData::Accepted);
@@ -646,7 +646,7 @@ async fn on_end_is_called_once_whatever_the_path() {
         let (mut stream, ends) = counted(stream);
         peer.into_forge().alert(Forge::FATAL, 80);
         assert_ready!(task::spawn(stream.read(&mut [0; 9])).poll()).expect_err("an alert");
-        assert_eq!(shut_down_now(&mut stream, BIDIRECTIONAL).expect_err("refused").kind(), Ending::Refused);
+        assert_eq!(shut_down_now(&mut stream, BIDIRECTIONAL).expect_err("refused").ending(), Ending::Refused);
         drop(stream);
         assert_eq!(ends(), once(Ending::PeerAlert(Alert(80))), "what was wrong, not what was refused");
 
@@ -690,12 +690,12 @@ async fn poll_shutdown_runs_the_streams_own_policy() {
         assert_eq!(peer.receive(), Ok((vec![], true)));
 
         let (stream, peer) = connect(side, version);
-        let mut stream = stream.with_policy(BIDIRECTIONAL.deadline(Duration::from_millis(1500)));
+        let mut stream = stream.with_policy(BIDIRECTIONAL.with_close_timeout(Duration::from_millis(1500)));
         let began = Instant::now();
         let error = stream.shutdown().await.expect_err("silence");
         assert_eq!((error.kind(), began.elapsed()), (io::ErrorKind::TimedOut, Duration::from_millis(1500)));
         let error = error.get_ref().and_then(|error| error.downcast_ref::<ShutdownError>()).expect("ours");
-        assert_eq!((error.kind(), error.report().sent()), (Ending::TimedOut, true));
+        assert_eq!((error.ending(), error.report().sent()), (Ending::TimedOut, true));
         drop(peer);
     }
 }
@@ -765,7 +765,7 @@ async fn a_new_goal_comes_with_its_policy() {
         assert!(peer.wire.is_finished());
 
         // What was rejected may be discarded, or be read at leisure.
-        let reject = BIDIRECTIONAL.peer_data(PeerData::Reject);
+        let reject = BIDIRECTIONAL.with_peer_data(PeerData::Reject);
         let (mut stream, mut peer) = connect(side, version);
         peer.send(b"unread");
         assert_eq!(ending(shut_down_now(&mut stream, reject)), Ending::PeerData);
@@ -776,11 +776,11 @@ async fn a_new_goal_comes_with_its_policy() {
         let (mut stream, mut peer) = connect(side, version);
         peer.send(b"unread");
         assert_eq!(ending(shut_down_now(&mut stream, reject)), Ending::PeerData);
-        tokio::time::sleep(ShutdownPolicy::DEADLINE * 2).await;
+        tokio::time::sleep(ShutdownPolicy::CLOSE_TIMEOUT * 2).await;
         assert_ready!(task::spawn(stream.read_exact(&mut [0; 6])).poll()).expect("still there");
         let began = Instant::now();
         assert_eq!(ending(stream.shutdown_with(reject).await), Ending::TimedOut);
-        assert_eq!(began.elapsed(), ShutdownPolicy::DEADLINE);
+        assert_eq!(began.elapsed(), ShutdownPolicy::CLOSE_TIMEOUT);
     }
 }
 
@@ -812,7 +812,7 @@ async fn a_failed_close_leaves_unread_data_to_the_application() {
             script.then = Then::Error(io::ErrorKind::ConnectionReset);
         });
         let error = shut_down_now(&mut stream, UNIDIRECTIONAL).expect_err("it cannot be written");
-        assert_eq!((error.kind(), error.report().discarded()), (Ending::Reset, 0));
+        assert_eq!((error.ending(), error.report().discarded()), (Ending::Reset, 0));
         let mut data = Vec::new();
         let error = assert_ready!(task::spawn(stream.read_to_end(&mut data)).poll()).expect_err("reset");
         assert_eq!((error.kind(), &data[..]), (io::ErrorKind::ConnectionReset, &b"an answer"[..]));
@@ -828,7 +828,7 @@ async fn before_our_close_notify_a_bad_record_is_answered_with_an_alert() {
         *records.last_mut().expect("a tag") ^= 1;
         peer.wire.deliver(&records);
         let error = shut_down_now(&mut stream, RECEIVE_FIRST).expect_err("a bad record");
-        assert_eq!((error.kind(), error.report().sent()), (Ending::ProtocolError, false));
+        assert_eq!((error.ending(), error.report().sent()), (Ending::ProtocolError, false));
         let answer = peer.receive().expect_err("a fatal alert");
         assert_eq!(answer, rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac));
     }

@@ -12,7 +12,10 @@ use hyper::{
     header::{CONNECTION, CONTENT_LENGTH, UPGRADE},
 };
 use hyper_util::rt::TokioIo;
-use tls_shutdown::{ConnectionInfo, DrainPhase, Ending, Reaper, ReaperLimits, Server, ServerDrain, TlsListener, Use};
+use tls_shutdown::{
+    Ending, Reaper, ReaperLimits,
+    server::{ConnectionInfo, DrainPhase, Server, ServerDrain, TlsListener, Use},
+};
 use tls_shutdown_tests::serving::{
     Client, End, KnowsItsEnd, LONG, Running, ScriptedBody,
     Step::{self, Data, Fail, Panic, Stop, Trailers, Turn},
@@ -193,7 +196,7 @@ fn a_runtime_that_is_dropped_still_says_close_notify() {
 
 #[tokio::test]
 async fn a_reaper_that_takes_nothing_still_lets_close_notify_out() {
-    let reaper = Reaper::with_limits(ReaperLimits::new().closings(0));
+    let reaper = Reaper::with_limits(ReaperLimits::new().with_max_closings(0));
     let server = |server: Server| server.http1(|http1| http1.header_read_timeout(Duration::from_millis(50)));
     let listener = listener().await.with_reaper(&reaper);
     let mut running = Running::start_with(listener, server, |drain| drain, routes);
@@ -419,7 +422,7 @@ async fn tunnelling(mut request: Request<Incoming>) -> Answer {
 #[tokio::test]
 async fn a_tunnel_ends_as_its_owner_says() {
     // What the limit for bodies would take for one that does not come.
-    let short = |server: Server| server.stall_limit(Duration::from_millis(50));
+    let short = |server: Server| server.stall_timeout(Duration::from_millis(50));
     let mut running = Running::start_with(listener().await, short, |drain| drain, tunnelling);
     for (port, expected) in [(1, End::CloseNotify), (2, End::Truncation)] {
         let mut client = Client::connect(running.address).await;
@@ -438,7 +441,7 @@ async fn a_tunnel_ends_as_its_owner_says() {
 #[tokio::test]
 async fn upgraded_connections_have_no_more_time_at_the_deadline() {
     for path in ["/other/read", "/other/discard", "/other/write"] {
-        let hasty = |drain: ServerDrain| drain.acknowledgement(Duration::ZERO);
+        let hasty = |drain: ServerDrain| drain.ack_timeout(Duration::ZERO);
         let mut running = Running::start_with(listener().await, |server| server, hasty, upgrading);
         let mut client = upgrade(&running, path).await;
         let drain = running.drain.clone();
@@ -523,7 +526,7 @@ async fn requests_carry_the_clients_certificate() {
 
 #[tokio::test]
 async fn old_connections_have_a_last_request() {
-    let aged = |server: Server| server.connection_age_limit(Duration::from_millis(50));
+    let aged = |server: Server| server.max_connection_age(Duration::from_millis(50));
     let window = |drain: ServerDrain| drain.last_request(LONG);
     let running = Running::start_with(listener().await, aged, window, routes);
     let mut client = Client::connect(running.address).await;
@@ -623,7 +626,7 @@ async fn http2_floods_end() {
         running.end().await;
     }
     // PING is answered for as long as it comes, and a server that drains ends it all the same.
-    let quick = |drain: ServerDrain| drain.pong_limit(Duration::from_millis(50));
+    let quick = |drain: ServerDrain| drain.ping_timeout(Duration::from_millis(50));
     let mut running = Running::start_with(listener().await, |server| server, quick, routes);
     let mut client = Client::connect_http2(running.address).await;
     client.send(hello()).await;
@@ -750,7 +753,7 @@ async fn a_client_that_is_gone_is_not_served_on() {
 
 #[tokio::test]
 async fn a_client_that_keeps_the_server_waiting_is_ended() {
-    let short = |server: Server| server.stall_limit(Duration::from_millis(500));
+    let short = |server: Server| server.stall_timeout(Duration::from_millis(500));
     let start = async || {
         Running::start_with(
             listener().await,
@@ -815,7 +818,7 @@ async fn a_client_that_reads_slowly_is_none_that_stalls() {
     let listener = TlsListener::from_tcp(socket.listen(10).expect("a socket"), offering(&[]));
     // Small windows have pauses of their own.
     let limit = Duration::from_secs(1);
-    let slow = |server: Server| server.stall_limit(limit);
+    let slow = |server: Server| server.stall_timeout(limit);
     let mut running =
         Running::start_with(listener, slow, |drain| drain, |_| async { answer(ScriptedBody::full(60_000)) });
     let config = tls_shutdown_tests::client_config(&rustls::version::TLS13);
@@ -875,7 +878,7 @@ async fn an_invalid_preface_is_a_protocol_error() {
 #[tokio::test]
 async fn an_http2_client_that_lets_nothing_through_is_ended() {
     let limit = Duration::from_millis(500);
-    let short = |server: Server| server.stall_limit(limit / 5);
+    let short = |server: Server| server.stall_timeout(limit / 5);
     let routes = |request: Request<Incoming>| async move {
         match request.uri().path() {
             "/never" => std::future::pending().await,

@@ -4,7 +4,8 @@ use std::{io, pin::pin, time::Duration};
 
 use hyper::{Request, Response, body::Incoming};
 use tls_shutdown::{
-    Acknowledgement, ConnectionInfo, DrainPhase, DrainReport, Ending, Reaper, Server, ServerDrain, TlsListener,
+    Ending, Reaper,
+    server::{Acknowledgement, ConnectionInfo, DrainPhase, DrainReport, Server, ServerDrain, TlsListener},
 };
 use tls_shutdown_tests::serving::{
     Client, End, LONG, Running, ScriptedBody,
@@ -47,7 +48,7 @@ async fn routes(request: Request<Incoming>) -> Answer {
 }
 
 async fn start(drain: impl FnOnce(ServerDrain) -> ServerDrain) -> Running {
-    Running::start_with(listener().await, |server| server, |plan| drain(plan.grace(LONG)), routes)
+    Running::start_with(listener().await, |server| server, |plan| drain(plan.grace_period(LONG)), routes)
 }
 
 /// A connection that has had an answer, and is kept.
@@ -239,7 +240,7 @@ async fn a_request_that_the_system_has_at_the_end_of_the_window_is_answered() {
 #[tokio::test]
 async fn the_grace_holds() {
     let grace = Duration::from_secs(2);
-    let quick = |drain: ServerDrain| drain.notice(SHORT).last_request(SHORT).grace(grace);
+    let quick = |drain: ServerDrain| drain.notice(SHORT).last_request(SHORT).grace_period(grace);
     let mut running = Running::start_with(listener().await, |server| server, quick, routes);
     let half = async |text: &'static str| {
         let mut client = Client::connect(running.address).await;
@@ -319,7 +320,7 @@ async fn long_answers_are_told_and_end_whole() {
 #[tokio::test]
 async fn closes_are_spread() {
     let spread = Duration::from_millis(600);
-    let mut running = start(|drain| drain.last_request(Duration::ZERO).spread(spread)).await;
+    let mut running = start(|drain| drain.last_request(Duration::ZERO).jitter(spread)).await;
     let mut clients = Vec::new();
     for _ in 0..16 {
         clients.push(idle(&running).await);
@@ -343,7 +344,7 @@ async fn closes_are_spread() {
 
 #[tokio::test]
 async fn http2_is_drained_with_two_goaways() {
-    let mut running = start(|drain| drain.pong_limit(LONG)).await;
+    let mut running = start(|drain| drain.ping_timeout(LONG)).await;
     let mut client = Client::connect_http2(running.address).await;
     client.send([hello(), get(1)].concat()).await;
     while client.frame_of(http2::DATA).await.flags & 1 == 0 {}
@@ -373,7 +374,7 @@ async fn http2_clients_that_never_answer_ping_do_not_hold_the_drain_up() {
         (vec![], vec![0], false),
         (PREFACE[..10].to_vec(), vec![0], false),
     ] {
-        let mut running = start(|drain| drain.pong_limit(SHORT).last_request(SHORT)).await;
+        let mut running = start(|drain| drain.ping_timeout(SHORT).last_request(SHORT)).await;
         let mut client = Client::connect_http2(running.address).await;
         client.send(&sent).await;
         for _ in 0..50 {
@@ -393,7 +394,7 @@ async fn http2_clients_that_never_answer_ping_do_not_hold_the_drain_up() {
 async fn half_a_header_block_is_no_request() {
     let told = [&[0x82, 0x87, 0x04, 5][..], b"/told", &[0x41, 1, b'a']].concat();
     for (before, last) in [(vec![], 0), (frame(HEADERS, END_HEADERS | 1, 1, &told), 1)] {
-        let mut running = start(|drain| drain.pong_limit(SHORT).last_request(SHORT)).await;
+        let mut running = start(|drain| drain.ping_timeout(SHORT).last_request(SHORT)).await;
         let mut client = Client::connect_http2(running.address).await;
         client.send([hello(), before, frame(HEADERS, 1, 3, &told)].concat()).await;
         for _ in 0..50 {
@@ -429,7 +430,7 @@ async fn http2_streams_at_the_deadline_are_reset() {
 #[tokio::test]
 async fn a_stream_that_is_held_for_ever_is_left() {
     let grace = Duration::from_millis(500);
-    let drain = ServerDrain::on(std::future::ready(())).grace(grace);
+    let drain = ServerDrain::on(std::future::ready(())).grace_period(grace);
     let mut listener = listener().await.with_drain(&drain.handle());
     let address = listener.local_addr().expect("an address");
     let client = tokio::spawn(Client::connect(address));
@@ -443,7 +444,7 @@ async fn a_stream_that_is_held_for_ever_is_left() {
 #[tokio::test]
 async fn two_servers_share_a_drain() {
     let (signal, signalled) = oneshot::channel::<()>();
-    let drain = ServerDrain::on(async move { signalled.await.expect("a signal") }).grace(LONG);
+    let drain = ServerDrain::on(async move { signalled.await.expect("a signal") }).grace_period(LONG);
     let handle = drain.handle();
     let listeners = [listener().await, listener().await];
     let addresses = listeners.each_ref().map(|listener| listener.local_addr().expect("an address"));
@@ -472,11 +473,11 @@ async fn two_servers_share_a_drain() {
 
 #[tokio::test]
 async fn two_listeners_share_a_drain_and_a_reaper() {
-    let drain = ServerDrain::on(std::future::ready(())).grace(LONG);
+    let drain = ServerDrain::on(std::future::ready(())).grace_period(LONG);
     let handle = drain.handle();
-    let reaper = Reaper::with_limits(tls_shutdown::ReaperLimits::new().closings(0));
+    let reaper = Reaper::with_limits(tls_shutdown::ReaperLimits::new().with_max_closings(0));
     let mut listeners = [listener().await, listener().await]
-        .map(|listener| listener.with_reaper(&reaper).with_drain(&handle).handshake_limit(1));
+        .map(|listener| listener.with_reaper(&reaper).with_drain(&handle).max_handshakes(1));
     let [first, second] = &mut listeners;
     let clients = [first.local_addr(), second.local_addr()]
         .map(|address| tokio::spawn(Client::connect(address.expect("an address"))));
@@ -495,7 +496,7 @@ async fn two_listeners_share_a_drain_and_a_reaper() {
 
 #[tokio::test]
 async fn a_server_that_ends_by_itself_is_drained() {
-    let drain = ServerDrain::on(std::future::pending()).notice(LONG).grace(LONG);
+    let drain = ServerDrain::on(std::future::pending()).notice(LONG).grace_period(LONG);
     let handle = drain.handle();
     let report = soon(drain.run(async {})).await;
     assert_eq!((report.left(), handle.phase()), (0, DrainPhase::Ended));
@@ -528,8 +529,8 @@ async fn unacknowledged(
     socket.set_send_buffer_size(1 << 20).expect("an option");
     socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
     let listener = TlsListener::from_tcp(socket.listen(10).expect("a socket"), offering(&[]));
-    let policy = tls_shutdown::ShutdownPolicy::unidirectional().deadline(SHORT);
-    let listener = listener.with_reaper(&Reaper::with_limits(limits)).policy(policy);
+    let policy = tls_shutdown::ShutdownPolicy::unidirectional().with_close_timeout(SHORT);
+    let listener = listener.with_reaper(&Reaper::with_limits(limits)).with_policy(policy);
     let running = Running::start_with(
         listener,
         |server| server,
@@ -549,8 +550,8 @@ fn assert_some_is_missing(report: &DrainReport) {
 
 #[tokio::test]
 async fn what_is_not_acknowledged_is_waited_for_within_bounds_and_told() {
-    let limits = tls_shutdown::ReaperLimits::new().linger_idle(SHORT);
-    let (mut running, mut client) = unacknowledged(limits, |drain| drain.grace(LONG).acknowledgement(SHORT)).await;
+    let limits = tls_shutdown::ReaperLimits::new().with_linger_idle_timeout(SHORT);
+    let (mut running, mut client) = unacknowledged(limits, |drain| drain.grace_period(LONG).ack_timeout(SHORT)).await;
     running.signal();
     let report = running.report().await;
     assert_some_is_missing(&report);
@@ -561,8 +562,8 @@ async fn what_is_not_acknowledged_is_waited_for_within_bounds_and_told() {
 
 #[tokio::test]
 async fn a_second_signal_ends_the_wait_for_acknowledgements() {
-    let limits = tls_shutdown::ReaperLimits::new().linger_idle(SHORT);
-    let (mut running, _client) = unacknowledged(limits, |drain| drain.grace(LONG).acknowledgement(LONG)).await;
+    let limits = tls_shutdown::ReaperLimits::new().with_linger_idle_timeout(SHORT);
+    let (mut running, _client) = unacknowledged(limits, |drain| drain.grace_period(LONG).ack_timeout(LONG)).await;
     running.signal();
     soon(running.drain.reached(DrainPhase::Exit)).await;
     // The system is asked at once; this is after its answer.
@@ -573,8 +574,8 @@ async fn a_second_signal_ends_the_wait_for_acknowledgements() {
 
 #[tokio::test]
 async fn what_lingers_at_the_end_of_the_grace_is_not_acknowledged_either() {
-    let limits = tls_shutdown::ReaperLimits::new().linger_idle(LONG).linger(LONG);
-    let (mut running, client) = unacknowledged(limits, |drain| drain.grace(SHORT * 5)).await;
+    let limits = tls_shutdown::ReaperLimits::new().with_linger_idle_timeout(LONG).with_linger_timeout(LONG);
+    let (mut running, client) = unacknowledged(limits, |drain| drain.grace_period(SHORT * 5)).await;
     running.signal();
     let report = running.report().await;
     assert_eq!(report.lingering(), 1, "{report}");
@@ -613,7 +614,7 @@ async fn the_report_says_what_clients_have_seen() {
 
 #[tokio::test]
 async fn a_window_can_be_waited_for_by_servers_that_are_not_ours() {
-    let drain = ServerDrain::on(std::future::ready(())).last_request(LONG).grace(LONG);
+    let drain = ServerDrain::on(std::future::ready(())).last_request(LONG).grace_period(LONG);
     let over = drain.handle().last_request_over();
     let mut over = pin!(over);
     let listener = listener().await.with_drain(&drain.handle());

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use proptest::prelude::*;
 use rustls::{HandshakeKind, ProtocolVersion, ServerConfig, crypto::ring::default_provider, server::ProducesTickets};
-use tls_shutdown::{ConfigHandle, TicketKey, TicketKeys, TlsListener};
+use tls_shutdown::server::{ConfigHandle, TicketKey, TicketKeys, TlsListener};
 use tls_shutdown_tests::{VERSIONS, client_config, server_config, serving::Client};
 use tokio::io::AsyncWriteExt;
 

@@ -76,11 +76,11 @@ fn has_word(line: &str, word: &str) -> bool {
 
 /// The table does no I/O and knows no clock, no tokio and no rustls.
 fn the_table_is_pure(repository: &Repository) -> Vec<String> {
-    let path = format!("{LIBRARY}closing.rs");
+    let path = format!("{LIBRARY}tls/close_state.rs");
     let mut complaints = Vec::new();
     for (number, line) in numbered(repository.text(&path)) {
         let line = code(line).trim();
-        let imports = line.starts_with("use ") && !line.starts_with("use crate::report::");
+        let imports = line.starts_with("use ") && !line.starts_with("use crate::tls::report::");
         let names = ["std", "core", "tokio", "tokio_rustls", "rustls", "Instant"];
         if imports || names.iter().any(|name| has_word(line, name)) {
             complaints.push(format!("{path}:{number}: more than `crate::report`: {line}"));
@@ -91,8 +91,14 @@ fn the_table_is_pure(repository: &Repository) -> Vec<String> {
 
 /// The files that may name rustls and tokio-rustls. Two of them drive a connection, so that a new version of either is a small
 /// port; the others make one from a configuration, or tell of its certificates.
-const FILES_THAT_NAME_RUSTLS: [&str; 6] =
-    ["session.rs", "records.rs", "listener.rs", "server.rs", "tickets.rs", "tonic.rs"];
+const FILES_THAT_NAME_RUSTLS: [&str; 6] = [
+    "tls/session.rs",
+    "tls/records.rs",
+    "server/listener/mod.rs",
+    "server/mod.rs",
+    "server/tickets.rs",
+    "integrations/tonic.rs",
+];
 
 fn rustls_is_touched_in_few_files(repository: &Repository) -> Vec<String> {
     let mut complaints = Vec::new();
@@ -449,7 +455,7 @@ fn every_rule_can_fail() {
     const SENTENCE: &str = "//= https://example.org/spec#1\n//# It MUST\n//#  end.\n";
     const ENTRY: &str = "https://example.org/spec#1\n> It MUST end.\n- tested in a.rs";
     let long = "\n".repeat(61);
-    let closing = "crates/tls-shutdown/src/closing.rs";
+    let closing = "crates/tls-shutdown/src/tls/close_state.rs";
     let path = concat!("see /tm", "p/x");
     let sleep = concat!("std::thread::", "sleep(t);");
     let fenced = "/// ```\n/// # Cancel safety\n/// ```\npub async fn f() {}";
@@ -457,10 +463,10 @@ fn every_rule_can_fail() {
     let warning = "tracing::warn!(%error, \"it fails\");";
     let version = "[workspace.package]\nversion = \"1.2.3\"";
     let cases: &[Case] = &[
-        (the_table_is_pure, &[(closing, "use crate::report::Ending;\n// tokio")], 0),
+        (the_table_is_pure, &[(closing, "use crate::tls::report::Ending;\n// tokio")], 0),
         (the_table_is_pure, &[(closing, "use crate::session::TlsSession;")], 1),
         (the_table_is_pure, &[(closing, "let now = tokio::time::Instant::now();")], 1),
-        (rustls_is_touched_in_few_files, &[("crates/tls-shutdown/src/session.rs", "use rustls::Error;")], 0),
+        (rustls_is_touched_in_few_files, &[("crates/tls-shutdown/src/tls/session.rs", "use rustls::Error;")], 0),
         (rustls_is_touched_in_few_files, &[(closing, "/// as rustls does")], 0),
         (rustls_is_touched_in_few_files, &[(closing, "fn f(e: &rustls::Error) {}")], 1),
         (documentation_has_its_headings, &[(closing, "/// # Cancel safety\n#[must_use]\npub async fn f() {}")], 0),

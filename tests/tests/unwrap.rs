@@ -120,7 +120,7 @@ async fn data_that_is_still_to_be_read_is_in_the_way() {
             let bytes = close_notify_and_plaintext(&mut peer);
             peer.wire.deliver(&bytes);
             let error = unwrap_now(stream, unwrap).expect_err("data");
-            assert_eq!(error.error().kind(), Ending::PeerData);
+            assert_eq!(error.error().ending(), Ending::PeerData);
             let mut stream = error.into_stream();
             let mut data = [0; 4];
             assert_ready!(task::spawn(stream.read_exact(&mut data)).poll()).expect("still there");
@@ -147,7 +147,7 @@ async fn a_peer_that_skips_close_notify_is_not_tls_and_loses_nothing() {
                     std::task::Poll::Pending => assert_ready!(taking_off.poll()),
                 }
                 .expect_err("no close_notify");
-                assert_eq!(error.error().kind(), Ending::NotTls);
+                assert_eq!(error.error().ending(), Ending::NotTls);
                 let mut plain = error.into_plaintext().expect("plaintext");
                 let mut read = [0; PLAIN.len()];
                 assert_ready!(task::spawn(plain.read_exact(&mut read)).poll()).expect("all of it");
@@ -169,7 +169,7 @@ async fn fin_silence_and_alerts_are_no_close_notify() {
             peer.wire.deliver(&half[..4]);
             peer.wire.script(|script| script.then = Then::End);
             let error = unwrap_now(stream, unwrap).expect_err("cut");
-            assert_eq!(error.error().kind(), Ending::Truncated);
+            assert_eq!(error.error().ending(), Ending::Truncated);
             assert!(!peer.wire.is_finished());
             assert_eq!(left_in(error), half[..4]);
 
@@ -177,7 +177,7 @@ async fn fin_silence_and_alerts_are_no_close_notify() {
             peer.wire.deliver(&half[..4]);
             let began = Instant::now();
             let error = stream.into_plaintext(unwrap).await.expect_err("silence");
-            assert_eq!((error.error().kind(), began.elapsed()), (Ending::TimedOut, ShutdownPolicy::DEADLINE));
+            assert_eq!((error.error().ending(), began.elapsed()), (Ending::TimedOut, ShutdownPolicy::CLOSE_TIMEOUT));
             assert_eq!(left_in(error), half[..4]);
 
             let (stream, peer) = connect(side, version);
@@ -185,7 +185,7 @@ async fn fin_silence_and_alerts_are_no_close_notify() {
             let alert = forge.record(Forge::ALERT, &[Forge::FATAL, 80]);
             forge.wire.deliver(&[&alert, PLAIN].concat());
             let error = unwrap_now(stream, unwrap).expect_err("an alert");
-            assert_eq!(error.error().kind(), Ending::PeerAlert(Alert(80)));
+            assert_eq!(error.error().ending(), Ending::PeerAlert(Alert(80)));
             assert_eq!(left_in(error), PLAIN);
         }
     }
@@ -222,13 +222,13 @@ async fn after_fin_the_transport_is_of_no_more_use() {
             peer.close_notify();
             assert_ready!(task::spawn(stream.shutdown_with(BIDIRECTIONAL)).poll()).expect("complete");
             let error = unwrap_now(stream, unwrap).expect_err("closed");
-            assert_eq!(error.error().kind(), Ending::Refused);
+            assert_eq!(error.error().ending(), Ending::Refused);
         }
         for unwrap in WAYS {
             let (mut stream, _peer) = connect(side, version);
             assert_ready!(task::spawn(stream.shutdown_with(ShutdownPolicy::unidirectional())).poll()).expect("sent");
             let error = unwrap_now(stream, unwrap).expect_err("closed");
-            assert_eq!(error.error().kind(), Ending::Refused);
+            assert_eq!(error.error().ending(), Ending::Refused);
         }
         // After a half-close it still is.
         let (mut stream, mut peer) = connect(side, version);
@@ -249,14 +249,14 @@ async fn half_an_alert_is_no_way_back_to_plaintext() {
             peer.close_notify();
             peer.wire.script(|script| script.room = 10);
             let error = stream.into_plaintext(unwrap).await.expect_err("half of it is out");
-            assert_eq!((error.error().kind(), error.error().report().sent()), (Ending::TimedOut, false));
+            assert_eq!((error.error().ending(), error.error().report().sent()), (Ending::TimedOut, false));
         }
         // Nor is it where the peer goes back to plaintext itself.
         let (stream, peer) = connect(side, version);
         peer.wire.deliver(PLAIN);
         peer.wire.script(|script| script.room = 10);
         let error = stream.into_plaintext(Unwrap::Initiate).await.expect_err("half of it is out");
-        assert_eq!((error.error().kind(), error.error().report().sent()), (Ending::TimedOut, false));
+        assert_eq!((error.error().ending(), error.error().report().sent()), (Ending::TimedOut, false));
     }
 }
 
@@ -431,7 +431,7 @@ async fn a_deadline_bounds_a_peer_that_drips() {
             outcome = stream.into_plaintext(Unwrap::Initiate) => outcome,
             () = drip => unreachable!("it drips for ever"),
         };
-        assert_eq!(outcome.expect_err("too slow").error().kind(), Ending::TimedOut);
-        assert_eq!(began.elapsed(), ShutdownPolicy::DEADLINE);
+        assert_eq!(outcome.expect_err("too slow").error().ending(), Ending::TimedOut);
+        assert_eq!(began.elapsed(), ShutdownPolicy::CLOSE_TIMEOUT);
     }
 }

@@ -26,7 +26,7 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 use rustls::pki_types::ServerName;
-use tls_shutdown::{Server, ServerDrain, TlsListener};
+use tls_shutdown::server::{Server, ServerDrain, TlsListener};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -133,12 +133,12 @@ pub(crate) async fn serve(kind: &str) {
     match kind {
         "ours" | "without acknowledgement" => {
             let listener = TlsListener::from_std(listener, config).expect("a listener");
-            let drain = ServerDrain::on(signalled).last_request(Duration::ZERO).grace(HEADER_TIMEOUT);
+            let drain = ServerDrain::on(signalled).last_request(Duration::ZERO).grace_period(HEADER_TIMEOUT);
             serve_ours(
                 listener,
                 match kind {
                     "ours" => drain,
-                    _ => drain.acknowledgement(Duration::ZERO),
+                    _ => drain.ack_timeout(Duration::ZERO),
                 },
             )
             .await;

@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 use bytesize::ByteSize;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use rustls::pki_types::ServerName;
-use tls_shutdown::{ServerDrain, ShutdownPolicy};
+use tls_shutdown::{ShutdownPolicy, server::ServerDrain};
 
 use crate::events::Format;
 
@@ -203,7 +203,7 @@ impl ServeArguments {
             ServerPolicy::Unidirectional => ShutdownPolicy::unidirectional(),
             ServerPolicy::Bidirectional => ShutdownPolicy::bidirectional(),
         };
-        policy.deadline(self.deadline).drain_limit(self.drain_limit.as_u64())
+        policy.with_close_timeout(self.deadline).with_max_drain_bytes(self.drain_limit.as_u64())
     }
 
     pub(crate) fn format(&self) -> Format {
@@ -219,7 +219,7 @@ impl SendArguments {
             ClientPolicy::Bidirectional => ShutdownPolicy::bidirectional(),
             ClientPolicy::ReceiveFirst => ShutdownPolicy::receive_first(),
         };
-        policy.deadline(self.deadline).drain_limit(self.drain_limit.as_u64())
+        policy.with_close_timeout(self.deadline).with_max_drain_bytes(self.drain_limit.as_u64())
     }
 
     pub(crate) fn format(&self) -> Format {

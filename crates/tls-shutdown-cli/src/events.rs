@@ -9,7 +9,10 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tls_shutdown::{Acknowledgement, ConnectionReport, DrainHandle, DrainReport, ShutdownReport};
+use tls_shutdown::{
+    ShutdownReport,
+    server::{Acknowledgement, ConnectionReport, DrainHandle, DrainReport},
+};
 
 /// How long the process waits, at its exit, for a reader of its standard output.
 const PRINT_LIMIT: Duration = Duration::from_millis(500);

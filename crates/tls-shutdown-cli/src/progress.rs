@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tls_shutdown::{DrainHandle, DrainPhase};
+use tls_shutdown::server::{DrainHandle, DrainPhase};
 use tokio::{
     task::JoinHandle,
     time::{Instant, interval},

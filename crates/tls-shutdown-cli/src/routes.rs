@@ -18,7 +18,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
-use tls_shutdown::{DrainHandle, DrainPhase};
+use tls_shutdown::server::{DrainHandle, DrainPhase};
 use tokio::{task::yield_now, time::sleep};
 
 /// How often `/events` tells something.

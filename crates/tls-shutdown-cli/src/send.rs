@@ -59,11 +59,11 @@ async fn send(arguments: &SendArguments, events: &Events) -> Result<ExitCode, Fa
                 arguments.policy()
             }
             Written::Stalled => {
-                let limit = humantime::format_duration(ShutdownPolicy::STALL_LIMIT);
+                let limit = humantime::format_duration(ShutdownPolicy::STALL_TIMEOUT);
                 tracing::warn!(%limit, bytes, "not everything could be written: the server has taken nothing for too long");
                 exit_code = ExitCode::FAILURE;
                 // Nothing more will be accepted, and that was waited for already.
-                arguments.policy().stall_limit(Duration::ZERO)
+                arguments.policy().with_stall_timeout(Duration::ZERO)
             }
             Written::InputFailed(error) => {
                 // What was read so far must not look like all of it.
@@ -117,7 +117,7 @@ enum Written {
     All,
     /// The connection has failed, which its shutdown tells, too.
     Failed(io::Error),
-    /// The peer has taken nothing for as long as [`ShutdownPolicy::STALL_LIMIT`].
+    /// The peer has taken nothing for as long as [`ShutdownPolicy::STALL_TIMEOUT`].
     Stalled,
     InputFailed(io::Error),
 }
@@ -135,7 +135,7 @@ async fn write(stream: &mut ShutdownStream<TlsStream<TcpStream>>, mut source: So
             return (bytes, Written::All);
         }
         while !chunk.is_empty() {
-            match timeout(ShutdownPolicy::STALL_LIMIT, stream.write(chunk)).await {
+            match timeout(ShutdownPolicy::STALL_TIMEOUT, stream.write(chunk)).await {
                 Ok(Ok(amount)) => {
                     bytes += amount as u64;
                     chunk = &chunk[amount..];

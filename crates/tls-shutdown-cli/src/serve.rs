@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tls_shutdown::{DrainReport, Server, ServerDrain, TlsListener};
+use tls_shutdown::server::{DrainReport, Server, ServerDrain, TlsListener};
 use tokio::runtime;
 
 use crate::{
@@ -36,13 +36,13 @@ async fn serve(arguments: &ServeArguments, events: &Arc<Events>) -> Result<Drain
     let listener = TlsListener::bind((endpoint.host.as_str(), endpoint.port), certificate::server_config(arguments)?)
         .await
         .map_err(|error| cannot_listen(endpoint, &error))?
-        .policy(arguments.policy());
+        .with_policy(arguments.policy());
     let address = listener.local_addr().map_err(|error| cannot_listen(endpoint, &error))?;
     let drain = ServerDrain::on_terminate_signal()
         .map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))?
         .notice(arguments.notice)
         .last_request(arguments.last_request)
-        .grace(arguments.grace);
+        .grace_period(arguments.grace);
     let certificate = match &arguments.cert {
         Some(file) => format!("certificate {}", file.display()),
         None => "self-signed certificate".to_owned(),
@@ -51,7 +51,7 @@ async fn serve(arguments: &ServeArguments, events: &Arc<Events>) -> Result<Drain
     let progress = progress::show(drain.handle(), events.clone());
     let router = routes::router(drain.handle());
     let ends = events.clone();
-    let server = Server::new(listener).stall_limit(arguments.stall_limit).on_end(move |end| ends.closed(end));
+    let server = Server::new(listener).stall_timeout(arguments.stall_limit).on_end(move |end| ends.closed(end));
     let report = server.drain(drain).serve(router).await;
     progress.end().await;
     Ok(report)

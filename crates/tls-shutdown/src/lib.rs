@@ -41,82 +41,17 @@
 //!
 //! Whatever goes wrong on the way is an [`Ending`] of its own: truncated, reset, timed_out, peer_alert, and so on.
 
-mod closing;
-mod kernel;
-
-mod policy;
-pub use policy::{PeerData, ShutdownPolicy, Unwrap};
-
-mod report;
-pub use report::{Alert, Ending, ShutdownError, ShutdownReport};
-
-mod records;
-pub use records::{Plaintext, Records};
-
-mod session;
-pub use session::{TlsConnection, TlsSession};
-
-mod driver;
-mod shutdown;
-pub use shutdown::{AsyncShutdown, ShutdownTarget};
-
-mod stream;
-pub use stream::{Abort, ShutdownState, ShutdownStream, UnwrapError};
-
-mod reaper;
-pub use reaper::{Reaper, ReaperLimits};
-
-#[cfg(feature = "server")]
-mod connection;
-#[cfg(feature = "server")]
-pub use connection::{ConnectionReport, Handshake, Use};
+mod tls;
+pub use tls::*;
 
 #[cfg(any(feature = "server", feature = "tower"))]
-mod frames;
-#[cfg(any(feature = "server", feature = "tower"))]
-mod messages;
+mod http;
 
 #[cfg(feature = "server")]
-mod listener;
-#[cfg(feature = "server")]
-pub use listener::{ConfigHandle, ServerStream, TlsListener};
-
-#[cfg(feature = "server")]
-mod tickets;
-#[cfg(feature = "server")]
-pub use tickets::{NoAead, TicketKey, TicketKeys};
-
-#[cfg(feature = "server")]
-mod drain;
-#[cfg(feature = "server")]
-pub use drain::{
-    Acknowledgement, DrainBody, DrainHandle, DrainLayer, DrainPhase, DrainReport, DrainResponse, DrainService,
-    Readiness, ServerDrain,
-};
-
-#[cfg(feature = "server")]
-mod unacknowledged;
-
-#[cfg(feature = "server")]
-mod server;
-#[cfg(feature = "server")]
-pub use server::{ConnectionInfo, HttpStream, ServedBody, Server};
-
-#[cfg(feature = "axum")]
-mod axum;
-#[cfg(feature = "axum")]
-pub use self::axum::PeerAddress;
-#[cfg(feature = "tonic")]
-mod tonic;
-#[cfg(feature = "tonic")]
-pub use self::tonic::TlsConnectInfo;
+pub mod server;
 
 #[cfg(feature = "tower")]
-mod layer;
-#[cfg(all(feature = "systemd", unix))]
-pub mod systemd;
-#[cfg(feature = "tower")]
-pub use layer::{
-    ClientDrain, ClientDrainReport, Connecting, Draining, IntoTls, LayerStream, MaybeTls, ShutdownLayer,
-    ShutdownService,
-};
+pub mod client;
+
+#[cfg(any(feature = "axum", feature = "tonic", all(feature = "systemd", unix)))]
+pub mod integrations;

@@ -37,7 +37,7 @@ const MEMORY: usize = 10_000;
 /// What it may keep of an answer that is not taken: the buffers of TLS and of HTTP.
 const MEMORY_OF_AN_ANSWER: usize = 90_000;
 /// How long it waits for a peer that takes nothing.
-const STALL_LIMIT: &str = "3s";
+const STALL_TIMEOUT: &str = "3s";
 /// What it may keep for one that does not begin: the beginnings of a TLS session.
 const MEMORY_OF_A_BEGINNING: usize = 32_000;
 /// Peers of the control.
@@ -138,7 +138,7 @@ async fn latency(server: &Server) -> Duration {
 async fn peers_that_close_badly() {
     let _alone = ALONE.lock().await;
     raise_limit();
-    let server = Server::start(Build::Release.serve(LOOPBACK, &["--stall-limit", STALL_LIMIT])).await;
+    let server = Server::start(Build::Release.serve(LOOPBACK, &["--stall-limit", STALL_TIMEOUT])).await;
     let bare = Server::start(Build::Release.bare_server(LOOPBACK)).await;
     latency(&server).await;
     let (descriptors_at_rest, memory_at_rest) = (descriptors(&server), memory(&server));

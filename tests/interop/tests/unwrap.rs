@@ -162,7 +162,7 @@ async fn a_peer_that_skips_close_notify_is_told_apart() {
         for role in ROLES {
             let (python, stream) = python(role, version, "plaintext").await;
             let error = within(stream.into_plaintext(Unwrap::Reply)).await.expect_err("plaintext");
-            assert_eq!(error.error().kind(), Ending::NotTls, "{role} {version:?}");
+            assert_eq!(error.error().ending(), Ending::NotTls, "{role} {version:?}");
             let mut plain = error.into_plaintext().expect("plaintext");
             let mut heard = [0; TEXT.len()];
             within(plain.read_exact(&mut heard)).await.expect("all of it");
@@ -177,14 +177,14 @@ async fn a_peer_that_skips_close_notify_is_told_apart() {
 
 #[tokio::test]
 async fn a_peer_that_ends_or_says_nothing_is_refused() {
-    let policy = ShutdownPolicy::bidirectional().deadline(Duration::from_millis(200));
+    let policy = ShutdownPolicy::bidirectional().with_close_timeout(Duration::from_millis(200));
     for version in VERSIONS {
         for role in ROLES {
             for (mode, ending) in [("end", Ending::Truncated), ("silent", Ending::TimedOut)] {
                 for unwrap in [Unwrap::Initiate, Unwrap::Reply, Unwrap::Silent] {
                     let (_python, stream) = python(role, version, mode).await;
                     let error = within(stream.with_policy(policy).into_plaintext(unwrap)).await.expect_err(mode);
-                    assert_eq!(error.error().kind(), ending, "{role} {version:?} {unwrap:?}");
+                    assert_eq!(error.error().ending(), ending, "{role} {version:?} {unwrap:?}");
                 }
             }
         }

@@ -29,7 +29,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-const GRACE: Duration = Duration::from_secs(20);
+const GRACE_PERIOD: Duration = Duration::from_secs(20);
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -57,7 +57,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         });
     }
     drop(listener);
-    Ok(timeout(GRACE, graceful.shutdown()).await?)
+    Ok(timeout(GRACE_PERIOD, graceful.shutdown()).await?)
 }
 
 fn config(cert: &str, key: &str) -> Result<ServerConfig, Box<dyn Error>> {

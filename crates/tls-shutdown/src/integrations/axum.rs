@@ -1,0 +1,42 @@
+//! [`TlsListener`] under `axum::serve`.
+
+use std::{io, net::SocketAddr};
+
+use axum::{
+    extract::connect_info::Connected,
+    serve::{IncomingStream, Listener},
+};
+
+use crate::server::{ServerStream, TlsListener};
+
+/// What `axum::serve` accepts from. `docs/integrations.md` says what it guarantees there, and what only a
+/// [`Server`](crate::server::Server) does.
+impl Listener for TlsListener {
+    type Io = ServerStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (ServerStream, SocketAddr) {
+        match TlsListener::accept(self).await {
+            Some(accept) => accept,
+            // axum stops by itself, when the future that it was given resolves.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        TlsListener::local_addr(self)
+    }
+}
+
+/// The peer's address, for `into_make_service_with_connect_info::<PeerAddress>()`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAddress(
+    /// The address.
+    pub SocketAddr,
+);
+
+impl Connected<IncomingStream<'_, TlsListener>> for PeerAddress {
+    fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
+        Self(*stream.remote_addr())
+    }
+}

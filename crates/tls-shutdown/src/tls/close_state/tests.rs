@@ -1,0 +1,513 @@
+//! The table against an oracle that knows no table: what must hold on every way through it, whatever the events.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    fs,
+    path::Path,
+};
+
+use super::{Begun, Closing, Event, Goal, Local, Remote, Step, UnexpectedEof, Unsent};
+use crate::tls::report::{Alert, Ending};
+
+const GOALS: [Goal; 8] = [
+    Goal::Notify,
+    Goal::UnwrapInitiate,
+    Goal::UnwrapReply,
+    Goal::UnwrapSilent,
+    Goal::Send,
+    Goal::Hear,
+    Goal::ReceiveFirst,
+    Goal::Both,
+];
+const KEEPS_TRANSPORT: &[Goal] = &[Goal::Notify, Goal::UnwrapInitiate, Goal::UnwrapReply, Goal::UnwrapSilent];
+
+/// What asks for more comes later; goals on one line ask for the same.
+const ORDER: &[&[Goal]] = &[
+    &[Goal::Notify],
+    &[Goal::UnwrapInitiate, Goal::UnwrapReply, Goal::UnwrapSilent],
+    &[Goal::Send],
+    &[Goal::Hear],
+    &[Goal::ReceiveFirst, Goal::Both],
+];
+
+const EOFS: [UnexpectedEof; 2] = [UnexpectedEof::Truncates, UnexpectedEof::Ends];
+const ALERT: Ending = Ending::PeerAlert(Alert(80));
+
+const READ_FAILURES: [Ending; 5] = [Ending::Reset, ALERT, Ending::ProtocolError, Ending::NotTls, Ending::DrainLimit];
+
+/// What a driver may report while it carries out `step`.
+fn events_of(step: Step, closing: &Closing) -> Vec<Event> {
+    let failed_reads = READ_FAILURES.map(Event::ReadFailed);
+    let failed_write = Event::WriteFailed(Ending::Reset);
+    match step {
+        Step::FlushData if closing.local == Local::Handshaking => {
+            [&[Event::HandshakeDone, Event::StallLimit, Event::TransportEnd, failed_write][..], &failed_reads[..4]]
+                .concat()
+        }
+        Step::FlushData => vec![Event::Done, failed_write, Event::StallLimit],
+        Step::QueueCloseNotify => vec![Event::Done, Event::WriteFailed(Ending::Refused)],
+        Step::WriteCloseNotify => vec![Event::Done, failed_write, Event::StallLimit],
+        Step::FlushTransport | Step::Finish => vec![Event::Done, failed_write, Event::Deadline],
+        // Tickets are not what an unwrap is about.
+        Step::Drain => [
+            &[Event::ZeroReturn, Event::TransportEnd, Event::PeerData, Event::Deadline][..],
+            if KEEPS_TRANSPORT.contains(&closing.goal) { &[] } else { &[Event::TicketsKept] },
+            &failed_reads,
+        ]
+        .concat(),
+        Step::Salvage => [
+            &[Event::ZeroReturn, Event::TransportEnd, Event::PeerData, Event::NothingToRead, Event::Deadline][..],
+            &failed_reads,
+        ]
+        .concat(),
+        Step::End(_) => vec![],
+    }
+}
+
+/// What may pass by in the application's reads while the closing is not polled.
+const PASSING: [Event; 4] =
+    [Event::ZeroReturn, Event::TransportEnd, Event::ReadFailed(Ending::Reset), Event::ReadFailed(ALERT)];
+
+/// What has happened on one way through the table, in the words of the RFCs and not of the table.
+#[derive(Clone, Debug, Default)]
+struct History {
+    steps: Vec<Step>,
+    events: Vec<Event>,
+}
+
+impl History {
+    fn did(&self, step: Step) -> bool {
+        self.steps.iter().zip(&self.events).any(|(done, event)| *done == step && *event == Event::Done)
+    }
+
+    fn saw(&self, event: Event) -> Option<usize> {
+        self.events.iter().position(|seen| *seen == event)
+    }
+
+    fn wrote_close_notify(&self) -> Option<usize> {
+        self.steps
+            .iter()
+            .zip(&self.events)
+            .position(|(step, event)| (*step, *event) == (Step::WriteCloseNotify, Event::Done))
+    }
+}
+
+/// Follows every way on from a state, with one event at most that passes by, and calls `check` at each end.
+fn follow(closing: Closing, history: &History, passed: bool, check: &mut impl FnMut(&Closing, &History, Ending)) {
+    assert!(history.steps.len() < 24, "no end in sight: {history:?}");
+    let step = closing.step();
+    if let Step::End(ending) = step {
+        check(&closing, history, ending);
+        return;
+    }
+    let own = events_of(step, &closing).into_iter().map(|event| (event, passed));
+    let passing = PASSING.into_iter().filter(|_| !passed).map(|event| (event, true));
+    for (event, passed) in own.chain(passing) {
+        let mut next = closing;
+        next.on(event);
+        if next == closing {
+            assert!(passed, "{step:?} makes no progress with {event:?} in {closing:?}");
+            continue;
+        }
+        let mut history = history.clone();
+        history.steps.push(step);
+        history.events.push(event);
+        follow(next, &history, passed, check);
+    }
+}
+
+/// Follows every way through the table, and calls `check` at each end of one.
+fn explore(goal: Goal, eof: UnexpectedEof, before: Option<Event>, check: &mut impl FnMut(&Closing, &History, Ending)) {
+    let mut closing = Closing::OPEN;
+    let mut history = History::default();
+    if let Some(event) = before {
+        closing.on(event);
+        history.steps.push(Step::End(Ending::Aborted));
+        history.events.push(event);
+    }
+    closing.begin(goal, eof);
+    follow(closing, &history, before.is_some(), check);
+}
+
+fn explore_all(mut check: impl FnMut(Goal, UnexpectedEof, &Closing, &History, Ending)) {
+    let befores = [
+        None,
+        Some(Event::ZeroReturn),
+        Some(Event::TransportEnd),
+        Some(Event::WriteFailed(Ending::Reset)),
+        Some(Event::ReadFailed(Ending::Reset)),
+        Some(Event::ReadFailed(ALERT)),
+        Some(Event::ReadFailed(Ending::ProtocolError)),
+    ];
+    let mut ends = 0;
+    for goal in GOALS {
+        for eof in EOFS {
+            for before in befores {
+                explore(goal, eof, before, &mut |closing, history, ending| {
+                    ends += 1;
+                    check(goal, eof, closing, history, ending);
+                });
+            }
+        }
+    }
+    assert!(ends > 2000, "the ways through the table are many: {ends}");
+}
+
+#[test]
+fn every_closing_ends_in_a_bounded_number_of_steps() {
+    let mut longest = 0;
+    explore_all(|_, _, closing, history, _| {
+        longest = longest.max(history.steps.len());
+        // An end is an end: it is the same however often it is asked for.
+        let mut again = *closing;
+        let begun = again.begin(closing.goal, closing.unexpected_eof);
+        if closing.remote == Remote::Unread {
+            assert!(!matches!(again.step(), Step::End(_)), "what was in the way may be gone: {history:?}");
+        } else {
+            assert_eq!((begun, again), (Begun::Continued, *closing), "{history:?}");
+        }
+    });
+    assert!(longest <= 10, "{longest} steps");
+}
+
+/// Also from states that no closing comes to today.
+#[test]
+fn every_state_ends() {
+    for goal in GOALS {
+        for unexpected_eof in EOFS {
+            for local in LOCALS {
+                for remote in REMOTES {
+                    let state = Closing { goal, unexpected_eof, local, remote };
+                    let mut ends = 0;
+                    follow(state, &History::default(), false, &mut |_, history, _| {
+                        ends += 1;
+                        assert!(history.steps.len() <= 10, "{state:?}: {history:?}");
+                    });
+                    assert!(ends > 0);
+                }
+            }
+        }
+    }
+}
+
+/// A second call, for every goal, at every end of the first: what the first has sent is sent.
+#[test]
+fn a_second_call_says_nothing_twice() {
+    explore_all(|_, _, first, history, _| {
+        for goal in GOALS {
+            let mut closing = *first;
+            closing.begin(goal, UnexpectedEof::Truncates);
+            let sent = first.sent();
+            let finished = first.local == Local::Finished;
+            follow(closing, &History::default(), true, &mut |last, second, ending| {
+                let repeats = |step: &Step| match step {
+                    Step::FlushData | Step::QueueCloseNotify | Step::WriteCloseNotify => sent,
+                    Step::Finish => finished,
+                    _ => false,
+                };
+                assert!(!second.steps.iter().any(repeats), "{history:?}, then {second:?}");
+                assert!(last.sent() >= sent, "{history:?}, then {second:?}");
+                // A failure stays one; only what was rejected can be read meanwhile.
+                if let Remote::Failed(reason) = first.remote
+                    && reason != Ending::Truncated
+                {
+                    let refused = first.local == Local::Withheld(Ending::Refused);
+                    let expected = if refused { Ending::Refused } else { reason };
+                    assert_eq!(ending, expected, "{history:?}, then {second:?}");
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn fin_never_precedes_close_notify() {
+    explore_all(|_, _, _, history, _| {
+        if let Some(fin) = history.steps.iter().position(|step| *step == Step::Finish) {
+            assert!(history.wrote_close_notify().is_some_and(|written| written < fin), "{history:?}");
+        }
+    });
+}
+
+#[test]
+fn a_goal_that_keeps_the_transport_never_sends_fin() {
+    explore_all(|goal, _, _, history, ending| {
+        let fin = history.steps.contains(&Step::Finish);
+        assert!(!(KEEPS_TRANSPORT.contains(&goal) && fin), "{history:?}");
+        let sent = matches!(ending, Ending::Complete | Ending::Sent) && history.wrote_close_notify().is_some();
+        let failed = history.events.iter().any(|event| matches!(event, Event::WriteFailed(_) | Event::Deadline));
+        assert!(KEEPS_TRANSPORT.contains(&goal) || !sent || failed || fin, "the others do: {history:?}");
+    });
+}
+
+#[test]
+fn nothing_is_written_after_close_notify() {
+    explore_all(|_, _, closing, history, _| {
+        if let Some(written) = history.wrote_close_notify() {
+            assert!(
+                history.steps[written + 1..]
+                    .iter()
+                    .all(|step| matches!(step, Step::FlushTransport | Step::Finish | Step::Drain | Step::Salvage)),
+                "{history:?}"
+            );
+        }
+        assert_eq!(closing.sent(), history.wrote_close_notify().is_some(), "{history:?}");
+    });
+}
+
+#[test]
+fn a_truncation_is_never_success() {
+    explore_all(|goal, eof, closing, history, ending| {
+        let Some(end) = history.saw(Event::TransportEnd) else {
+            return;
+        };
+        if history.saw(Event::ZeroReturn).is_some_and(|zero_return| zero_return < end) {
+            return;
+        }
+        assert_ne!(ending, Ending::Complete, "{history:?}");
+        assert!(!closing.received());
+        if eof == UnexpectedEof::Truncates {
+            // The one exception: a unidirectional close has reached its goal before, and listens as a favour.
+            let reached = history.did(Step::Finish) || (goal == Goal::Notify && history.did(Step::FlushTransport));
+            assert!(ending != Ending::Sent || reached, "{history:?}");
+            assert!(history.steps[end + 1..].is_empty() || closing.received(), "nothing is done after it: {history:?}");
+        }
+    });
+}
+
+/// What the design says of every ending, in terms of what happened, not of the table's states.
+#[test]
+fn every_ending_is_what_happened() {
+    let mut endings = BTreeSet::new();
+    explore_all(|goal, eof, closing, history, ending| {
+        endings.insert(ending.name());
+        let flushed = history.steps.contains(&Step::QueueCloseNotify);
+        let wrote = history.wrote_close_notify().is_some();
+        let first = |wanted: &dyn Fn(&Event) -> bool| history.events.iter().position(wanted);
+        let zero_return = history.saw(Event::ZeroReturn);
+        let failed_write = first(&|event| matches!(event, Event::WriteFailed(_) | Event::StallLimit));
+        match ending {
+            Ending::Complete => {
+                assert!(zero_return.is_some(), "{history:?}");
+                let silent = goal == Goal::UnwrapSilent;
+                assert!(silent || (flushed && (wrote || failed_write.is_some())), "{history:?}");
+                assert!(
+                    silent || wrote || !KEEPS_TRANSPORT.contains(&goal),
+                    "half an alert is on the wire: {history:?}"
+                );
+            }
+            Ending::Sent => assert!(wrote && zero_return.is_none(), "{history:?}"),
+            Ending::Truncated => assert!(history.saw(Event::TransportEnd).is_some(), "{history:?}"),
+            Ending::Reset => assert!(
+                history.saw(Event::ReadFailed(Ending::Reset)).is_some()
+                    || history.saw(Event::WriteFailed(Ending::Reset)).is_some(),
+                "{history:?}"
+            ),
+            Ending::TimedOut => assert!(
+                history.saw(Event::Deadline).is_some() || history.saw(Event::StallLimit).is_some(),
+                "{history:?}"
+            ),
+            Ending::PeerData => assert!(history.saw(Event::PeerData).is_some(), "{history:?}"),
+            Ending::PeerAlert(_) | Ending::ProtocolError | Ending::NotTls | Ending::DrainLimit => {
+                let read = history.saw(Event::ReadFailed(ending));
+                assert!(read.or(history.saw(Event::WriteFailed(ending))).is_some(), "{history:?}");
+            }
+            _ if goal == Goal::UnwrapSilent && wrote => panic!("it has spoken: {history:?}"),
+            Ending::NotStarted => assert!(!flushed && !wrote, "{history:?}"),
+            Ending::Refused => {
+                let at_once = history.steps.len() == 1 && matches!(history.events[0], Event::ReadFailed(_));
+                assert!(at_once || history.saw(Event::WriteFailed(ending)).is_some(), "{history:?}");
+            }
+            other => panic!("{other:?} is no ending of a closing that was let run: {history:?}"),
+        }
+        // What a goal asks for was got, or something has gone wrong.
+        let wrong = history.events.iter().any(|event| {
+            matches!(
+                event,
+                Event::WriteFailed(_)
+                    | Event::ReadFailed(_)
+                    | Event::TransportEnd
+                    | Event::PeerData
+                    | Event::StallLimit
+                    | Event::Deadline
+            )
+        });
+        if !wrong {
+            let tickets = history.saw(Event::TicketsKept).is_some();
+            let waits = !matches!(goal, Goal::Notify | Goal::Send) && !tickets;
+            let heard = zero_return.is_some();
+            assert_eq!(ending, if heard { Ending::Complete } else { Ending::Sent }, "{history:?}");
+            assert!(heard || !waits, "{history:?}");
+        }
+        // Receive-first: ours answers theirs.
+        let receives_first = matches!(goal, Goal::ReceiveFirst | Goal::UnwrapReply | Goal::UnwrapSilent);
+        if receives_first && closing.goal == goal && eof == UnexpectedEof::Truncates {
+            let queued = history.steps.iter().position(|step| *step == Step::QueueCloseNotify);
+            assert!(queued.is_none_or(|queued| zero_return.is_some_and(|zero| zero < queued)), "{history:?}");
+        }
+        // Writing fails before the end of reading is known: all that has arrived is looked at first.
+        if let (Some(failed), Ending::Reset) = (failed_write, ending)
+            && history.events[failed] == Event::WriteFailed(Ending::Reset)
+            && history.events[..failed].iter().all(|event| matches!(event, Event::Done | Event::HandshakeDone))
+        {
+            let next = history.steps.get(failed + 1);
+            assert!(next.is_none_or(|step| *step == Step::Salvage), "{history:?}");
+            assert!(next.is_some(), "{history:?}");
+        }
+    });
+    let expected = [
+        "complete",
+        "drain_limit",
+        "not_started",
+        "not_tls",
+        "peer_alert",
+        "peer_data",
+        "protocol_error",
+        "refused",
+        "reset",
+        "sent",
+        "timed_out",
+        "truncated",
+    ];
+    assert_eq!(endings.into_iter().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn a_later_goal_only_raises() {
+    for first in GOALS {
+        for second in GOALS {
+            let mut closing = Closing::OPEN;
+            closing.begin(first, UnexpectedEof::Truncates);
+            let mut goal = first;
+            let raised = goal.raise(second);
+            let place = |goal| ORDER.iter().position(|equals| equals.contains(&goal));
+            assert_eq!(raised, place(second) > place(first), "{first:?} then {second:?}");
+            let begun = closing.begin(second, UnexpectedEof::Truncates);
+            assert_eq!(begun == Begun::Anew, raised);
+            assert_eq!(closing.goal, if raised { second } else { first });
+        }
+    }
+}
+
+#[test]
+fn an_abort_takes_nothing_back() {
+    for goal in GOALS {
+        let mut closing = Closing::OPEN;
+        closing.begin(goal, UnexpectedEof::Truncates);
+        loop {
+            let mut aborted = closing;
+            let sent = aborted.sent();
+            aborted.abort();
+            match closing.step() {
+                Step::End(Ending::Sent) => {
+                    // What the peer was still to be heard for is given up, and data on its way may be.
+                    assert_eq!(aborted.step(), Step::End(Ending::Aborted));
+                    break;
+                }
+                Step::End(ending) => {
+                    assert_eq!(aborted.step(), Step::End(ending), "an end is an end");
+                    break;
+                }
+                _ => assert_eq!(aborted.step(), Step::End(Ending::Aborted)),
+            }
+            assert_eq!(aborted.sent(), sent, "{goal:?} {:?}", closing.local);
+            closing.on(if closing.step() == Step::Drain { Event::ZeroReturn } else { Event::Done });
+        }
+    }
+}
+
+const LOCALS: [Local; 14] = [
+    Local::Open,
+    Local::Handshaking,
+    Local::Flushing,
+    Local::Flushed,
+    Local::Notifying,
+    Local::Accepted,
+    Local::Delivered,
+    Local::Finished,
+    Local::Broken(Unsent::Data, Ending::Reset),
+    Local::Broken(Unsent::CloseNotify, Ending::Reset),
+    Local::Broken(Unsent::Nothing, Ending::Reset),
+    Local::Withheld(Ending::Quiet),
+    Local::Withheld(Ending::Aborted),
+    Local::Withheld(Ending::Refused),
+];
+
+const REMOTES: [Remote; 5] =
+    [Remote::Open, Remote::Closed, Remote::Ended, Remote::Unread, Remote::Failed(Ending::Truncated)];
+
+const EVENTS: [Event; 15] = [
+    Event::Done,
+    Event::HandshakeDone,
+    Event::ZeroReturn,
+    Event::TransportEnd,
+    Event::ReadFailed(Ending::Reset),
+    Event::ReadFailed(ALERT),
+    Event::ReadFailed(Ending::ProtocolError),
+    Event::ReadFailed(Ending::DrainLimit),
+    Event::WriteFailed(Ending::Reset),
+    Event::WriteFailed(Ending::Transport(std::io::ErrorKind::TimedOut)),
+    Event::PeerData,
+    Event::NothingToRead,
+    Event::TicketsKept,
+    Event::StallLimit,
+    Event::Deadline,
+];
+
+/// The table, a block a state: its step, and each event that changes it. Goals with equal blocks share one.
+fn printed() -> String {
+    let mut text = String::from(
+        "The closing handshake: for each state (our half, the peer's half) and goals, the next step, and what each event makes\n\
+         of the state. Events that change nothing are left out. Written by the test `the_printed_table_is_current`.\n",
+    );
+    for local in LOCALS {
+        for remote in REMOTES {
+            let mut blocks: BTreeMap<String, Vec<Goal>> = BTreeMap::new();
+            for goal in GOALS {
+                let state = Closing { goal, unexpected_eof: UnexpectedEof::Truncates, local, remote };
+                let mut block = format!("    {:?}\n", state.step());
+                for event in EVENTS {
+                    for eof in EOFS {
+                        if eof == UnexpectedEof::Ends && event != Event::TransportEnd {
+                            continue;
+                        }
+                        let before = Closing { unexpected_eof: eof, ..state };
+                        let mut after = before;
+                        after.on(event);
+                        if after == before {
+                            continue;
+                        }
+                        let accepted = if eof == UnexpectedEof::Ends { " (accepted)" } else { "" };
+                        write!(block, "        {event:?}{accepted} -> {:?}, {:?}", after.local, after.remote).unwrap();
+                        if after.goal != before.goal {
+                            write!(block, ", goal {:?}", after.goal).unwrap();
+                        }
+                        block.push('\n');
+                    }
+                }
+                blocks.entry(block).or_default().push(goal);
+            }
+            for (block, goals) in blocks {
+                let goals = if goals.len() == GOALS.len() { "every goal".into() } else { format!("{goals:?}") };
+                write!(text, "\n{local:?}, {remote:?}: {goals}\n{block}").unwrap();
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn the_printed_table_is_current() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/closing/table.txt");
+    let printed = printed();
+    if std::env::var_os("TLS_SHUTDOWN_PRINT_TABLE").is_some() {
+        fs::write(&path, &printed).expect("a writable source tree");
+    }
+    let current = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        current == printed,
+        "the table has changed: run this test with TLS_SHUTDOWN_PRINT_TABLE=1, and look at the difference in {}",
+        path.display()
+    );
+}
