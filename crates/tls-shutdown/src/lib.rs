@@ -41,6 +41,8 @@
 //!
 //! Whatever goes wrong on the way is an [`Ending`] of its own: truncated, reset, timed_out, peer_alert, and so on.
 
+mod runtime;
+
 mod tls;
 pub use tls::*;
 

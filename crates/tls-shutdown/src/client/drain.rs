@@ -16,11 +16,7 @@ use super::{
     layer::{Draining, OnEnd},
     stream::{ClientStream, Drained, Shared},
 };
-use crate::{
-    tls::report::{Ending, ShutdownReport},
-    tls::session::TlsSession,
-    tls::stream::ShutdownStream,
-};
+use crate::tls::{Ending, ShutdownReport, ShutdownStream, TlsSession};
 
 /// Ends every TLS connection that was made through a [`ShutdownLayer`](super::ShutdownLayer), and waits until it has.
 ///

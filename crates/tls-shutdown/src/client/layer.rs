@@ -7,17 +7,15 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{
-    reaper::Reaper, report::ShutdownReport, session::TlsSession, stream::ShutdownStream, tls::policy::ShutdownPolicy,
-};
+use crate::tls::{Reaper, ShutdownPolicy, ShutdownReport, ShutdownStream, TlsSession};
 
 use super::{
     drain::{Attempt, ClientDrain},
+    into_tls::{IntoTls, MaybeTls},
     stream::ClientStream,
 };
 
@@ -222,38 +220,3 @@ impl fmt::Display for Draining {
 }
 
 impl error::Error for Draining {}
-
-/// What a service may give for a [`ShutdownLayer`] to wrap: a TLS stream of tokio-rustls or any other [`TlsSession`], one in a
-/// [`TokioIo`], which makes it a stream of `hyper::rt`, and with the feature `hyper-rustls` a `MaybeHttpsStream`.
-pub trait IntoTls {
-    /// The TLS stream.
-    type Session: TlsSession<Transport: Send> + Send + 'static;
-
-    /// Opens it up.
-    fn into_tls(self) -> MaybeTls<Self::Session>;
-}
-
-/// A TLS stream, or its transport where the connection is made without TLS.
-#[derive(Debug)]
-pub enum MaybeTls<S: TlsSession> {
-    /// `https://`.
-    Tls(S),
-    /// `http://`.
-    Plain(S::Transport),
-}
-
-impl<S: TlsSession<Transport: Send> + Send + 'static> IntoTls for S {
-    type Session = S;
-
-    fn into_tls(self) -> MaybeTls<S> {
-        MaybeTls::Tls(self)
-    }
-}
-
-impl<T: IntoTls> IntoTls for TokioIo<T> {
-    type Session = T::Session;
-
-    fn into_tls(self) -> MaybeTls<T::Session> {
-        self.into_inner().into_tls()
-    }
-}

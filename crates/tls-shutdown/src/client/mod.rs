@@ -2,9 +2,13 @@
 
 mod drain;
 mod exchange;
+mod into_tls;
 mod layer;
 mod stream;
 
 pub use drain::{ClientDrain, ClientDrainReport};
-pub use layer::{Connecting, Draining, IntoTls, MaybeTls, ShutdownLayer, ShutdownService};
+#[cfg(feature = "hyper-rustls")]
+pub use into_tls::HttpsSession;
+pub use into_tls::{IntoTls, MaybeTls};
+pub use layer::{Connecting, Draining, ShutdownLayer, ShutdownService};
 pub use stream::ClientStream;

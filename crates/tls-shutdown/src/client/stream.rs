@@ -17,10 +17,8 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{exchange::Exchange, layer::Draining};
 use crate::{
-    tls::driver::remember,
-    tls::records::Records,
-    tls::session::TlsSession,
-    tls::stream::{Abort, ShutdownStream},
+    runtime::wakers::remember,
+    tls::{Abort, Records, ShutdownStream, TlsConnection, TlsSession},
 };
 
 /// What a [`ShutdownService`](super::ShutdownService) gives: a [`ShutdownStream`] that the [`ClientDrain`](super::ClientDrain)
@@ -59,7 +57,7 @@ impl<S: TlsSession> ClientStream<S> {
     /// where there is no TLS, or the drain has closed the connection.
     pub fn with_session<T>(&self, look: impl FnOnce(&S) -> T) -> Option<T> {
         match &self.inner {
-            Inner::Tls(shared) => shared.with(|link| link.stream.as_ref().map(|stream| look(stream.session()))),
+            Inner::Tls(shared) => shared.with(|link| link.stream.as_ref().map(|stream| look(stream.get_ref()))),
             Inner::Plain(_) => None,
         }
     }
@@ -108,7 +106,7 @@ pub(super) trait Drained: Send + Sync {
 
 impl<S: TlsSession> Shared<S> {
     pub(super) fn new(mut stream: ShutdownStream<S>) -> Self {
-        let exchange = Exchange::new(stream.parts().0.parts().1.is_server());
+        let exchange = Exchange::new(matches!(stream.get_mut().connection(), TlsConnection::Server(_)));
         let (leaving, reader, writer) = (None, None, None);
         Self(Mutex::new(Link { stream: Some(stream), leaving, exchange, phase: Phase::Open, reader, writer }))
     }
@@ -139,7 +137,7 @@ impl<S: TlsSession<Transport: Send> + Send> Drained for Shared<S> {
 
     fn cut(&self) {
         let cut = self.with(|link| {
-            let stream = link.stream.take_if(|stream| !stream.parts().1.has_begun())?;
+            let stream = link.stream.take_if(|stream| !stream.has_begun_shutdown())?;
             link.phase = Phase::Cut;
             link.wake();
             Some(stream)
@@ -160,11 +158,9 @@ impl<S: TlsSession> Link<S> {
     }
 
     fn leave(&mut self) {
-        self.leaving = self.stream.take_if(|stream| !stream.parts().1.has_begun());
+        self.leaving = self.stream.take_if(|stream| !stream.has_begun_shutdown());
         if let Some(stream) = &mut self.leaving {
-            let (session, close) = stream.parts();
-            let policy = close.policy;
-            close.begin(session, &policy);
+            stream.begin_shutdown();
         }
     }
 
@@ -355,16 +351,16 @@ impl<S: TlsSession<Transport: Connection>> Connection for ClientStream<S> {
             let Some(stream) = &mut link.stream else {
                 return Connected::new();
             };
-            let (transport, connection) = stream.parts().0.parts();
+            let (transport, connection) = stream.get_mut().parts();
             let connected = transport.connected();
-            if connection.chose_http2() { connected.negotiated_h2() } else { connected }
+            if connection.common_state().alpn_protocol() == Some(b"h2") { connected.negotiated_h2() } else { connected }
         })
     }
 }
 
 impl<T: Connection> Connection for Records<T> {
     fn connected(&self) -> Connected {
-        self.transport().connected()
+        self.get_ref().connected()
     }
 }
 

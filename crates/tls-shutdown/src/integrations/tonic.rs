@@ -1,31 +1,18 @@
-//! [`TlsListener`](crate::server::TlsListener) as the incoming connections of a tonic server.
+//! A tonic server over a [`TlsListener`](crate::server::TlsListener): `serve_with_incoming` accepts it, and requests know the client.
+//!
+//! `request.remote_addr()`, `local_addr()` and `peer_certs()` work as under tonic's own TLS. `remote_addr()` is the address that the
+//! [hook before TLS](crate::server::TlsListener::before_tls) returned, if there is one.
 
-use std::net::SocketAddr;
-
-use rustls::pki_types::CertificateDer;
-use tonic::transport::server::Connected;
+use tonic::transport::server::{Connected, TcpConnectInfo, TlsConnectInfo};
 
 use crate::server::ServerStream;
 
-/// What is known of a gRPC call's connection: in the request's extensions of a tonic server.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct TlsConnectInfo {
-    /// The peer's address; what the [hook before TLS](crate::server::TlsListener::before_tls) said, if there is one. `None` where the stream is of
-    /// no [`TlsListener`](crate::server::TlsListener).
-    pub peer: Option<SocketAddr>,
-    /// The client's certificate chain, its own first; empty where none was asked for or sent.
-    pub certificates: Vec<CertificateDer<'static>>,
-}
-
 impl Connected for ServerStream {
-    type ConnectInfo = TlsConnectInfo;
+    type ConnectInfo = TlsConnectInfo<TcpConnectInfo>;
 
-    fn connect_info(&self) -> TlsConnectInfo {
-        let certificates = self.session().get_ref().1.peer_certificates().unwrap_or_default();
-        TlsConnectInfo {
-            peer: self.peer(),
-            certificates: certificates.iter().cloned().map(CertificateDer::into_owned).collect(),
-        }
+    fn connect_info(&self) -> Self::ConnectInfo {
+        let mut info = self.get_ref().get_ref().connect_info();
+        info.get_mut().remote_addr = Some(self.peer());
+        info
     }
 }

@@ -1,154 +1,76 @@
-//! One accepted connection, from `accept(2)` to the call of `on_end`: what is known of it, and [`ConnectionReport`].
+//! One accepted connection, from `accept(2)` to its report: what is known of it, and who is told.
 
 use std::{
-    fmt, io,
+    io,
     net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::{
-    server::drain::{DrainHandle, InFlight},
-    tls::report::{Ending, ShutdownReport},
+use super::{
+    drain::{DrainHandle, InFlight},
+    report::{ConnectionReport, Handshake, Protocol},
 };
+use crate::{runtime::call_each::call_each, tls::ShutdownReport};
 
-/// How an accepted connection ended: told once for each, also where its handshake failed.
-///
-/// [`TlsListener::on_end`](crate::server::TlsListener::on_end) and [`Server::on_end`](crate::server::Server::on_end) give it; together with the
-/// [`DrainReport`](crate::server::DrainReport) it is all that metrics need.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct ConnectionReport {
-    pub(crate) peer: SocketAddr,
-    pub(crate) shutdown: ShutdownReport,
-    pub(crate) age: Duration,
-    pub(crate) requests: u64,
-    pub(crate) cut: u64,
-    pub(crate) handshake: Handshake,
-    pub(crate) use_after: Use,
-}
+type OnEnd = Arc<dyn Fn(&ConnectionReport) + Send + Sync>;
 
-/// How far the TLS handshake of an accepted connection came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Handshake {
-    /// It was completed.
-    Finished,
-    /// It was not: the peer failed or stayed silent, or a limit or a server drain ended it.
-    Unfinished,
-}
-
-/// What a connection was used for in the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Use {
-    /// What the listener was made for.
-    Served,
-    /// Another protocol, after an HTTP/1 upgrade or CONNECT.
-    Upgraded,
-}
-
-impl ConnectionReport {
-    /// The peer's address; what the [hook before TLS](crate::server::TlsListener::before_tls) said, if there is one.
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
-    }
-
-    /// How the TLS connection ended. [`Ending::NotStarted`] also for a handshake that was given up.
-    pub fn ending(&self) -> Ending {
-        self.shutdown.ending()
-    }
-
-    /// What the closing did.
-    pub fn shutdown(&self) -> &ShutdownReport {
-        &self.shutdown
-    }
-
-    /// Time from the accept to the end.
-    pub fn age(&self) -> Duration {
-        self.age
-    }
-
-    /// Requests that a [`Server`](crate::server::Server) has handed to its service; 0 without one.
-    pub fn requests(&self) -> u64 {
-        self.requests
-    }
-
-    /// Requests that a [`Server`](crate::server::Server) has begun to serve without getting the whole response out.
-    pub fn responses_cut(&self) -> u64 {
-        self.cut
-    }
-
-    /// How far the handshake came.
-    pub fn handshake(&self) -> Handshake {
-        self.handshake
-    }
-
-    /// What the connection was used for.
-    pub fn used_as(&self) -> Use {
-        self.use_after
-    }
-}
-
-impl fmt::Display for ConnectionReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.peer, self.shutdown)?;
-        if self.cut > 0 {
-            write!(f, ", {} responses cut", self.cut)?;
-        }
-        Ok(())
-    }
-}
-
-/// The user's callback.
-pub(crate) type OnEnd = Arc<dyn Fn(&ConnectionReport) + Send + Sync>;
-
-/// Who is told of the end of a connection.
+/// Who receives the report of a connection.
 #[derive(Clone, Default)]
-pub(crate) struct Observers {
-    pub(crate) on_end: Option<OnEnd>,
-    pub(crate) drain: Option<DrainHandle>,
+pub(super) struct Observers {
+    pub(super) on_end: Vec<OnEnd>,
+    pub(super) drain: Option<DrainHandle>,
 }
 
-/// An accepted connection without a TLS stream, which would tell how it ends. Dropping it tells.
-pub(crate) struct Accepted {
+impl Observers {
+    /// The drain first: a callback of the user may panic.
+    fn report(&self, report: &ConnectionReport) {
+        if let Some(drain) = &self.drain {
+            drain.count_ended(report);
+        }
+        call_each(self.on_end.iter().map(|on_end| || on_end(report)));
+    }
+}
+
+/// An accepted connection without a TLS stream, which would report its end. Dropping it reports, also if its task is dropped with the
+/// runtime.
+pub(super) struct Accepted {
     observers: Observers,
-    pub(crate) peer: SocketAddr,
+    pub(super) peer: SocketAddr,
     accepted: Instant,
-    /// Held until the end is told; `None` where no drain counts.
+    /// Held until the end is reported. `None` without a drain.
     counted: Option<TaskTrackerToken>,
-    /// `None` once the TLS stream tells.
+    /// `None` once the TLS stream reports.
     end: Option<ShutdownReport>,
 }
 
 impl Accepted {
-    pub(crate) fn new(observers: &Observers, peer: SocketAddr) -> Self {
+    pub(super) fn new(observers: &Observers, peer: SocketAddr) -> Self {
         let nothing_known = io::ErrorKind::Interrupted.into();
         Self {
             observers: observers.clone(),
             peer,
             accepted: Instant::now(),
-            counted: observers.drain.as_ref().map(DrainHandle::count),
+            counted: observers.drain.as_ref().map(DrainHandle::count_connection),
             end: Some(ShutdownReport::of_failed_handshake(&nothing_known)),
         }
     }
 
-    /// The handshake has failed.
-    pub(crate) fn fail(mut self, error: &io::Error) {
+    /// Reports that the handshake has failed.
+    pub(super) fn fail(mut self, error: &io::Error) {
         self.end = Some(ShutdownReport::of_failed_handshake(error));
     }
 
-    /// The handshake is done.
-    pub(crate) fn finish(mut self) -> Arc<Connection> {
+    /// The handshake is finished, and the TLS stream reports from now on.
+    pub(super) fn finish(mut self) -> Arc<Connection> {
         self.end = None;
         if let Some(drain) = &self.observers.drain {
-            drain.handshake_finished();
+            drain.count_handshake();
         }
         Arc::new(Connection {
             observers: std::mem::take(&mut self.observers),
@@ -156,7 +78,7 @@ impl Accepted {
             accepted: self.accepted,
             _counted: self.counted.take(),
             requests: AtomicU64::new(0),
-            cut: AtomicU64::new(0),
+            responses_cut: AtomicU64::new(0),
             has_unsent: AtomicBool::new(false),
             is_upgraded: AtomicBool::new(false),
         })
@@ -164,84 +86,72 @@ impl Accepted {
 }
 
 impl Drop for Accepted {
-    /// Also where the task is dropped with the runtime.
     fn drop(&mut self) {
         if let Some(shutdown) = self.end {
-            self.observers.tell(&ConnectionReport {
+            self.observers.report(&ConnectionReport {
                 peer: self.peer,
                 shutdown,
                 age: self.accepted.elapsed(),
                 requests: 0,
-                cut: 0,
+                responses_cut: 0,
                 handshake: Handshake::Unfinished,
-                use_after: Use::Served,
+                protocol: Protocol::Served,
             });
         }
     }
 }
 
-impl Observers {
-    fn tell(&self, report: &ConnectionReport) {
-        if let Some(drain) = &self.drain {
-            drain.ended(report);
-        }
-        if let Some(on_end) = &self.on_end {
-            on_end(report);
-        }
-    }
-}
-
-/// A connection whose handshake is done, shared by its stream and by whoever serves it. The counters are statistics: they order
-/// nothing.
-pub(crate) struct Connection {
+/// A connection whose handshake is finished, shared by its stream and by its server. The counters are statistics: they order nothing.
+pub(super) struct Connection {
     observers: Observers,
-    pub(crate) peer: SocketAddr,
+    pub(super) peer: SocketAddr,
     accepted: Instant,
     _counted: Option<TaskTrackerToken>,
     requests: AtomicU64,
-    cut: AtomicU64,
-    /// A response that is with TLS, and that the transport has not taken all of.
+    responses_cut: AtomicU64,
+    /// TLS holds the end of a response, and the transport has not accepted all of it.
     has_unsent: AtomicBool,
     is_upgraded: AtomicBool,
 }
 
 impl Connection {
-    pub(crate) fn drain(&self) -> Option<&DrainHandle> {
+    pub(super) fn drain(&self) -> Option<&DrainHandle> {
         self.observers.drain.as_ref()
     }
 
-    pub(crate) fn has_request(&self) -> Option<InFlight> {
+    /// Counts a request. It is in flight until the returned value is dropped.
+    pub(super) fn begin_request(&self) -> Option<InFlight> {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        self.drain().map(DrainHandle::has_request)
+        self.drain().map(DrainHandle::begin_request)
     }
 
-    pub(crate) fn has_cut(&self, responses: u64) {
-        self.cut.fetch_add(responses, Ordering::Relaxed);
+    pub(super) fn count_cut(&self, responses: u64) {
+        self.responses_cut.fetch_add(responses, Ordering::Relaxed);
     }
 
-    /// The connection is to be closed, and a part of a response is still to be sent before.
-    pub(crate) fn has_unsent(&self) {
+    /// Notes that a connection that is about to close still has to send a part of a response.
+    pub(super) fn mark_unsent(&self) {
         self.has_unsent.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn is_upgraded(&self) {
+    pub(super) fn mark_upgraded(&self) {
         self.is_upgraded.store(true, Ordering::Relaxed);
     }
 
-    /// The TLS connection has ended.
-    pub(crate) fn end(&self, shutdown: &ShutdownReport) {
+    /// Reports the end of the TLS connection.
+    pub(super) fn report(&self, shutdown: &ShutdownReport) {
         let requests = self.requests.load(Ordering::Relaxed);
-        // close_notify goes out behind all else.
+        // close_notify is sent behind everything else.
         let unsent = u64::from(self.has_unsent.load(Ordering::Relaxed) && !shutdown.sent());
-        self.observers.tell(&ConnectionReport {
+        self.observers.report(&ConnectionReport {
             peer: self.peer,
             shutdown: *shutdown,
             age: self.accepted.elapsed(),
             requests,
-            // Of what h2 or hyper has refused, nobody was asked.
-            cut: (self.cut.load(Ordering::Relaxed) + unsent).min(requests),
+            // Requests that h2 or hyper refused never reached the service.
+            responses_cut: (self.responses_cut.load(Ordering::Relaxed) + unsent).min(requests),
             handshake: Handshake::Finished,
-            use_after: if self.is_upgraded.load(Ordering::Relaxed) { Use::Upgraded } else { Use::Served },
+            protocol: if self.is_upgraded.load(Ordering::Relaxed) { Protocol::Upgraded } else { Protocol::Served },
         });
     }
 }

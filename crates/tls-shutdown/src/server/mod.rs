@@ -4,15 +4,18 @@ mod connection;
 mod drain;
 mod http_stream;
 mod listener;
+mod report;
+mod stream;
 mod tickets;
 mod unacknowledged;
 
-pub use connection::{ConnectionReport, Handshake, Use};
 pub use drain::{
     Acknowledgement, DrainBody, DrainHandle, DrainLayer, DrainPhase, DrainReport, DrainResponse, DrainService,
     Readiness, ServerDrain,
 };
-pub use listener::{ConfigHandle, ServerStream, TlsListener};
+pub use listener::{ConfigHandle, TlsListener};
+pub use report::ConnectionReport;
+pub use stream::ServerStream;
 pub use tickets::{TicketKey, TicketKeys, UnsupportedProvider};
 
 use std::{
@@ -53,7 +56,6 @@ use http_stream::{
     http1::{Exchange, Http1, ServedBody},
     http2::Control,
 };
-use listener::Accept;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -268,7 +270,7 @@ impl Server {
                 listener.poll_accept(cx)
             });
             let Some(accept) = accept.await else { break };
-            let span = tracing::debug_span!("connection", peer = %accept.1.peer, protocol = tracing::field::Empty);
+            let span = tracing::debug_span!("connection", peer = %accept.peer(), protocol = tracing::field::Empty);
             let served = serve_connection(accept, service.clone(), connections.clone(), drain.clone());
             // Boxed, since a task is copied as a whole when its end is heard of.
             tasks.spawn(Box::pin(served.instrument(span)));
@@ -304,7 +306,7 @@ struct Facts {
 
 impl ConnectionInfo {
     fn new(stream: &ServerStream, connection: &Connection, drain: &DrainHandle) -> Self {
-        let tls = stream.session().get_ref().1;
+        let tls = stream.get_ref().get_ref().get_ref().1;
         let certificates = tls.peer_certificates().unwrap_or_default();
         Self {
             facts: Arc::new(Facts {
@@ -377,7 +379,7 @@ where
     type Future = Answer<<TowerToHyperService<S> as HyperService<Request<Incoming>>>::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let in_flight = self.connection.has_request();
+        let in_flight = self.connection.begin_request();
         #[cfg(feature = "axum")]
         request.extensions_mut().insert(axum::extract::ConnectInfo(self.info.peer()));
         request.extensions_mut().insert(self.info.clone());
@@ -437,13 +439,14 @@ where
 }
 
 /// Serves a connection to its end. Whatever way that comes, the drop of its [`HttpStream`] ends it truthfully.
-async fn serve_connection<S, B>((stream, connection): Accept, service: S, connections: Connections, drain: DrainHandle)
+async fn serve_connection<S, B>(stream: ServerStream, service: S, connections: Connections, drain: DrainHandle)
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
     S::Future: Send + 'static,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
+    let connection = stream.connection().clone();
     let info = ConnectionInfo::new(&stream, &connection, &drain);
     let peer = info.peer();
     let protocol = String::from_utf8_lossy(info.protocol().unwrap_or(b"http/1.1"));

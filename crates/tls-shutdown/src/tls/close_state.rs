@@ -1,8 +1,9 @@
-//! The closing handshake as one pure table: a goal and two halves, what to do next, and what each event makes of them.
+//! The closing handshake as one pure table. A goal and the state of both halves determine the next step; each event changes the
+//! state.
 //!
-//! No I/O, no clock, no tokio, no rustls: the driver in `driver.rs` carries out each [`Step`] and reports what came of it as
-//! an [`Event`]; time is an event too. The whole table is printed into `closing/table.txt`, so that a changed row is a visible
-//! diff, and checked against an oracle that was written apart from it (`closing/tests.rs`).
+//! The table does no I/O and knows no clock, no tokio and no rustls. The driver (`driver.rs`) carries out each [`Step`] and reports
+//! the result as an [`Event`]; a timeout is an event too. A test prints the whole table into `close_state/table.txt`, so that a
+//! changed row is a visible diff. An oracle that was written independently checks every row (`close_state/tests.rs`).
 //!
 //! ```text
 //! local:   Open ─▶ Handshaking ─▶ Flushing ─▶ Flushed ─▶ Notifying ─▶ Accepted ─▶ Delivered ─▶ Finished
@@ -13,7 +14,7 @@
 
 use crate::tls::report::Ending;
 
-/// What a closing is to reach.
+/// What a shutdown has to reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Goal {
     /// Send close_notify, keep the transport open.
@@ -26,9 +27,9 @@ pub(crate) enum Goal {
     UnwrapSilent,
     /// Send close_notify and FIN.
     Send,
-    /// As `Send`; a peer that answers is still heard, one that does not is no failure. What the reaper does for a
-    /// unidirectional close.
-    Hear,
+    /// Send close_notify and FIN, then wait for the peer's close_notify, and succeed without it. The reaper does that after a
+    /// unidirectional shutdown.
+    SendThenListen,
     /// Receive the peer's close_notify, then send ours and FIN.
     ReceiveFirst,
     /// Send close_notify and FIN, then receive the peer's close_notify.
@@ -36,7 +37,7 @@ pub(crate) enum Goal {
 }
 
 impl Goal {
-    /// Whether the transport is to carry something else afterwards, so that there must be no FIN.
+    /// Whether the transport stays in use afterwards, so that FIN must not be sent.
     pub(crate) fn keeps_transport(self) -> bool {
         matches!(self, Self::Notify | Self::UnwrapInitiate | Self::UnwrapReply | Self::UnwrapSilent)
     }
@@ -49,18 +50,18 @@ impl Goal {
         matches!(self, Self::UnwrapReply | Self::UnwrapSilent | Self::ReceiveFirst)
     }
 
-    /// How much a goal asks for. Goals that ask for the same, in another order, do not raise each other.
+    /// How much a goal asks for. Two goals of the same rank differ in the order of their steps, and do not raise each other.
     fn rank(self) -> u8 {
         match self {
             Self::Notify => 0,
             Self::UnwrapInitiate | Self::UnwrapReply | Self::UnwrapSilent => 1,
             Self::Send => 2,
-            Self::Hear => 3,
+            Self::SendThenListen => 3,
             Self::ReceiveFirst | Self::Both => 4,
         }
     }
 
-    /// Raises `self` to `goal`; tells whether that asks for more than before.
+    /// Raises `self` to `goal`. Returns whether that asks for more than before.
     fn raise(&mut self, goal: Self) -> bool {
         let raised = goal.rank() > self.rank();
         if raised {
@@ -70,12 +71,12 @@ impl Goal {
     }
 }
 
-/// How far our half is.
+/// The state of our half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Local {
     /// No shutdown was asked for.
     Open,
-    /// A 0-RTT handshake is to be finished before anything else.
+    /// A 0-RTT handshake has to finish before anything else.
     Handshaking,
     /// Application data is being written out.
     Flushing,
@@ -89,7 +90,7 @@ pub(crate) enum Local {
     Delivered,
     /// FIN is out.
     Finished,
-    /// Writing failed or stalled, with this much unsent.
+    /// A write failed or timed out, with this much unsent.
     Broken(Unsent, Ending),
     /// Ended without close_notify, on purpose: `Quiet`, `Aborted`, or `Refused`.
     Withheld(Ending),
@@ -103,7 +104,7 @@ pub(crate) enum Unsent {
     Nothing,
 }
 
-/// How far the peer's half is.
+/// The state of the peer's half.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Remote {
     Open,
@@ -111,13 +112,13 @@ pub(crate) enum Remote {
     Closed,
     /// The transport ended without close_notify, and the policy accepts that as the end.
     Ended,
-    /// Application data is there, and the policy rejects it. It was left in place.
+    /// Application data arrived, and the policy rejects it. It stays unread.
     Unread,
-    /// Nothing more will be read, for this reason.
+    /// Nothing more can be read, for this reason.
     Failed(Ending),
 }
 
-/// What the driver has to do next.
+/// What the driver does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Finish a 0-RTT handshake, write all application data and flush it.
@@ -132,86 +133,86 @@ pub(crate) enum Step {
     Finish,
     /// Read on to the peer's close_notify.
     Drain,
-    /// Read what has already arrived, without waiting: the peer may have said why our write failed.
-    Salvage,
-    /// Nothing: this is how it ended.
+    /// Read what has already arrived, without waiting: the peer may have sent the reason why our write failed.
+    ReadPending,
+    /// Nothing: the shutdown has ended.
     End(Ending),
 }
 
-/// Which limit of the policy bounds a step.
+/// Which timeout of the policy bounds a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Limit {
-    /// The stall limit, restarted by each byte that the transport accepts.
+    /// The stall timeout. Each byte that the transport accepts restarts it.
     Stall,
-    /// The deadline, which nothing restarts.
-    Deadline,
+    /// The close timeout. Nothing restarts it.
+    Close,
 }
 
 impl Step {
-    /// The limit that bounds this step, or `None` where it does not wait.
+    /// The timeout that bounds this step, or `None` for a step that does not wait.
     pub(crate) fn limit(self) -> Option<Limit> {
         match self {
             Self::FlushData | Self::WriteCloseNotify => Some(Limit::Stall),
-            // A salvage does not wait, but a peer that floods could keep it busy.
-            Self::FlushTransport | Self::Finish | Self::Drain | Self::Salvage => Some(Limit::Deadline),
+            // `ReadPending` does not wait, but a peer that floods could keep it busy.
+            Self::FlushTransport | Self::Finish | Self::Drain | Self::ReadPending => Some(Limit::Close),
             Self::QueueCloseNotify | Self::End(_) => None,
         }
     }
 }
 
-/// What came of a step, or passed by in the application's own reads and writes.
+/// The result of a step, or something that the application's own reads and writes found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The step was carried out.
     Done,
     /// The TLS handshake was completed.
     HandshakeDone,
-    /// The peer's close_notify, with everything before it read.
+    /// The peer's close_notify was read, and everything before it.
     ZeroReturn,
     /// The transport ended without close_notify.
     TransportEnd,
     /// Reading failed: `Reset`, `Transport`, `PeerAlert`, `ProtocolError`, `NotTls`, `DrainLimit`.
     ReadFailed(Ending),
-    /// Writing failed: `Reset`, `Transport`, or `Refused` where rustls would not say close_notify, having ended itself before.
+    /// Writing failed: `Reset`, `Transport`, or `Refused` if rustls had already ended the connection and queued no close_notify.
     WriteFailed(Ending),
-    /// Application data that the policy rejects.
+    /// Application data arrived that the policy rejects.
     PeerData,
     /// Nothing more has arrived.
     NothingToRead,
-    /// As many tickets are kept as the policy asks for.
+    /// The client has as many tickets as the policy asks for.
     TicketsKept,
-    /// The stall limit passed.
-    StallLimit,
-    /// The deadline passed.
-    Deadline,
+    /// The stall timeout passed.
+    StallTimeout,
+    /// The close timeout passed.
+    CloseTimeout,
 }
 
-/// What a transport that ends without close_notify means.
+/// The meaning of a transport that ends without close_notify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UnexpectedEof {
-    /// Truncation: the closing has failed, and close_notify is not sent any more.
+    /// A truncation: the shutdown has failed, and close_notify is not sent any more.
     Truncates,
-    /// The end of reading, as OpenSSL's `SSL_OP_IGNORE_UNEXPECTED_EOF` has it; our close_notify is still sent.
+    /// The end of the data, as with OpenSSL's `SSL_OP_IGNORE_UNEXPECTED_EOF`. Our close_notify is still sent.
     Ends,
 }
 
-/// The state of one closing.
+/// The state of one shutdown: what it has to reach, and how far both halves are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Closing {
+pub(crate) struct CloseState {
     pub(crate) goal: Goal,
     pub(crate) unexpected_eof: UnexpectedEof,
     pub(crate) local: Local,
     pub(crate) remote: Remote,
 }
 
-/// Whether [`Closing::begin`] asked for something new, so that the policy in force and its deadline are new too.
+/// Whether [`CloseState::begin`] asked for more than before. Then the new policy and its timeouts apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Begun {
     Anew,
     Continued,
 }
 
-impl Closing {
+impl CloseState {
     pub(crate) const OPEN: Self =
         Self { goal: Goal::Notify, unexpected_eof: UnexpectedEof::Truncates, local: Local::Open, remote: Remote::Open };
 
@@ -233,7 +234,7 @@ impl Closing {
                 _ => Local::Handshaking,
             };
         } else if self.remote == Remote::Unread {
-            // The application may have read what was in the way.
+            // The application may have read the data in the meantime.
             self.remote = Remote::Open;
             self.goal.raise(goal);
         //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
@@ -259,7 +260,7 @@ impl Closing {
         }
     }
 
-    /// Gives the connection up. What had failed before has failed, and a close_notify that is out cannot be taken back.
+    /// Gives the connection up. An earlier failure stays the ending, and a close_notify that was sent stays sent.
     pub(crate) fn abort(&mut self) {
         match (self.local, self.step()) {
             (Local::Broken(_, ending), _) => self.remote_ends(Remote::Failed(ending)),
@@ -279,24 +280,24 @@ impl Closing {
         self.remote == Remote::Closed
     }
 
-    /// Whether TLS has said its last word, or none: nothing that it queues may be written from then on.
-    pub(crate) fn is_muted(&self) -> bool {
+    /// Whether nothing that TLS queues may be written any more: close_notify is sealed, or will never be sent.
+    pub(crate) fn writes_sealed(&self) -> bool {
         let notified = matches!(self.local, Local::Notifying | Local::Broken(Unsent::CloseNotify, _));
         notified || self.sent() || matches!(self.local, Local::Withheld(_))
     }
 
-    /// Whether a write has failed, and the peer's last words, which may say why, are not read.
-    pub(crate) fn lacks_last_words(&self) -> bool {
+    /// Whether a write has failed and the peer's data was not read to its end. An alert in it may explain the failure.
+    pub(crate) fn peer_unread_after_write_error(&self) -> bool {
         matches!((self.local, self.remote), (Local::Broken(..), Remote::Open | Remote::Unread))
     }
 
-    /// Whether TLS is to be taken off, and our close_notify, which may be none at all, is not out.
+    /// Whether an unwrap is in progress that has not sent close_notify, or never will.
     pub(crate) fn is_unwrapping(&self) -> bool {
         let unwraps = self.goal.keeps_transport() && self.goal.waits_for_peer();
         unwraps && !self.sent()
     }
 
-    /// Whether the goal has application data discarded. Otherwise it is left to the application.
+    /// Whether the goal discards application data. Other goals leave it to the application.
     pub(crate) fn drains(&self) -> bool {
         self.goal.waits_for_peer()
     }
@@ -314,15 +315,15 @@ impl Closing {
             //# Upon transmission or receipt of a fatal alert message, both parties
             //# MUST immediately close the connection.
             (_, Remote::Failed(ending)) => Step::End(ending),
-            // What is behind the data may say more, but the data is the application's.
+            // An alert behind the data may explain more, but the data belongs to the application.
             (Local::Broken(_, ending), Remote::Unread) => Step::End(ending),
             (_, Remote::Unread) => Step::End(Ending::PeerData),
             (Local::Open, _) => Step::End(Ending::Aborted),
 
-            // The peer may have closed, or sent an alert, before our write failed; that says more than EPIPE.
-            (Local::Broken(..), Remote::Open) => Step::Salvage,
+            // The peer may have closed, or sent an alert, before our write failed. That explains more than EPIPE.
+            (Local::Broken(..), Remote::Open) => Step::ReadPending,
             (Local::Broken(Unsent::Data, ending), _) => Step::End(ending),
-            // What follows on the transport would meet a part of a record.
+            // The next user of the transport would continue behind a part of a record.
             (Local::Broken(_, ending), _) if goal.keeps_transport() => Step::End(ending),
             (Local::Broken(..), Remote::Closed) => Step::End(Ending::Complete),
             (Local::Broken(_, ending), Remote::Ended) => Step::End(ending),
@@ -348,7 +349,7 @@ impl Closing {
         }
     }
 
-    /// Takes note of an event. One that means nothing in this state changes nothing.
+    /// Applies an event. An event without a meaning in this state changes nothing.
     pub(crate) fn on(&mut self, event: Event) {
         match event {
             Event::Done => {
@@ -390,13 +391,13 @@ impl Closing {
                     self.goal = Goal::Send;
                 }
             }
-            Event::StallLimit => match self.local {
+            Event::StallTimeout => match self.local {
                 Local::Handshaking => self.writing_fails(Ending::NotStarted),
                 _ => self.writing_fails(Ending::TimedOut),
             },
-            Event::Deadline => match self.remote {
+            Event::CloseTimeout => match self.remote {
                 Remote::Open | Remote::Unread => self.reading_fails(Ending::TimedOut),
-                // All that matters is known; FIN comes with the drop of the transport.
+                // The outcome is known. Dropping the transport sends FIN.
                 _ => self.local = Local::Finished,
             },
         }
@@ -408,7 +409,7 @@ impl Closing {
         }
     }
 
-    /// No more can be read. What a failed write has found before, or what was good enough already, is the ending.
+    /// Nothing more can be read. The ending is that of an earlier failed write, or the goal that was reached before.
     fn reading_fails(&mut self, ending: Ending) {
         match (self.local, ending) {
             (Local::Handshaking, _) if !matches!(self.remote, Remote::Open | Remote::Unread) => {
@@ -418,7 +419,7 @@ impl Closing {
             (Local::Broken(..), Ending::PeerAlert(_)) => self.remote_ends(Remote::Failed(ending)),
             (Local::Broken(_, first), _) => self.remote_ends(Remote::Failed(first)),
             (Local::Finished, Ending::Reset | Ending::PeerAlert(_)) => self.remote_ends(Remote::Failed(ending)),
-            (Local::Finished, _) if self.goal == Goal::Hear => self.remote_ends(Remote::Failed(Ending::Sent)),
+            (Local::Finished, _) if self.goal == Goal::SendThenListen => self.remote_ends(Remote::Failed(Ending::Sent)),
             _ => self.remote_ends(Remote::Failed(ending)),
         }
     }

@@ -1,20 +1,29 @@
-//! One TLS connection: how it ends, whoever uses it.
+//! One TLS connection, and how it ends.
 
+mod close_notify;
 mod close_state;
-pub(crate) mod driver;
-pub(crate) mod policy;
-pub(crate) mod reaper;
-pub(crate) mod records;
-pub(crate) mod report;
-pub(crate) mod session;
+mod connection;
+mod driver;
+mod plaintext;
+mod policy;
+mod reaper;
+mod record_scanner;
+mod records;
+mod report;
+mod session;
+mod session_io;
 mod shutdown;
-pub(crate) mod socket;
-pub(crate) mod stream;
+mod socket;
+mod stream;
+mod tls_error;
+mod unwrap;
 
-pub use policy::{PeerData, ShutdownPolicy, Unwrap};
+pub use plaintext::Plaintext;
+pub use policy::{Abort, PeerData, ShutdownPolicy, Unwrap};
 pub use reaper::{Reaper, ReaperLimits};
-pub use records::{Plaintext, Records};
+pub use records::Records;
 pub use report::{Alert, Ending, ShutdownError, ShutdownReport};
 pub use session::{TlsConnection, TlsSession};
-pub use shutdown::{AsyncShutdown, ShutdownTarget};
-pub use stream::{Abort, ShutdownState, ShutdownStream, UnwrapError};
+pub use shutdown::AsyncShutdown;
+pub use stream::{ShutdownState, ShutdownStream};
+pub use unwrap::UnwrapError;

@@ -1,13 +1,13 @@
-//! What a closing is to reach, and within which bounds: [`ShutdownPolicy`].
+//! What a shutdown has to reach, and within which limits: [`ShutdownPolicy`].
 
 use std::time::Duration;
 
 use crate::tls::close_state::{Goal, UnexpectedEof};
 
-/// How a TLS connection is closed: what has to be reached, how long that may take, and what happens to data that comes late.
+/// How a TLS connection is shut down: what has to be reached, how long that may take, and what happens to late data.
 ///
-/// A policy is a small value: start from [`quiet`](Self::quiet), [`unidirectional`](Self::unidirectional),
-/// [`bidirectional`](Self::bidirectional) or [`receive_first`](Self::receive_first), and change what differs from the defaults.
+/// A policy is a small value. Start from [`quiet`](Self::quiet), [`unidirectional`](Self::unidirectional),
+/// [`bidirectional`](Self::bidirectional) or [`receive_first`](Self::receive_first), and change the defaults.
 ///
 /// ```
 /// use std::time::Duration;
@@ -20,11 +20,11 @@ use crate::tls::close_state::{Goal, UnexpectedEof};
 ///
 /// # Which one
 ///
-/// - A client that has read all it wants, and every client that wants to resume its session: [`bidirectional`](Self::bidirectional).
-/// - A server, whose stream has a [`Reaper`](crate::Reaper): [`unidirectional`](Self::unidirectional).
-/// - A protocol in which the peer has to close first: [`receive_first`](Self::receive_first).
-/// - `tokio::io::copy_bidirectional` and every other use in which data is still to be read after our close_notify:
-///   [`unidirectional`](Self::unidirectional), since the other policies discard that data.
+/// - A client that has read all it needs, and every client that wants to resume its session: [`bidirectional`](Self::bidirectional).
+/// - A server whose stream has a [`Reaper`](crate::Reaper): [`unidirectional`](Self::unidirectional).
+/// - A protocol in which the peer closes first: [`receive_first`](Self::receive_first).
+/// - `tokio::io::copy_bidirectional`, and every other use that reads data after our close_notify:
+///   [`unidirectional`](Self::unidirectional). The other policies discard that data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct ShutdownPolicy {
@@ -45,34 +45,46 @@ enum Direction {
     ReceiveFirst,
 }
 
-/// What happens to application data that is still to be read when a closing drains the connection.
+/// What happens to unread application data when a shutdown drains the connection.
 ///
-/// Both the data that is unread when the closing begins and the data that comes later are meant. To *have* that data, do not
-/// drain: call [`close_notify`](crate::ShutdownStream::close_notify), and read the stream to its end.
+/// That is the data that is unread when the shutdown begins, and the data that arrives later. To *read* that data, do not drain: call
+/// [`close_notify`](crate::ShutdownStream::close_notify), and read the stream to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PeerData {
     /// Discard it, up to the [drain limit](ShutdownPolicy::with_max_drain_bytes), and count it in the report.
     Discard,
-    /// Fail with [`Ending::PeerData`](crate::Ending::PeerData), as `SSL_shutdown(3)` does, and leave the data in place: it can
-    /// be read, and the shutdown be asked for again.
+    /// Fail with [`Ending::PeerData`](crate::Ending::PeerData), as `SSL_shutdown(3)` does, and keep the data. The application can read
+    /// it, and shut down again.
     Reject,
 }
 
-/// Who closes first when TLS is taken off a connection, which the protocol over it defines. See
+/// Which side closes first when TLS is taken off a connection. The protocol over TLS defines that. See
 /// [`ShutdownStream::into_plaintext`](crate::ShutdownStream::into_plaintext).
 ///
-/// There is no way to send close_notify and not to wait for the peer's: the end of its TLS data, and the beginning of what
-/// follows, would not be known (RFC 9846 section 6.1).
+/// Every variant waits for the peer's close_notify. Without it, the end of the TLS data and the beginning of the plaintext are unknown
+/// (RFC 9846 section 6.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Unwrap {
-    /// We send close_notify, and wait for the peer's. Also where it is not known who closes first: both sides may.
+    /// We send close_notify, and wait for the peer's. Use it also if it is unknown who closes first: both sides may.
     Initiate,
     /// We wait for the peer's close_notify, and answer it.
     Reply,
     /// We wait for the peer's close_notify, and do not answer it.
     Silent,
+}
+
+/// What [`ShutdownStream::abort`](crate::ShutdownStream::abort) does to TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Abort {
+    /// Send FIN, or RST if the kernel holds unread bytes. For a peer that can recognize a cut message by its framing (Content-Length,
+    /// chunks, HTTP/2).
+    Fin,
+    /// Send RST, so that no peer takes the end of the connection for the end of the message: many peers accept FIN without close_notify
+    /// as complete. RST also discards what the kernel has not sent yet. A transport without a TCP socket sends FIN.
+    Reset,
 }
 
 impl Unwrap {
@@ -86,9 +98,9 @@ impl Unwrap {
 }
 
 impl ShutdownPolicy {
-    /// Default [stall limit](Self::with_stall_timeout).
+    /// Default [stall timeout](Self::with_stall_timeout).
     pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
-    /// Default [deadline](Self::with_close_timeout).
+    /// Default [close timeout](Self::with_close_timeout).
     pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
     /// Default [drain limit](Self::with_max_drain_bytes), in bytes.
     pub const MAX_DRAIN_BYTES: u64 = 1024 * 1024;
@@ -105,7 +117,7 @@ impl ShutdownPolicy {
         }
     }
 
-    /// Sends nothing and reads nothing: the connection is only marked as shut down, and that always succeeds, at once
+    /// Sends nothing and reads nothing. The connection is only marked as shut down, which succeeds at once
     /// (`SSL_CTX_set_quiet_shutdown(3)`). Data that was written and not flushed is lost, and the peer sees a truncation.
     pub const fn quiet() -> Self {
         Self::new(Direction::Quiet)
@@ -121,14 +133,13 @@ impl ShutdownPolicy {
     //# peer's response.
     /// Sends all application data, close_notify, and FIN, and does not wait for the peer.
     ///
-    /// This is what RFC 9846 section 6.1 asks of each side: closing the write side "does not have any effect on its read side".
+    /// RFC 9846 section 6.1 requires that of each side: closing the write side "does not have any effect on its read side".
     ///
-    /// Its limit: unless it is known that the peer has nothing more to say, what it still sends is lost without notice (a
-    /// truncation), and makes the kernel reset the connection when the stream is dropped, which may destroy *our* last data on
-    /// its way. TLS 1.3 session tickets alone are enough for that. A stream with a [`Reaper`](crate::Reaper) is safe from the
-    /// reset; a client should use [`bidirectional`](Self::bidirectional).
+    /// Its limit: data that the peer still sends is lost without notice (a truncation). It also makes the kernel reset the connection
+    /// when the stream is dropped, and the reset may destroy *our* last data on its way. TLS 1.3 session tickets alone are enough for
+    /// that. A [`Reaper`](crate::Reaper) prevents the reset. A client should use [`bidirectional`](Self::bidirectional).
     ///
-    /// The default of a server's stream.
+    /// This is the default of a server's stream.
     pub const fn unidirectional() -> Self {
         Self::new(Direction::Unidirectional)
     }
@@ -138,75 +149,94 @@ impl ShutdownPolicy {
     //# server has sent a session ticket to establish a session, the client
     //# might not be able to resume the session because it did not received
     //# and process the session ticket from the server.
-    /// Sends all application data, close_notify, and FIN, then reads on until the peer's close_notify.
+    /// Sends all application data, close_notify, and FIN, then reads until the peer's close_notify.
     ///
-    /// A peer that answers our close_notify has read all that we have sent, and what it sent before its own, session tickets
-    /// among it, has been received. It costs a round trip, and against a peer that never answers, the
-    /// [deadline](Self::with_close_timeout). Its limit: a peer that had closed before we did may not have read on.
+    /// A peer that answers our close_notify has read everything that we sent. We have received everything that it sent before its answer,
+    /// session tickets included. The cost is one round trip, or the [close timeout](Self::with_close_timeout) if the peer never answers.
+    /// Its limit: a peer that closed before us may not have read our last data.
     ///
-    /// The default of a client's stream.
+    /// This is the default of a client's stream.
     pub const fn bidirectional() -> Self {
         Self::new(Direction::Bidirectional)
     }
 
-    /// Sends all application data, reads on until the peer's close_notify, and only then sends close_notify and FIN.
+    /// Sends all application data, reads until the peer's close_notify, then sends close_notify and FIN.
     ///
-    /// `SSL_shutdown(3)`: "The order of those two steps depends on the application." If the peer's does not come, ours is not
-    /// sent either. The [deadline](Self::with_close_timeout) counts from the moment the last application data is out.
+    /// `SSL_shutdown(3)`: "The order of those two steps depends on the application." If the peer's close_notify does not come, ours is not
+    /// sent either. The [close timeout](Self::with_close_timeout) begins when the last application data was sent.
     pub const fn receive_first() -> Self {
         Self::new(Direction::ReceiveFirst)
     }
 
-    /// Limits the time in which the transport accepts no byte of ours: application data that is still unsent, or close_notify.
-    /// Each accepted byte restarts it, so that a peer which reads slowly, but reads, is not cut. It also bounds a 0-RTT
-    /// handshake that has to be finished first. Default: [`STALL_TIMEOUT`](Self::STALL_TIMEOUT).
+    /// Limits the time in which the transport accepts no byte of the unsent application data and close_notify. Each accepted byte
+    /// restarts it, so that a slow reader is not cut. It also limits a 0-RTT handshake that has to finish first.
+    /// Default: [`STALL_TIMEOUT`](Self::STALL_TIMEOUT).
     pub const fn with_stall_timeout(mut self, timeout: Duration) -> Self {
         self.stall_timeout = timeout;
         self
     }
 
-    /// Limits the whole time from the moment the transport has accepted close_notify to the end. Nothing that the peer sends
-    /// prolongs it, and neither does a new future for the same shutdown. Default: [`CLOSE_TIMEOUT`](Self::CLOSE_TIMEOUT).
+    /// Limits the time from the moment the transport has accepted close_notify to the end. Neither data of the peer nor a new future for
+    /// the same shutdown extends it. Default: [`CLOSE_TIMEOUT`](Self::CLOSE_TIMEOUT).
     ///
-    /// Accepted is not read: a kernel takes some megabytes ahead of a slow peer, which answers when it has read them. Where
-    /// that may take longer, allow more.
+    /// Accepted does not mean read: a kernel buffers some megabytes for a slow peer, which answers only after it has read them. Allow more
+    /// time for such peers.
     pub const fn with_close_timeout(mut self, timeout: Duration) -> Self {
         self.close_timeout = timeout;
         self
     }
 
-    /// Limits the application data that is discarded while waiting for the peer's close_notify, in bytes. What is read beside
-    /// it (record headers, padding, session tickets, key updates) may be as much again and 64 KiB.
-    /// Default: [`MAX_DRAIN_BYTES`](Self::MAX_DRAIN_BYTES).
+    /// Limits the application data that a drain discards, in bytes. Everything else that it reads (record headers, padding, session
+    /// tickets, key updates) may be as much again, plus 64 KiB. Default: [`MAX_DRAIN_BYTES`](Self::MAX_DRAIN_BYTES).
     pub const fn with_max_drain_bytes(mut self, bytes: u64) -> Self {
         self.max_drain_bytes = bytes;
         self
     }
 
-    /// Chooses what happens to application data that is still to be read. Default: [`PeerData::Discard`].
+    /// Sets what happens to unread application data. Default: [`PeerData::Discard`].
     pub const fn with_peer_data(mut self, peer_data: PeerData) -> Self {
         self.peer_data = peer_data;
         self
     }
 
-    /// Accepts a transport that ends without close_notify as the peer's end, as `SSL_OP_IGNORE_UNEXPECTED_EOF` does: our
-    /// close_notify is still sent, and the shutdown succeeds. The ending is [`Ending::Truncated`](crate::Ending::Truncated) all
-    /// the same, never complete, and reads of the stream still fail with `UnexpectedEof`.
+    /// Accepts a transport that ends without close_notify as the peer's end, as `SSL_OP_IGNORE_UNEXPECTED_EOF` does. Our close_notify is
+    /// still sent, and the shutdown succeeds. The ending is still [`Ending::Truncated`](crate::Ending::Truncated), and reads of the stream
+    /// still fail with `UnexpectedEof`.
     ///
-    /// Use it only where the application's own framing tells a whole message from a cut one.
+    /// Use it only if the application's own framing distinguishes a complete message from a cut one.
     pub const fn ignore_unexpected_eof(mut self) -> Self {
         self.unexpected_eof = UnexpectedEof::Ends;
         self
     }
 
-    /// Lets a client stop waiting for the peer's close_notify once the connection has received `tickets` TLS 1.3 session
-    /// tickets, for servers that never answer: the ending is then [`Ending::Sent`](crate::Ending::Sent). In TLS 1.2, where
-    /// tickets come with the handshake, that is at once. A server's stream receives none and ignores it.
+    /// Ends a client's wait for the peer's close_notify once the connection has received `tickets` TLS 1.3 session tickets. For servers
+    /// that never answer. The ending is then [`Ending::Sent`](crate::Ending::Sent). In TLS 1.2 the tickets come with the handshake, so that
+    /// the wait ends at once. A server's stream receives no tickets and ignores this.
     ///
-    /// Its limit: what the server sends later meets a closed socket, as with [`unidirectional`](Self::unidirectional).
+    /// Its limit: what the server sends later arrives at a closed socket, as with [`unidirectional`](Self::unidirectional).
     pub const fn until_tickets(mut self, tickets: u32) -> Self {
         self.tickets = Some(tickets);
         self
+    }
+
+    /// The longest time without an accepted byte.
+    pub const fn stall_timeout(&self) -> Duration {
+        self.stall_timeout
+    }
+
+    /// The longest time from the accepted close_notify to the end.
+    pub const fn close_timeout(&self) -> Duration {
+        self.close_timeout
+    }
+
+    /// The largest amount of application data that a drain discards, in bytes.
+    pub const fn max_drain_bytes(&self) -> u64 {
+        self.max_drain_bytes
+    }
+
+    /// What happens to unread application data.
+    pub const fn peer_data(&self) -> PeerData {
+        self.peer_data
     }
 
     /// The goal, or `None` for a quiet shutdown.
@@ -222,8 +252,8 @@ impl ShutdownPolicy {
     pub(crate) const fn limits(&self) -> Limits {
         Limits {
             stall: self.stall_timeout,
-            deadline: self.close_timeout,
-            drain: self.max_drain_bytes,
+            close: self.close_timeout,
+            drain_bytes: self.max_drain_bytes,
             peer_data: self.peer_data,
             tickets: self.tickets,
         }
@@ -234,12 +264,12 @@ impl ShutdownPolicy {
     }
 }
 
-/// The bounds of a policy, apart from its goal, which the table keeps.
+/// The limits of a policy. The table keeps its goal.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) stall: Duration,
-    pub(crate) deadline: Duration,
-    pub(crate) drain: u64,
+    pub(crate) close: Duration,
+    pub(crate) drain_bytes: u64,
     pub(crate) peer_data: PeerData,
     pub(crate) tickets: Option<u32>,
 }

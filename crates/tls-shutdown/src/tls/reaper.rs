@@ -1,53 +1,51 @@
-//! [`Reaper`]: finishes what a dropped connection still owes, within bounds.
+//! [`Reaper`]: finishes the shutdown of dropped connections in the background, within limits.
 
 use std::{
     collections::BTreeMap,
     fmt,
     future::poll_fn,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    task::Poll,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use tokio::{
+    io::{AsyncRead, ReadBuf},
     runtime::Handle,
     sync::Notify,
     task::{AbortHandle, coop},
-    time::{sleep_until, timeout},
+    time::timeout,
 };
 use tracing::Instrument;
 
 use crate::{
-    tls::driver::{from_now, poll_until},
-    tls::session::TlsSession,
-    tls::socket::Scratch,
-    tls::stream::Connection,
+    runtime::timer::{Timer, from_now},
+    tls::{connection::Connection, session::TlsSession, socket::Discard},
 };
 
-/// Finishes the closing of streams that were dropped during or after their shutdown.
+/// Finishes the shutdown of streams that were dropped during or after it, in the background.
 ///
-/// Why: a kernel that holds unread bytes when a socket is closed, or gets some later, resets the connection, and the reset may
-/// overtake our last data, close_notify included (RFC 9112 section 9.6). A server that closes unidirectionally, or that answers
-/// before it has read the whole request, loses answers that way.
+/// Why: if a socket is closed while the kernel holds unread bytes, or receives bytes later, the kernel resets the connection. The reset
+/// may overtake our last data, close_notify included (RFC 9112 section 9.6). Answers are lost that way by a server that closes
+/// unidirectionally, or that answers before it has read the whole request.
 ///
-/// What it does with a stream that [has it](crate::ShutdownStream::with_reaper), when that is dropped:
+/// When a stream [with this reaper](crate::ShutdownStream::with_reaper) is dropped, the reaper does two things:
 ///
-/// 1. It finishes the closing by the stream's policy, with what is left of its deadline. After a unidirectional close it listens
-///    for the peer's close_notify as long: a peer that answers makes the connection [complete](crate::Ending::Complete), one
+/// 1. It finishes the shutdown by the stream's policy, within the rest of the close timeout. After a unidirectional shutdown it also
+///    waits for the peer's close_notify that long. A peer that answers makes the connection [complete](crate::Ending::Complete), a peer
 ///    that does not leaves it [sent](crate::Ending::Sent).
-/// 2. Where the peer's close_notify did not come, it **lingers**: the TLS session is freed, and what still arrives at the socket
-///    is discarded, until the peer's FIN or the [limits](ReaperLimits).
+/// 2. If the peer's close_notify did not come, it **lingers**: it frees the TLS session, and discards what arrives at the socket, until
+///    the peer's FIN or the [limits](ReaperLimits).
 ///
-/// A stream that was dropped before its shutdown was asked for is not finished, but aborted. Only where a write had failed on it,
-/// a reaper looks for what the peer has said before, without waiting, so that `on_end` can tell.
+/// A stream that is dropped before its shutdown has begun is aborted, not finished. If a write had failed on it, the reaper reads what
+/// has arrived, without waiting, so that `on_end` can report the reason.
 ///
-/// Its limit is the life of the process and the runtime: [`wait_idle`](Self::wait_idle) before the process exits. It needs no
-/// runtime to be called from: a stream may be dropped on any thread, and after its runtime is gone, where the connection just
-/// ends.
+/// Its limit is the life of the process and of the runtime: call [`wait_idle`](Self::wait_idle) before the process exits. A stream may
+/// be dropped on any thread, also after its runtime has ended; then the connection ends at once.
 ///
 /// Clones are handles to the same reaper.
 ///
@@ -69,7 +67,15 @@ pub struct Reaper {
     shared: Arc<Shared>,
 }
 
-/// The bounds of a [`Reaper`].
+/// The limits of a [`Reaper`].
+///
+/// ```
+/// use std::time::Duration;
+/// use tls_shutdown::{Reaper, ReaperLimits};
+///
+/// let reaper = Reaper::with_limits(ReaperLimits::new().with_linger_timeout(Duration::from_secs(10)));
+/// # let _ = reaper;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct ReaperLimits {
@@ -79,11 +85,11 @@ pub struct ReaperLimits {
 }
 
 impl ReaperLimits {
-    /// Default number of [closings](Self::with_max_closings) at a time.
+    /// Default [number of closings](Self::with_max_closings) at a time.
     pub const MAX_CLOSINGS: usize = 10_000;
-    /// Default time of a [linger](Self::with_linger_timeout), as nginx's `lingering_time`.
+    /// Default [time of a linger](Self::with_linger_timeout), as nginx's `lingering_time`.
     pub const LINGER_TIMEOUT: Duration = Duration::from_secs(30);
-    /// Default time of a linger [without a byte](Self::with_linger_idle_timeout), as nginx's `lingering_timeout`.
+    /// Default [time of a linger without a byte](Self::with_linger_idle_timeout), as nginx's `lingering_timeout`.
     pub const LINGER_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
     /// The defaults.
@@ -95,24 +101,39 @@ impl ReaperLimits {
         }
     }
 
-    /// Limits the closings held at a time; a further one sheds the oldest, and with a limit of 0, itself.
+    /// Limits the connections that close at a time. A further one sheds the oldest, and with a limit of 0, itself.
     /// Default: [`MAX_CLOSINGS`](Self::MAX_CLOSINGS).
     pub const fn with_max_closings(mut self, max: usize) -> Self {
         self.max_closings = max;
         self
     }
 
-    /// Limits the whole time of a linger. There is no limit in bytes: an upload that was answered early may have to be read to
-    /// its end before the peer looks at the answer. Default: [`LINGER_TIMEOUT`](Self::LINGER_TIMEOUT).
+    /// Limits the whole time of a linger. There is no limit in bytes: a client may send the rest of a large upload before it reads an
+    /// early answer. Default: [`LINGER_TIMEOUT`](Self::LINGER_TIMEOUT).
     pub const fn with_linger_timeout(mut self, timeout: Duration) -> Self {
         self.linger_timeout = timeout;
         self
     }
 
-    /// Limits the time of a linger in which nothing arrives. Default: [`LINGER_IDLE_TIMEOUT`](Self::LINGER_IDLE_TIMEOUT).
+    /// Limits the time of a linger without an arriving byte. Default: [`LINGER_IDLE_TIMEOUT`](Self::LINGER_IDLE_TIMEOUT).
     pub const fn with_linger_idle_timeout(mut self, timeout: Duration) -> Self {
         self.linger_idle_timeout = timeout;
         self
+    }
+
+    /// The number of connections that may close at a time.
+    pub const fn max_closings(&self) -> usize {
+        self.max_closings
+    }
+
+    /// The longest linger.
+    pub const fn linger_timeout(&self) -> Duration {
+        self.linger_timeout
+    }
+
+    /// The longest time of a linger without an arriving byte.
+    pub const fn linger_idle_timeout(&self) -> Duration {
+        self.linger_idle_timeout
     }
 }
 
@@ -123,35 +144,36 @@ impl Default for ReaperLimits {
 }
 
 struct Shared {
-    /// The runtime in which the reaper was made, so that a `Drop` need not be in one.
+    /// The runtime in which the reaper was created, so that a `Drop` needs none.
     runtime: Option<Handle>,
     limits: ReaperLimits,
     closings: Mutex<Closings>,
     /// The last closing has ended.
     idle: Notify,
     shed: AtomicU64,
-    scratch: Scratch,
+    discard: Discard,
 }
 
-/// The closings in progress by age; `None` until the task that was spawned is known.
+/// The closings in progress, the oldest first.
 #[derive(Default)]
 struct Closings {
     next: u64,
-    /// Those that were shed and have not ended are among them.
+    /// Includes those that were shed and have not ended yet.
     count: usize,
+    /// `None` until the spawned task is known.
     tasks: BTreeMap<u64, Option<AbortHandle>>,
 }
 
 impl Reaper {
-    /// A reaper with the default [limits](ReaperLimits).
+    /// Creates a reaper with the default [limits](ReaperLimits).
     ///
-    /// It works in the current Tokio runtime, which must have time enabled. Made outside of one, it works in that of the thread
-    /// that drops a stream; where there is none either, the connection just ends.
+    /// It works in the current Tokio runtime, which must have time enabled. If it is created outside of a runtime, it works in that of
+    /// the thread that drops a stream. Without any runtime, the connection ends at once.
     pub fn new() -> Self {
         Self::with_limits(ReaperLimits::new())
     }
 
-    /// A reaper with `limits`.
+    /// Creates a reaper with `limits`.
     pub fn with_limits(limits: ReaperLimits) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -160,33 +182,33 @@ impl Reaper {
                 closings: Mutex::default(),
                 idle: Notify::new(),
                 shed: AtomicU64::new(0),
-                scratch: Scratch::new(),
+                discard: Discard::new(),
             }),
         }
     }
 
-    /// The number of closings in progress, those among them that were shed and are about to end.
+    /// The number of connections that are closing. It includes those that were shed and are about to end.
     pub fn closings(&self) -> usize {
         self.shared.lock().count
     }
 
-    /// The number of closings that were ended before their time, since there were too many.
+    /// The number of connections that the [limit](ReaperLimits::with_max_closings) has ended early.
     pub fn shed(&self) -> u64 {
         // A statistic: it orders nothing.
         self.shared.shed.load(Ordering::Relaxed)
     }
 
-    /// Waits until no closing is in progress, `limit` at most. Gives the number that is left: 0 where all are done.
+    /// Waits until no connection is closing, for `limit` at most. Returns the number of those that are still closing.
     ///
-    /// What is left goes on; the end of the process ends it.
+    /// They continue until the process ends.
     ///
     /// # Panics
     ///
-    /// Outside a Tokio runtime with time enabled.
+    /// Outside of a Tokio runtime with time enabled.
     ///
     /// # Cancel safety
     ///
-    /// Can be dropped and called again.
+    /// You can drop the future and call this again.
     pub async fn wait_idle(&self, limit: Duration) -> usize {
         let idle = async {
             loop {
@@ -203,20 +225,21 @@ impl Reaper {
         }
     }
 
-    /// Whether both are handles to one reaper.
-    #[cfg(feature = "server")]
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
+    /// Whether both are handles to the same reaper.
+    pub fn same_reaper(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
-    /// Ends all closings in progress where they are.
-    #[cfg(feature = "server")]
-    pub(crate) fn give_up(&self) {
+    /// Ends all connections that are closing, as the end of the process would. Each reports its end by
+    /// [`on_end`](crate::ShutdownStream::on_end) before it leaves [`closings`](Self::closings).
+    ///
+    /// For a server whose time is over, and that counts every connection.
+    pub fn abort_all(&self) {
         let tasks = std::mem::take(&mut self.shared.lock().tasks);
         tasks.into_values().flatten().for_each(|task| task.abort());
     }
 
-    /// Takes a connection over. Dropping the connection instead is what happens where it cannot be.
+    /// Takes a connection over, or drops it if there is no runtime or no place.
     pub(crate) fn adopt<S>(&self, connection: Box<Connection<S>>)
     where
         S: TlsSession<Transport: Send> + Send + 'static,
@@ -228,7 +251,7 @@ impl Reaper {
             return;
         };
         let id = entry.id;
-        // One value, so that a task that is never polled drops the connection first, too.
+        // One value: a task that is never polled must drop the connection first, too.
         let adopted = (connection, entry);
         let closing = async move {
             let (connection, entry) = adopted;
@@ -249,7 +272,7 @@ impl Reaper {
         }
     }
 
-    /// Makes place for one more closing, unless there must be none.
+    /// Reserves a place, and sheds the oldest connection if there is none. Returns `None` if the limit is 0.
     fn enter(&self) -> Option<Entry> {
         let limit = self.shared.limits.max_closings;
         let mut closings = self.shared.lock();
@@ -295,7 +318,7 @@ impl Shared {
     }
 }
 
-/// A closing's place in the reaper, left when its task ends, however it ends.
+/// The place of a connection in the reaper. Dropped when its task ends, however it ends.
 struct Entry {
     shared: Arc<Shared>,
     id: u64,
@@ -312,11 +335,11 @@ impl Drop for Entry {
     }
 }
 
-/// Finishes the closing. Gives the transport if it is to linger; the TLS session is gone then.
+/// Finishes the shutdown and frees the TLS session. Returns the transport if it has to linger.
 async fn finish<S: TlsSession>(mut connection: Box<Connection<S>>) -> Option<S::Transport> {
-    connection.close.hear_on();
+    connection.driver.listen();
     poll_fn(|cx| connection.poll_close(cx)).await;
-    connection.close.owes_more().then(|| connection.into_session().into_transport())
+    connection.driver.needs_reaper().then(|| connection.into_session().into_transport())
 }
 
 //= https://www.rfc-editor.org/rfc/rfc9112#section-9.6
@@ -329,18 +352,33 @@ async fn finish<S: TlsSession>(mut connection: Box<Connection<S>>) -> Option<S::
 async fn linger<S: TlsSession>(mut transport: S::Transport, shared: &Shared) {
     let limits = shared.limits;
     let end = from_now(limits.linger_timeout);
-    let mut limit = end.min(from_now(limits.linger_idle_timeout));
-    let mut sleep = pin!(sleep_until(limit));
+    let mut idle_end = end.min(from_now(limits.linger_idle_timeout));
+    let mut timer = pin!(Timer::default());
     poll_fn(|cx| {
         while let Poll::Ready(budget) = coop::poll_proceed(cx) {
-            match shared.scratch.poll_discard::<S>(&mut transport, cx) {
+            match poll_discard::<S>(&mut transport, shared, cx) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(_)) => limit = end.min(from_now(limits.linger_idle_timeout)),
+                Poll::Ready(Ok(_)) => idle_end = end.min(from_now(limits.linger_idle_timeout)),
                 Poll::Pending => break,
             }
             budget.made_progress();
         }
-        poll_until(sleep.as_mut(), limit, cx)
+        timer.as_mut().poll_until(idle_end, cx)
     })
     .await;
+}
+
+/// Discards what has arrived. Returns the number of bytes, 0 at the end of the stream.
+fn poll_discard<S: TlsSession>(
+    transport: &mut S::Transport,
+    shared: &Shared,
+    cx: &mut Context<'_>,
+) -> Poll<std::io::Result<usize>> {
+    if let Some(socket) = S::socket(transport) {
+        return shared.discard.poll_discard(socket, cx);
+    }
+    let mut bytes = [0; Discard::STACK_BYTES];
+    let mut buffer = ReadBuf::new(&mut bytes);
+    ready!(Pin::new(transport).poll_read(cx, &mut buffer))?;
+    Poll::Ready(Ok(buffer.filled().len()))
 }

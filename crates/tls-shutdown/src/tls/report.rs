@@ -1,48 +1,64 @@
-//! How a closing ended: [`Ending`], [`ShutdownReport`], [`ShutdownError`].
+//! How a shutdown ended: [`Ending`], [`ShutdownReport`], [`ShutdownError`], and the functions that are called with the report.
 
-use std::{error, fmt, io, time::Duration};
+use std::{error, fmt, io, sync::Arc, time::Duration};
 
-/// How a TLS connection, or an attempt to close it, ended.
+use crate::runtime::call_each::call_each;
+
+/// How a TLS connection, or an attempt to shut it down, ended.
 ///
-/// [`Display`](fmt::Display) gives the snake-case name that logs and the `tls-shutdown` command use.
+/// [`Display`](fmt::Display) writes the snake-case name that logs and the `tls-shutdown` command use.
+///
+/// ```
+/// use tls_shutdown::Ending;
+///
+/// assert!(Ending::Complete.is_clean());
+/// assert!(!Ending::Truncated.is_clean());
+/// assert_eq!(Ending::TimedOut.name(), "timed_out");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Ending {
     /// The peer's close_notify was read, no application byte of ours is unsent, and our close_notify was accepted by the
     /// transport, or failed only after theirs had come (then [`ShutdownReport::sent`] is false).
     Complete,
-    /// Our close_notify is out; the peer's was not waited for, or not needed.
+    /// Our close_notify was sent. The shutdown did not wait for the peer's, or did not need it.
     Sent,
-    /// Nothing was sent and nothing was read, by [`ShutdownPolicy::quiet`](crate::ShutdownPolicy::quiet).
+    /// Nothing was sent and nothing was read, as [`ShutdownPolicy::quiet`](crate::ShutdownPolicy::quiet) demands.
     Quiet,
-    /// The transport ended before the peer's close_notify: what was received may be incomplete (RFC 9846 section 6.1).
+    /// The transport ended before the peer's close_notify. The received data may be incomplete (RFC 9846 section 6.1).
     Truncated,
-    /// The peer reset the transport (`ECONNRESET`, `ECONNABORTED`, or `EPIPE`, which is how a write learns of it).
+    /// The peer reset the transport (`ECONNRESET`, `ECONNABORTED`, or, at a write, `EPIPE`).
     Reset,
     /// The transport failed in another way.
     Transport(io::ErrorKind),
-    /// The stall limit or the deadline passed.
+    /// The stall timeout or the close timeout passed.
     TimedOut,
     /// The peer sent more than the [drain limit](crate::ShutdownPolicy::with_max_drain_bytes) allows.
     DrainLimit,
-    /// Application data was found, and the policy [rejects](crate::PeerData::Reject) it.
+    /// Application data arrived, and the policy [rejects](crate::PeerData::Reject) it.
     PeerData,
     /// The peer sent an alert that ends the connection.
     PeerAlert(Alert),
-    /// The peer broke the TLS protocol: a record that does not decrypt, or a message that must not come.
+    /// The peer violated the TLS protocol: it sent a record that cannot be decrypted, or a forbidden message.
     ProtocolError,
-    /// The TLS handshake was not done.
+    /// The TLS handshake did not finish.
     NotStarted,
-    /// The connection had failed before the shutdown was asked for, and close_notify must not follow a fatal error.
+    /// The connection had failed before the shutdown began, and close_notify must not follow a fatal error.
     Refused,
-    /// Bytes that are no TLS record came where a record was due.
+    /// The peer sent bytes that are not TLS where a record must begin.
     NotTls,
-    /// The connection was given up without close_notify, on purpose or because the stream was dropped.
+    /// The connection ended without our close_notify, because of an abort or because the stream was dropped.
     Aborted,
 }
 
 impl Ending {
-    /// The snake-case name, without the details that [`Ending::Transport`] and [`Ending::PeerAlert`] carry.
+    /// Whether the connection ended in order: [`Complete`](Self::Complete) or [`Sent`](Self::Sent). For a server that is the usual end of
+    /// a connection, and no reason for an alarm.
+    pub const fn is_clean(self) -> bool {
+        matches!(self, Self::Complete | Self::Sent)
+    }
+
+    /// The snake-case name, without the details of [`Ending::Transport`] and [`Ending::PeerAlert`].
     pub const fn name(self) -> &'static str {
         match self {
             Self::Complete => "complete",
@@ -63,7 +79,7 @@ impl Ending {
         }
     }
 
-    /// The ending that a failed read or write of the transport means.
+    /// The ending of a transport whose read or write failed so.
     pub(crate) fn of_transport_error(kind: io::ErrorKind) -> Self {
         match kind {
             io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => {
@@ -99,7 +115,7 @@ impl fmt::Display for Ending {
     }
 }
 
-/// A TLS alert's code; [`Display`](fmt::Display) gives its name in RFC 9846 section 6 (or RFC 5246 section 7.2).
+/// The code of a TLS alert. [`Display`](fmt::Display) writes its name in RFC 9846 section 6 or RFC 5246 section 7.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Alert(
     /// The code on the wire.
@@ -107,7 +123,7 @@ pub struct Alert(
 );
 
 impl Alert {
-    /// The name in the RFCs, or `None` for a code that they do not assign.
+    /// The name in the RFCs, or `None` for an unassigned code.
     pub const fn name(self) -> Option<&'static str> {
         Some(match self.0 {
             0 => "close_notify",
@@ -161,12 +177,11 @@ impl fmt::Display for Alert {
     }
 }
 
-/// What a closing did and how it ended.
+/// What a shutdown did and how it ended.
 ///
-/// [`AsyncShutdown`](crate::AsyncShutdown) gives one to its caller, and
-/// [`ShutdownStream::on_end`](crate::ShutdownStream::on_end) one for every connection, whatever path it took.
+/// [`AsyncShutdown`](crate::AsyncShutdown) returns one, and [`ShutdownStream::on_end`](crate::ShutdownStream::on_end) is called with one
+/// for every connection, whatever path it took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct ShutdownReport {
     pub(crate) ending: Ending,
     pub(crate) alert: Option<Alert>,
@@ -201,7 +216,7 @@ impl ShutdownReport {
         self.ending
     }
 
-    /// Whether our close_notify was accepted by the transport, to its last byte.
+    /// Whether the transport accepted our close_notify, to its last byte.
     pub const fn sent(&self) -> bool {
         self.sent
     }
@@ -211,43 +226,43 @@ impl ShutdownReport {
         self.received
     }
 
-    /// The alert that the peer sent and that failed the connection, also where the ending is [`Ending::Refused`].
+    /// The peer's fatal alert, also if the ending is [`Ending::Refused`].
     pub const fn alert(&self) -> Option<Alert> {
         self.alert
     }
 
-    /// Application bytes that the closing discarded: [unread](Self::discarded_unread) and [late](Self::discarded_late) ones.
+    /// Application bytes that the shutdown discarded: [unread](Self::discarded_unread) and [late](Self::discarded_late) ones.
     pub const fn discarded(&self) -> u64 {
         self.discarded_unread + self.discarded_late
     }
 
-    /// Discarded application bytes that had been decrypted, but not been read, when the closing began.
+    /// Discarded application bytes that were already decrypted, and unread, when the shutdown began.
     pub const fn discarded_unread(&self) -> u64 {
         self.discarded_unread
     }
 
-    /// Discarded application bytes that were received while the closing went on.
+    /// Discarded application bytes that arrived during the shutdown.
     pub const fn discarded_late(&self) -> u64 {
         self.discarded_late
     }
 
-    /// TLS 1.3 session tickets that the connection has received in its whole life; 0 on a server and in TLS 1.2.
+    /// TLS 1.3 session tickets that the connection has received in its whole life. 0 for a server and in TLS 1.2.
     pub const fn tickets(&self) -> u32 {
         self.tickets
     }
 
-    /// Bytes of TLS records that the transport accepted during the closing: application data still unsent when it began, and
-    /// our close_notify.
+    /// Bytes of TLS records that the transport accepted during the shutdown: the application data that was unsent when it began, and our
+    /// close_notify.
     pub const fn wire_written(&self) -> u64 {
         self.wire_written
     }
 
-    /// Bytes of TLS records that the closing itself has read from the transport, apart from the application's reads.
+    /// Bytes of TLS records that the shutdown itself read from the transport. The application's reads do not count.
     pub const fn wire_read(&self) -> u64 {
         self.wire_read
     }
 
-    /// Time from the first poll of the closing to its end; zero where none was asked for.
+    /// Time from the first poll of the shutdown to its end. Zero if there was no shutdown.
     pub const fn elapsed(&self) -> Duration {
         self.elapsed
     }
@@ -255,8 +270,14 @@ impl ShutdownReport {
 
 impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let no_if = |done: bool| if done { "" } else { "not " };
-        write!(f, "{}: close_notify {}sent, {}received", self.ending.name(), no_if(self.sent), no_if(self.received))?;
+        let not_unless = |done: bool| if done { "" } else { "not " };
+        write!(
+            f,
+            "{}: close_notify {}sent, {}received",
+            self.ending.name(),
+            not_unless(self.sent),
+            not_unless(self.received)
+        )?;
         if let Ending::Transport(kind) = self.ending {
             write!(f, ", transport error: {kind}")?;
         }
@@ -281,26 +302,37 @@ impl fmt::Display for ShutdownReport {
     }
 }
 
-/// The goal of a closing was not reached.
+/// A shutdown did not reach its goal.
 ///
-/// Converts to an [`io::Error`], as [`poll_shutdown`](tokio::io::AsyncWrite::poll_shutdown) returns it, and can be got back
-/// from there by `error.get_ref()` and `downcast_ref::<ShutdownError>()`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// It converts to an [`io::Error`], which [`poll_shutdown`](tokio::io::AsyncWrite::poll_shutdown) returns. Use `error.get_ref()` and
+/// `downcast_ref::<ShutdownError>()` to get it back. [`source`](error::Error::source) is the error of the system or of rustls, if one
+/// caused the failure.
+///
+/// ```
+/// use tls_shutdown::{Ending, ShutdownError};
+///
+/// fn is_timeout(error: &std::io::Error) -> bool {
+///     let shutdown = error.get_ref().and_then(|error| error.downcast_ref::<ShutdownError>());
+///     shutdown.is_some_and(|error| error.ending() == Ending::TimedOut)
+/// }
+/// ```
+#[derive(Clone, Debug)]
 pub struct ShutdownError {
     report: ShutdownReport,
+    source: Option<Arc<io::Error>>,
 }
 
 impl ShutdownError {
-    pub(crate) const fn new(report: ShutdownReport) -> Self {
-        Self { report }
+    pub(crate) const fn new(report: ShutdownReport, source: Option<Arc<io::Error>>) -> Self {
+        Self { report, source }
     }
 
-    /// What went wrong: [`ShutdownReport::ending`].
+    /// The reason: [`ShutdownReport::ending`].
     pub const fn ending(&self) -> Ending {
         self.report.ending
     }
 
-    /// Everything that is known about the closing.
+    /// Everything that is known about the shutdown.
     pub const fn report(&self) -> &ShutdownReport {
         &self.report
     }
@@ -312,25 +344,46 @@ impl fmt::Display for ShutdownError {
             Ending::Truncated => "the transport ended before the peer's close_notify",
             Ending::Reset => "the peer reset the connection",
             Ending::Transport(_) => "the transport failed",
-            Ending::TimedOut => "the peer did not answer or take our data in time",
-            Ending::DrainLimit => "the peer went on sending beyond the drain limit",
-            Ending::PeerData => "application data of the peer was still to be read",
+            Ending::TimedOut => "the peer did not answer or read our data in time",
+            Ending::DrainLimit => "the peer sent more than the drain limit",
+            Ending::PeerData => "application data of the peer is still unread",
             Ending::PeerAlert(_) => "the peer ended the connection with an alert",
-            Ending::ProtocolError => "the peer broke the TLS protocol",
-            Ending::NotStarted => "the TLS handshake is not done",
-            Ending::Refused => "the connection had failed before, close_notify must not follow",
+            Ending::ProtocolError => "the peer violated the TLS protocol",
+            Ending::NotStarted => "the TLS handshake is not finished",
+            Ending::Refused => "the connection failed before, and close_notify must not follow",
             Ending::NotTls => "the peer sent bytes that are not TLS",
             Ending::Aborted => "the connection was aborted",
-            Ending::Complete | Ending::Sent | Ending::Quiet => "the close is less than was asked",
+            Ending::Complete | Ending::Sent | Ending::Quiet => "the shutdown stopped short of the requested goal",
         };
         write!(f, "TLS shutdown failed: {what} [{}]", self.report)
     }
 }
 
-impl error::Error for ShutdownError {}
+impl error::Error for ShutdownError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
 
 impl From<ShutdownError> for io::Error {
     fn from(error: ShutdownError) -> Self {
         Self::new(error.report.ending.error_kind(), error)
+    }
+}
+
+type OnEnd = Box<dyn FnOnce(&ShutdownReport) + Send + Sync>;
+
+/// The functions that a connection calls at its end.
+#[derive(Default)]
+pub(crate) struct Observers(Vec<OnEnd>);
+
+impl Observers {
+    pub(crate) fn add(&mut self, on_end: impl FnOnce(&ShutdownReport) + Send + Sync + 'static) {
+        self.0.push(Box::new(on_end));
+    }
+
+    /// Calls each once, in the order in which they were added.
+    pub(crate) fn report(&mut self, report: &ShutdownReport) {
+        call_each(self.0.drain(..).map(|on_end| move || on_end(report)));
     }
 }

@@ -1,31 +1,34 @@
-//! [`AsyncShutdown`]: the future over the driver.
+//! [`AsyncShutdown`]: the shutdown as a future.
 
 use std::{
+    borrow::BorrowMut,
     future::Future,
+    marker::PhantomData,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use pin_project_lite::pin_project;
-use tokio::time::Sleep;
 
 use crate::{
-    tls::driver::poll_until,
-    tls::policy::ShutdownPolicy,
-    tls::report::{ShutdownError, ShutdownReport},
-    tls::session::TlsSession,
-    tls::stream::ShutdownStream,
+    runtime::timer::Timer,
+    tls::{
+        policy::ShutdownPolicy,
+        report::{ShutdownError, ShutdownReport},
+        session::TlsSession,
+        stream::ShutdownStream,
+    },
 };
 
 pin_project! {
     /// Closes a TLS connection: the answer to `SSL_shutdown(3)`.
     ///
-    /// It first polls application data and close_notify out, then FIN, then reads on to the peer's close_notify, as far as the
-    /// [policy](ShutdownPolicy) asks for that. It does not wait for TCP: a peer that answers and keeps TCP open is done with
-    /// after one round trip.
+    /// The future writes application data and close_notify, then FIN, then reads until the peer's close_notify, as far as the
+    /// [policy](ShutdownPolicy) demands. It does not wait for the end of TCP: a peer that answers and keeps TCP open costs one round
+    /// trip.
     ///
-    /// [`ShutdownStream::shutdown_with`] makes one that borrows the stream. [`AsyncShutdown::new`] makes one that owns it, uses
-    /// the stream's own policy, and can be spawned; the stream is dropped with the future.
+    /// [`ShutdownStream::shutdown_with`] returns one that borrows the stream. [`AsyncShutdown::new`] returns one that owns the
+    /// stream, uses the stream's own policy, and can be spawned. The stream is dropped with the future.
     ///
     /// ```
     /// # use tls_shutdown::{ShutdownPolicy, ShutdownStream};
@@ -41,28 +44,31 @@ pin_project! {
     ///
     /// # Errors
     ///
-    /// `Ok` exactly when the policy's goal was reached; [`ShutdownError`] tells what went wrong, and carries the report. Nothing
-    /// is sent, and the shutdown is refused, after a fatal alert of either side ([`Ending::Refused`]), after a transport error,
-    /// and after a truncation.
+    /// The future returns `Ok` exactly if the policy's goal was reached. Otherwise the [`ShutdownError`] states the reason and contains
+    /// the report. After a fatal alert of either side, a transport error or a truncation, the future sends nothing and returns an error
+    /// ([`Ending::Refused`](crate::Ending::Refused) after an alert).
     ///
     /// # Panics
     ///
-    /// When it has to wait outside a Tokio runtime with time enabled.
+    /// If it has to wait outside of a Tokio runtime with time enabled.
     ///
     /// # Cancel safety
     ///
-    /// The state lives in the stream, the deadline's instant included. Dropping the future at any point and making it again
-    /// continues: nothing is sent twice and no clock starts again. A later shutdown can only ask for more than an earlier one,
-    /// from unidirectional to bidirectional; only then, and where the peer's data was in the way ([`Ending::PeerData`], or a failed
-    /// write), do its policy and a new deadline count. One that asks for less gets the outcome of what was asked before.
+    /// The stream contains all state, the end of each timeout included. You can drop the future at any point and create another one:
+    /// it continues, sends nothing twice and restarts no timeout.
+    ///
+    /// A later shutdown can ask for more than an earlier one, bidirectional after unidirectional. Its policy and a new close timeout
+    /// apply then. They also apply after [`Ending::PeerData`](crate::Ending::PeerData) and after a failed write. A later shutdown that
+    /// asks for less returns the outcome of the earlier one.
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
-    pub struct AsyncShutdown<T> {
-        target: T,
+    pub struct AsyncShutdown<S: TlsSession, T: BorrowMut<ShutdownStream<S>> = ShutdownStream<S>> {
+        stream: T,
         policy: ShutdownPolicy,
         state: FutureState,
         #[pin]
-        sleep: Option<Sleep>,
+        timer: Timer,
+        session: PhantomData<fn() -> S>,
     }
 }
 
@@ -73,83 +79,51 @@ enum FutureState {
     Finished,
 }
 
-/// What an [`AsyncShutdown`] can close: a [`ShutdownStream`], owned or by `&mut`.
-pub trait ShutdownTarget: sealed::Sealed {
-    /// The TLS stream in it.
-    type Session: TlsSession;
-
-    #[doc(hidden)]
-    fn stream(&mut self) -> &mut ShutdownStream<Self::Session>;
-}
-
-mod sealed {
-    pub trait Sealed {}
-    impl<S: crate::TlsSession> Sealed for crate::ShutdownStream<S> {}
-    impl<S: crate::TlsSession> Sealed for &mut crate::ShutdownStream<S> {}
-}
-
-impl<S: TlsSession> ShutdownTarget for ShutdownStream<S> {
-    type Session = S;
-
-    fn stream(&mut self) -> &mut Self {
-        self
-    }
-}
-
-impl<S: TlsSession> ShutdownTarget for &mut ShutdownStream<S> {
-    type Session = S;
-
-    fn stream(&mut self) -> &mut ShutdownStream<S> {
-        self
-    }
-}
-
-impl<S: TlsSession> AsyncShutdown<ShutdownStream<S>> {
+impl<S: TlsSession> AsyncShutdown<S> {
     /// Takes the stream and closes it by its [own policy](ShutdownStream::policy).
     ///
-    /// The shutdown is asked for at the first poll: a future that is dropped before that aborts the connection.
+    /// The shutdown begins at the first poll. Dropping the future before that aborts the connection.
     pub fn new(stream: ShutdownStream<S>) -> Self {
         let policy = *stream.policy();
-        Self::with_policy(stream, policy)
+        Self::by(stream, policy)
     }
 }
 
-impl<T: ShutdownTarget> AsyncShutdown<T> {
-    pub(crate) fn with_policy(target: T, policy: ShutdownPolicy) -> Self {
-        Self { target, policy, state: FutureState::Unpolled, sleep: None }
+impl<S: TlsSession, T: BorrowMut<ShutdownStream<S>>> AsyncShutdown<S, T> {
+    fn by(stream: T, policy: ShutdownPolicy) -> Self {
+        Self { stream, policy, state: FutureState::Unpolled, timer: Timer::default(), session: PhantomData }
     }
 }
 
-impl<T: ShutdownTarget> Future for AsyncShutdown<T> {
+impl<S: TlsSession> ShutdownStream<S> {
+    /// Closes the connection by `policy`, and returns the report. See [`AsyncShutdown`] for the rest.
+    ///
+    /// # Cancel safety
+    ///
+    /// You can drop the future and call this again, see [`AsyncShutdown`].
+    pub fn shutdown_with(&mut self, policy: ShutdownPolicy) -> AsyncShutdown<S, &mut Self> {
+        AsyncShutdown::by(self, policy)
+    }
+}
+
+impl<S: TlsSession, T: BorrowMut<ShutdownStream<S>>> Future for AsyncShutdown<S, T> {
     type Output = Result<ShutdownReport, ShutdownError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let (session, close) = this.target.stream().parts();
+        let (session, driver) = this.stream.borrow_mut().parts_mut();
         if *this.state == FutureState::Unpolled {
-            close.begin(session, this.policy);
+            driver.begin(session, this.policy);
             *this.state = FutureState::Polled;
         }
-        loop {
-            if let Poll::Ready(ending) = close.poll(session, cx) {
-                *this.state = FutureState::Finished;
-                return Poll::Ready(close.result(ending, this.policy));
-            }
-            let Some(limit) = close.limit() else {
-                return Poll::Pending;
-            };
-            if this.sleep.is_none() {
-                this.sleep.set(Some(tokio::time::sleep_until(limit)));
-            }
-            if let Some(sleep) = this.sleep.as_mut().as_pin_mut() {
-                ready!(poll_until(sleep, limit, cx));
-            }
-            close.expire();
-        }
+        let timer = &mut this.timer;
+        let ending = ready!(driver.poll_to_end(session, cx, |end, cx| timer.as_mut().poll_until(end, cx)));
+        *this.state = FutureState::Finished;
+        Poll::Ready(driver.result(ending, this.policy))
     }
 }
 
-impl<T: ShutdownTarget> futures_core::FusedFuture for AsyncShutdown<T> {
+impl<S: TlsSession, T: BorrowMut<ShutdownStream<S>>> futures_core::FusedFuture for AsyncShutdown<S, T> {
     fn is_terminated(&self) -> bool {
         self.state == FutureState::Finished
     }

@@ -1,133 +1,131 @@
-//! What only the kernel can do with a socket, and a portable stand-in where it cannot.
+//! TCP socket operations that only the kernel offers, and a portable substitute for each.
 
 #[cfg(target_os = "linux")]
 use std::sync::{Mutex, PoisonError};
 use std::{
+    any::Any,
     io,
-    pin::Pin,
     task::{Context, Poll, ready},
 };
 
 #[cfg(target_os = "linux")]
 use tokio::io::Interest;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-#[cfg(any(target_os = "linux", feature = "server"))]
 use tokio::net::TcpStream;
 
-use crate::tls::session::TlsSession;
-#[cfg(target_os = "linux")]
-use crate::tls::session::socket_of;
+use crate::tls::{plaintext::Plaintext, records::Records};
 
-/// Has the socket under `transport` send RST when it is closed, also where the process is killed. Nothing happens where there is
-/// none.
-pub(crate) fn reset_on_drop<S: TlsSession>(transport: &S::Transport) {
-    if let Some(socket) = S::socket(transport)
-        && let Err(error) = socket.set_zero_linger()
-    {
-        // The peer sees FIN without close_notify then, which is no lie either.
-        tracing::debug!(%error, "the connection is not reset, but closed");
+/// The socket under a transport that passes on written bytes unchanged: a [`TcpStream`], also under this library's own wrappers.
+pub(crate) fn socket_of(transport: &dyn Any) -> Option<&TcpStream> {
+    transport
+        .downcast_ref()
+        .or_else(|| transport.downcast_ref().map(Records::get_ref))
+        .or_else(|| transport.downcast_ref().map(Plaintext::get_ref))
+        .or_else(|| transport.downcast_ref().map(Records::get_ref).map(Plaintext::get_ref))
+}
+
+/// Makes the kernel send RST when the socket is closed, also if the process is killed.
+pub(crate) fn reset_on_close(socket: &TcpStream) {
+    if let Err(error) = socket.set_zero_linger() {
+        // The peer receives FIN without close_notify, and can see the truncation.
+        tracing::debug!(%error, "cannot reset the connection");
     }
 }
 
-/// Writes what FIN follows at once. The kernel keeps it until FIN is there (`MSG_MORE`, `send(2)`; for 200 ms at most), so that both
-/// go out in one segment: half of the packets that a close costs either side.
-pub(crate) fn poll_write_before_fin<T: AsyncWrite + Unpin + 'static>(
-    transport: &mut T,
-    cx: &mut Context<'_>,
-    bytes: &[u8],
-) -> Poll<io::Result<usize>> {
-    #[cfg(target_os = "linux")]
-    if let Some(socket) = socket_of(transport) {
-        use rustix::net::{SendFlags, send};
-        loop {
-            ready!(socket.poll_write_ready(cx))?;
-            let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
-            match socket.try_io(Interest::WRITABLE, || Ok(send(socket, bytes, flags)?)) {
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-                result => return Poll::Ready(result),
-            }
-        }
-    }
-    Pin::new(transport).poll_write(cx, bytes)
-}
-
-/// Where the kernel is told to put what is to be discarded, shared by all connections that discard.
-pub(crate) struct Scratch {
-    #[cfg(target_os = "linux")]
-    bytes: Mutex<Box<[u8]>>,
-}
-
-/// At 64 KiB a discarding thread spends the least time for each byte; smaller and larger lengths cost more.
-#[cfg(target_os = "linux")]
-const LENGTH: usize = 64 * 1024;
-/// On the stack, where discarding is reading.
-const READ_LENGTH: usize = 4 * 1024;
-
-impl Scratch {
-    pub(crate) fn new() -> Self {
-        Self {
-            #[cfg(target_os = "linux")]
-            bytes: Mutex::new(vec![0; LENGTH].into_boxed_slice()),
-        }
-    }
-
-    /// Discards what has arrived at `transport`. Gives the number of bytes, 0 at its end.
-    pub(crate) fn poll_discard<S: TlsSession>(
-        &self,
-        transport: &mut S::Transport,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
-        #[cfg(target_os = "linux")]
-        if let Some(socket) = S::socket(transport) {
-            return self.poll_discard_in_kernel(socket, cx);
-        }
-        let mut bytes = [0; READ_LENGTH];
-        let mut buffer = ReadBuf::new(&mut bytes);
-        ready!(Pin::new(transport).poll_read(cx, &mut buffer))?;
-        Poll::Ready(Ok(buffer.filled().len()))
-    }
-
-    /// With `MSG_TRUNC`, `tcp(7)` drops the bytes without copying them; the buffer gives only the length, and is not touched.
-    #[cfg(target_os = "linux")]
-    fn poll_discard_in_kernel(&self, socket: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        use rustix::net::{RecvFlags, recv};
-        loop {
-            ready!(socket.poll_read_ready(cx))?;
-            let discarded = socket.try_io(Interest::READABLE, || {
-                let mut bytes = self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-                let (_, length) = recv(socket, &mut bytes[..], RecvFlags::TRUNC)?;
-                Ok(length)
-            });
-            match discarded {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-        }
-    }
-}
-
-/// Takes [`reset_on_drop`] back: what the kernel has, it will send.
-#[cfg(feature = "server")]
-pub(crate) fn deliver_on_drop<S: TlsSession>(transport: &S::Transport) {
+/// Undoes [`reset_on_close`]: the kernel sends what it has.
+pub(crate) fn deliver_on_close(socket: &TcpStream) {
     #[expect(deprecated, reason = "a linger of some seconds blocks the thread that closes, none at all does not")]
-    if let Some(socket) = S::socket(transport)
-        && let Err(error) = socket.set_linger(None)
-    {
+    if let Err(error) = socket.set_linger(None) {
         tracing::debug!(%error, "the connection will be reset");
     }
 }
 
-/// How long the kernel goes on to send to a peer that acknowledges nothing (`TCP_USER_TIMEOUT`, `tcp(7)`), where there is such a
-/// limit.
-#[cfg(feature = "server")]
-pub(crate) fn limit_retransmission(socket: &TcpStream, limit: std::time::Duration) {
-    #[cfg(target_os = "linux")]
-    {
-        let milliseconds = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
-        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(socket, milliseconds) {
-            tracing::debug!(%error, "retransmission is not limited");
+/// Writes bytes that FIN follows immediately. Linux keeps them until FIN (`MSG_MORE`, `send(2)`; 200 ms at most), so that both leave
+/// in one segment. That halves the packets of a close on either side.
+pub(crate) fn poll_write_before_fin(socket: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(socket.poll_write_ready(cx))?;
+        #[cfg(target_os = "linux")]
+        let written = socket.try_io(Interest::WRITABLE, || {
+            use rustix::net::{SendFlags, send};
+            Ok(send(socket, bytes, SendFlags::MORE | SendFlags::NOSIGNAL)?)
+        });
+        #[cfg(not(target_os = "linux"))]
+        let written = socket.try_write(bytes);
+        match written {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            written => return Poll::Ready(written),
         }
     }
-    #[cfg(not(target_os = "linux"))]
-    let _ = (socket, limit);
+}
+
+/// Discards what sockets receive. One buffer serves all connections of a reaper.
+pub(crate) struct Discard {
+    #[cfg(target_os = "linux")]
+    buffer: Mutex<Box<[u8]>>,
+}
+
+impl Discard {
+    /// A discarding thread spends the least time for each byte at 64 KiB. Smaller and larger buffers cost more.
+    #[cfg(target_os = "linux")]
+    const BUFFER_BYTES: usize = 64 * 1024;
+    /// The buffer on the stack of systems that cannot discard without a copy.
+    pub(crate) const STACK_BYTES: usize = 4 * 1024;
+
+    pub(crate) fn new() -> Self {
+        Self {
+            #[cfg(target_os = "linux")]
+            buffer: Mutex::new(vec![0; Self::BUFFER_BYTES].into_boxed_slice()),
+        }
+    }
+
+    /// Discards what has arrived. Returns the number of bytes, 0 at the end of the stream.
+    ///
+    /// With `MSG_TRUNC`, Linux drops the bytes without copying them (`tcp(7)`). The buffer only determines their number, so that the
+    /// lock is held for a moment and protects nothing.
+    pub(crate) fn poll_discard(&self, socket: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(socket.poll_read_ready(cx))?;
+            #[cfg(target_os = "linux")]
+            let discarded = socket.try_io(Interest::READABLE, || {
+                use rustix::net::{RecvFlags, recv};
+                let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+                let (_, length) = recv(socket, &mut buffer[..], RecvFlags::TRUNC)?;
+                Ok(length)
+            });
+            #[cfg(not(target_os = "linux"))]
+            let discarded = socket.try_read(&mut [0; Self::STACK_BYTES]);
+            match discarded {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                discarded => return Poll::Ready(discarded),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncRead, AsyncWrite};
+    use tokio_rustls::client::TlsStream;
+
+    use super::*;
+    use crate::tls::TlsSession;
+
+    fn has_socket<T>(transport: &T) -> bool
+    where
+        T: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        TlsStream::<T>::socket(transport).is_some()
+    }
+
+    #[tokio::test]
+    async fn the_socket_is_found_under_the_wrappers_of_this_library() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let connect = || async move { TcpStream::connect(address).await.expect("a connection") };
+        assert!(has_socket(&connect().await));
+        assert!(has_socket(&Records::new(connect().await)));
+        assert!(has_socket(&Plaintext::new(connect().await)));
+        assert!(has_socket(&Records::new(Plaintext::new(connect().await))));
+        assert!(!has_socket(&tokio::io::duplex(1).0));
+    }
 }

@@ -63,7 +63,7 @@ where
     fn call(&mut self, request: Request<B>) -> DrainResponse<S::Future> {
         DrainResponse {
             version: request.version(),
-            in_flight: Some(self.drain.has_request()),
+            in_flight: Some(self.drain.begin_request()),
             drain: self.drain.clone(),
             response: self.inner.call(request),
         }

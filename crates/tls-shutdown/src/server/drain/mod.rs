@@ -30,12 +30,11 @@ use tokio::{
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use tracing::Span;
 
-use crate::{
-    server::connection::{ConnectionReport, Handshake, Use},
-    server::unacknowledged::{OpenSockets, unacknowledged},
-    tls::driver::from_now,
-    tls::reaper::Reaper,
+use super::{
+    report::ConnectionReport,
+    unacknowledged::{OpenSockets, unacknowledged},
 };
+use crate::{runtime::timer::from_now, tls::Reaper};
 
 type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -123,7 +122,7 @@ struct Shared {
     requests: AtomicU64,
     in_flight: AtomicUsize,
     handshakes: AtomicU64,
-    listeners: Mutex<Vec<Listening>>,
+    listeners: Mutex<Vec<ListenerInDrain>>,
     /// Of the phase that goes on.
     span: Mutex<Span>,
 }
@@ -138,7 +137,7 @@ pub(crate) struct Timing {
 }
 
 /// What a listener leaves to the drain to wait for, and to count.
-pub(crate) struct Listening {
+pub(crate) struct ListenerInDrain {
     pub(crate) address: Option<SocketAddr>,
     pub(crate) reaper: Reaper,
     pub(crate) shed: Arc<AtomicU64>,
@@ -456,38 +455,38 @@ impl DrainHandle {
         lock(&self.shared.timing)
     }
 
-    pub(crate) fn register(&self, listening: Listening) {
+    pub(crate) fn register(&self, listening: ListenerInDrain) {
         lock(&self.shared.listeners).push(listening);
     }
 
-    pub(crate) fn listens(&self) -> TaskTrackerToken {
+    pub(crate) fn count_socket(&self) -> TaskTrackerToken {
         self.shared.sockets.token()
     }
 
-    pub(crate) fn count(&self) -> TaskTrackerToken {
+    pub(crate) fn count_connection(&self) -> TaskTrackerToken {
         self.shared.connections.token()
     }
 
     /// A request is begun, and in flight as long as the value that this gives.
-    pub(crate) fn has_request(&self) -> InFlight {
+    pub(crate) fn begin_request(&self) -> InFlight {
         self.shared.requests.fetch_add(1, Ordering::Relaxed);
         self.shared.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight(self.clone())
     }
 
-    pub(crate) fn handshake_finished(&self) {
+    pub(crate) fn count_handshake(&self) {
         self.shared.handshakes.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn ended(&self, report: &ConnectionReport) {
+    pub(crate) fn count_ended(&self, report: &ConnectionReport) {
         if self.is_ready() {
             return;
         }
         let mut tally = lock(&self.shared.tally);
         *tally.endings.entry(report.ending().name()).or_default() += 1;
         tally.responses_cut += report.responses_cut();
-        tally.handshakes_cut += u64::from(report.handshake() == Handshake::Unfinished);
-        tally.upgraded += u64::from(report.used_as() == Use::Upgraded);
+        tally.handshakes_cut += u64::from(!report.handshake_finished());
+        tally.upgraded += u64::from(report.was_upgraded());
     }
 
     fn begin(&self, ends: Instant) {
@@ -531,7 +530,7 @@ impl DrainHandle {
         let mut given_up = 0;
         for reaper in self.reapers() {
             given_up += reaper.closings();
-            reaper.give_up();
+            reaper.abort_all();
             within(Some(from_now(GIVE_UP_LIMIT)), reaper.wait_idle(Duration::MAX)).await;
         }
         given_up
@@ -540,8 +539,8 @@ impl DrainHandle {
     /// Each once: listeners may share one.
     fn reapers(&self) -> Vec<Reaper> {
         let mut reapers: Vec<Reaper> = Vec::new();
-        for Listening { reaper, .. } in lock(&self.shared.listeners).iter() {
-            if !reapers.iter().any(|known| known.is_same(reaper)) {
+        for ListenerInDrain { reaper, .. } in lock(&self.shared.listeners).iter() {
+            if !reapers.iter().any(|known| known.same_reaper(reaper)) {
                 reapers.push(reaper.clone());
             }
         }

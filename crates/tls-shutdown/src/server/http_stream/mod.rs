@@ -26,10 +26,7 @@ use self::{
     stall::Stall,
 };
 use crate::{
-    server::connection::Connection,
-    server::drain::DrainPhase,
-    server::listener::ServerStream,
-    server::unacknowledged::acknowledged,
+    server::{connection::Connection, drain::DrainPhase, stream::ServerStream, unacknowledged::acknowledged},
     tls::{Abort, ShutdownState},
 };
 
@@ -143,15 +140,15 @@ impl HttpStream {
             return self.before_deadline();
         }
         if this.http1.delimiter() == Delimiter::Connection {
-            self.stream().finish_by(Abort::Reset);
+            self.stream().get_mut().get_mut().set_abort_mode(Abort::Reset);
         }
         Ok(())
     }
 
     /// hyper has handed over all of each response, but TLS may still have the end of one, which the client does not take.
     fn note_unsent(&self, stream: &ServerStream) {
-        if self.writing.waits() && stream.session().get_ref().1.wants_write() {
-            self.connection.has_unsent();
+        if self.writing.waits() && stream.get_ref().get_ref().get_ref().1.wants_write() {
+            self.connection.mark_unsent();
         }
     }
 
@@ -163,7 +160,7 @@ impl HttpStream {
             let farewell = http2.frames.farewell();
             let said = say_farewell(stream, &farewell);
             http2.frames.sent(&farewell[..said]);
-            self.connection.has_cut(http2.frames.take_cut());
+            self.connection.count_cut(http2.frames.take_cut());
         }
     }
 
@@ -190,7 +187,7 @@ impl HttpStream {
             }
             frames.note_stall(control);
             if let cut @ 1.. = frames.take_cut() {
-                self.connection.has_cut(cut);
+                self.connection.count_cut(cut);
             }
         }
     }
@@ -216,7 +213,7 @@ impl HttpStream {
                 poll_deadline(&self.connection, &mut this.write_deadline, cx)
             }
             _ => {
-                let socket = self.stream.as_ref().map(|stream| stream.session().get_ref().0);
+                let socket = self.stream.as_ref().map(|stream| stream.get_ref().get_ref().get_ref().0);
                 self.writing.poll(cx, || socket.and_then(acknowledged))
             }
         }
@@ -393,7 +390,7 @@ impl AsyncWrite for HttpStream {
             }
         }
         let mut written = 0;
-        let flushed = this.stream().get_mut().poll_flush_counted(cx, &mut written);
+        let flushed = this.stream().get_mut().get_mut().poll_flush_counted(cx, &mut written);
         if written > 0 || flushed.is_ready() {
             this.writing.moved();
         }
@@ -427,17 +424,17 @@ impl Drop for HttpStream {
                 let http1 = &this.http1;
                 let upgrade = http1.upgrade();
                 if upgrade != Upgrade::None {
-                    self.connection.is_upgraded();
+                    self.connection.mark_upgraded();
                 }
                 match (http1.progress(), http1.delimiter()) {
                     // Its end may be the end of a message. Whoever took it over has not shut it down.
                     (Progress::Whole, _) if upgrade == Upgrade::Unknown => return,
                     (Progress::Whole, _) => self.note_unsent(&stream),
                     // Nothing of the answer is out.
-                    (Progress::Asked, _) | (_, Delimiter::Framing) => self.connection.has_cut(1),
+                    (Progress::Asked, _) | (_, Delimiter::Framing) => self.connection.count_cut(1),
                     (_, Delimiter::Connection) => {
-                        self.connection.has_cut(1);
-                        return stream.abort(Abort::Reset);
+                        self.connection.count_cut(1);
+                        return stream.into_inner().abort(Abort::Reset);
                     }
                 }
             }
@@ -445,7 +442,7 @@ impl Drop for HttpStream {
                 let frames = &this.frames;
                 match frames.unanswered().count() as u64 {
                     0 => self.note_unsent(&stream),
-                    cut => self.connection.has_cut(cut),
+                    cut => self.connection.count_cut(cut),
                 }
                 if is_open(&stream) {
                     say_farewell(&mut stream, &frames.farewell());
@@ -454,15 +451,15 @@ impl Drop for HttpStream {
         }
         if self.writing.is_over() {
             // It has had its time.
-            stream.limit_stall(Duration::ZERO);
+            stream.get_mut().set_stall_timeout(Duration::ZERO);
         }
-        stream.begin_shutdown();
+        stream.get_mut().begin_shutdown();
     }
 }
 
 /// Whether something can still be said.
 fn is_open(stream: &ServerStream) -> bool {
-    matches!(stream.state(), ShutdownState::Open | ShutdownState::Received)
+    matches!(stream.get_ref().state(), ShutdownState::Open | ShutdownState::Received)
 }
 
 /// Writes as much as the stream takes now; it does not block, and takes some even if the peer does not. Tells how much that was.

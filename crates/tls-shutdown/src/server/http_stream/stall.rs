@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::tls::driver::from_now;
+use crate::runtime::timer::from_now;
 
 /// One direction. It costs next to nothing while that moves.
 pub(super) struct Stall {

@@ -1,66 +1,63 @@
 //! [`TlsListener`]: accepts TLS connections side by side, and stops without losing one.
 
+mod config;
+mod handshakes;
+
+pub use config::ConfigHandle;
+
 use std::{
-    collections::BTreeMap,
     fmt,
     future::Future,
     io::{self, ErrorKind},
     net::SocketAddr,
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use futures_core::Stream;
-use rustls::{ServerConfig, server::Acceptor};
+use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream, ToSocketAddrs, lookup_host},
-    task::{AbortHandle, JoinSet},
-    time::{Instant, Sleep, sleep, sleep_until, timeout},
+    time::Instant,
 };
-use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use self::handshakes::{HandshakeOptions, Handshakes};
+use super::{
+    connection::Observers,
+    drain::{DrainHandle, DrainPhase, ListenerInDrain},
+    report::ConnectionReport,
+    stream::ServerStream,
+};
 use crate::{
-    server::connection::{Accepted, Connection, ConnectionReport, Observers},
-    server::drain::{DrainHandle, DrainPhase, Listening},
-    tls::policy::ShutdownPolicy,
-    tls::reaper::Reaper,
-    tls::socket,
-    tls::stream::ShutdownStream,
+    runtime::timer::{BoxedTimer, from_now},
+    tls::{Reaper, ShutdownPolicy},
 };
 
-/// The stream of a connection that a [`TlsListener`] has accepted.
-pub type ServerStream = ShutdownStream<TlsStream<TcpStream>>;
-
-/// How many connections the system may accept ahead of us. Tokio's own 128 are soon used up, and clients then wait for seconds.
+/// The length of the system's queue of connections that are not accepted yet. Clients wait for seconds once Tokio's default of 128 is
+/// full.
 const BACKLOG: u32 = 1024;
-/// How many connections are taken from the system's queue before the socket is closed, at the most: as many as `net.core.somaxconn` is
-/// ever raised to, for a socket that somebody else has made.
-const MOST_QUEUED: usize = 65_536;
-/// How long a peer may be silent before it can be shed. Those of a burst have just come, and have had no turn yet.
-const SILENCE: Duration = Duration::from_millis(250);
-/// The part of the handshake's time that a peer that speaks has before it can be shed.
-const SPEAKING_SHARE: u32 = 4;
-/// How long to wait before accepting again when the system refuses to: there may be no file descriptor left.
-const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
+/// The largest number of queued connections that are accepted before the socket is closed: the highest value to which
+/// `net.core.somaxconn` is set in practice, for a socket that somebody else has created.
+const MAX_QUEUED: usize = 65_536;
+/// The pause after the system refuses to accept, for want of file descriptors for example.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Listens on a TCP socket and gives TLS connections whose handshake is done.
+/// Listens on a TCP socket and returns TLS connections whose handshake is finished.
 ///
-/// - Handshakes run side by side, each within a [timeout](Self::handshake_timeout), so that a slow client holds up nobody. At the
-///   [limit](Self::max_handshakes) of handshakes in progress, the oldest that has sent no complete ClientHello is shed.
-/// - Its streams close by the listener's [policy](Self::with_policy), unidirectionally by default, and have its [reaper](Reaper).
-/// - [`on_end`](Self::on_end) is called once for each connection that was accepted, also where the handshake failed.
-/// - In a server drain [it takes part](Self::with_drain) in, it accepts what the system has accepted, then closes the socket, and
-///   still gives the connections whose handshakes are in progress.
-/// - Errors of the system, such as a lack of file descriptors, are logged, and it tries again after a pause.
+/// - Handshakes run side by side, each within a [timeout](Self::handshake_timeout), so that a slow client delays nobody. At the
+///   [limit](Self::max_handshakes), the oldest handshake without a complete ClientHello is shed.
+/// - Its streams shut down by the listener's [policy](Self::with_policy), unidirectionally by default, and have its
+///   [reaper](Self::with_reaper).
+/// - [`on_end`](Self::on_end) is called once for each accepted connection, also if its handshake failed.
+/// - [In a server drain](Self::with_drain), it accepts the connections in the system's queue, then closes the socket. It still returns
+///   the connections whose handshakes are in progress.
+/// - It logs errors of the system, a lack of file descriptors for example, and retries after a pause.
 ///
-/// [`accept`](Self::accept) is one way to have the connections. It is also a [`Stream`] of them, as tonic wants it, and, with
-/// feature `axum`, axum's `Listener`.
+/// [`accept`](Self::accept) returns the connections. The listener is also a [`Stream`] of them, as tonic needs it, and, with feature
+/// `axum`, axum's `Listener`.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -77,114 +74,55 @@ const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 /// # }
 /// ```
 ///
-/// Its limit: a connection that the system accepts between the last look at its queue and the close of the socket is reset. A
-/// [notice](crate::server::ServerDrain::notice), or a successor that [holds the same socket](Self::from_std), avoids that.
+/// Its limit: a connection that enters the queue between the last accept and the close of the socket is reset. A
+/// [notice](crate::server::ServerDrain::notice), or a successor that [shares the socket](Self::from_std), avoids that.
+#[must_use = "dropping the listener closes its socket and resets the connections in its queue"]
 pub struct TlsListener {
-    /// `None` once it is closed.
-    tcp: Option<TcpListener>,
+    phase: Phase,
     address: io::Result<SocketAddr>,
-    back_off: Option<Pin<Box<Sleep>>>,
-    /// Until there is a place for one more handshake.
-    patience: Option<Pin<Box<Sleep>>>,
-    /// Held while the socket is open.
-    listens: Option<TaskTrackerToken>,
-    /// The drain that is still to be told of this listener.
-    joins: Option<DrainHandle>,
-    /// Resolves when the server drain stops accepting.
-    stop: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
-    handshakes: JoinSet<Option<Accept>>,
-    pending: Arc<Mutex<Pending>>,
-    shed: Arc<AtomicU64>,
-    options: Arc<Options>,
+    /// When to accept again after an error of the system.
+    retry_at: Option<Instant>,
+    timer: BoxedTimer,
+    handshakes: Handshakes,
+    options: Arc<HandshakeOptions>,
     observers: Observers,
 }
 
-pub(crate) type Accept = (ServerStream, Arc<Connection>);
-type BeforeTls = dyn Fn(TcpStream, SocketAddr) -> Pin<Box<dyn Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send>>
-    + Send
-    + Sync;
-
-/// What each handshake needs.
-#[derive(Clone)]
-struct Options {
-    config: ConfigHandle,
-    policy: ShutdownPolicy,
-    reaper: Reaper,
-    handshake_timeout: Duration,
-    max_handshakes: usize,
-    tcp_user_timeout: Option<Duration>,
-    before_tls: Option<Arc<BeforeTls>>,
+enum Phase {
+    Listening(TcpListener, Option<DrainMembership>),
+    /// The handshakes in progress go on.
+    Closed,
 }
 
-/// Handshakes in progress, by age.
-#[derive(Default)]
-struct Pending {
-    next: u64,
-    /// Those whose ClientHello is not complete.
-    silent: BTreeMap<u64, Pended>,
-    speaking: BTreeMap<u64, Pended>,
-}
-
-struct Pended {
-    since: Instant,
-    /// `None` until the task that was spawned is known.
-    task: Option<AbortHandle>,
-}
-
-impl Pending {
-    /// When the first of them can be shed, and among which it is.
-    fn first_to_shed(&mut self, speaking: Duration) -> Option<(Instant, &mut BTreeMap<u64, Pended>)> {
-        let (among, time) =
-            if self.silent.is_empty() { (&mut self.speaking, speaking) } else { (&mut self.silent, SILENCE) };
-        let since = among.first_key_value()?.1.since;
-        Some((since.checked_add(time).unwrap_or(since), among))
-    }
-}
-
-/// Replaces the configuration of a [`TlsListener`], so that a new certificate needs no restart.
-#[derive(Clone, Debug)]
-pub struct ConfigHandle {
-    current: Arc<RwLock<Arc<ServerConfig>>>,
-}
-
-impl ConfigHandle {
-    /// New handshakes use `config` from now on. Sessions can still be resumed: it takes over where sessions are kept from the one
-    /// before, and, unless it has a ticketer, that one's. So [`TicketKeys`](crate::server::TicketKeys) are rotated by a configuration that has
-    /// new ones. Connections that there are do not change.
-    pub fn replace(&self, config: impl Into<Arc<ServerConfig>>) {
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        let mut config = Arc::unwrap_or_clone(config.into());
-        config.session_storage = current.session_storage.clone();
-        if !config.ticketer.enabled() {
-            config.ticketer = current.ticketer.clone();
-        }
-        *current = Arc::new(config);
-    }
-
-    fn current(&self) -> Arc<ServerConfig> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
+/// The part that an open listener takes in a server drain.
+struct DrainMembership {
+    /// Held while the socket is open.
+    _open: TaskTrackerToken,
+    /// Resolves when the drain stops accepting.
+    stop: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+    /// The drain, until the listener has registered: at the first accept, when all options are set.
+    unregistered: Option<DrainHandle>,
 }
 
 impl TlsListener {
-    /// Default [limit of handshakes](Self::max_handshakes) in progress.
+    /// Default [number of handshakes](Self::max_handshakes) in progress.
     pub const MAX_HANDSHAKES: usize = 1000;
     /// Default [time of a handshake](Self::handshake_timeout).
     pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-    /// Listens on the first of the addresses on which that is possible.
+    /// Listens on the first of the addresses that is possible.
     ///
     /// # Errors
     ///
-    /// The last error of the system, where none is.
+    /// The last error of the system if no address is possible.
     ///
     /// # Panics
     ///
-    /// Outside a Tokio runtime.
+    /// Outside of a Tokio runtime.
     ///
     /// # Cancel safety
     ///
-    /// Dropped, nothing listens.
+    /// After a drop, nothing listens.
     pub async fn bind(address: impl ToSocketAddrs, config: impl Into<Arc<ServerConfig>>) -> io::Result<Self> {
         let mut result = Err(ErrorKind::AddrNotAvailable.into());
         for address in lookup_host(address).await? {
@@ -196,16 +134,15 @@ impl TlsListener {
         Ok(Self::from_tcp(result?, config))
     }
 
-    /// Listens on a socket that is there already: opened by systemd, inherited from a predecessor, or set up by hand. It is made
-    /// non-blocking.
+    /// Listens on an existing socket: opened by systemd, inherited from a predecessor, or set up by hand. Makes it non-blocking.
     ///
     /// # Errors
     ///
-    /// When the socket cannot be made non-blocking, or be registered with the runtime.
+    /// If the socket cannot be made non-blocking or cannot be registered with the runtime.
     ///
     /// # Panics
     ///
-    /// Outside a Tokio runtime.
+    /// Outside of a Tokio runtime.
     pub fn from_std(listener: std::net::TcpListener, config: impl Into<Arc<ServerConfig>>) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         Ok(Self::from_tcp(TcpListener::from_std(listener)?, config))
@@ -213,26 +150,21 @@ impl TlsListener {
 
     /// Listens on a Tokio socket.
     pub fn from_tcp(tcp: TcpListener, config: impl Into<Arc<ServerConfig>>) -> Self {
-        let options = Options {
-            config: ConfigHandle { current: Arc::new(RwLock::new(config.into())) },
+        let options = HandshakeOptions {
+            config: ConfigHandle::new(config.into()),
             policy: ShutdownPolicy::unidirectional(),
             reaper: Reaper::new(),
-            handshake_timeout: Self::HANDSHAKE_TIMEOUT,
-            max_handshakes: Self::MAX_HANDSHAKES,
+            timeout: Self::HANDSHAKE_TIMEOUT,
+            max: Self::MAX_HANDSHAKES,
             tcp_user_timeout: None,
             before_tls: None,
         };
         Self {
             address: tcp.local_addr(),
-            tcp: Some(tcp),
-            back_off: None,
-            patience: None,
-            listens: None,
-            joins: None,
-            stop: None,
-            handshakes: JoinSet::new(),
-            pending: Arc::default(),
-            shed: Arc::default(),
+            phase: Phase::Listening(tcp, None),
+            retry_at: None,
+            timer: BoxedTimer::default(),
+            handshakes: Handshakes::new(),
             options: Arc::new(options),
             observers: Observers::default(),
         }
@@ -240,78 +172,83 @@ impl TlsListener {
 
     /// Sets the policy of the streams. Default: [`unidirectional`](ShutdownPolicy::unidirectional).
     pub fn with_policy(mut self, policy: ShutdownPolicy) -> Self {
-        self.options().policy = policy;
+        self.options_mut().policy = policy;
         self
     }
 
-    /// Sets the reaper of the streams. Default: one of its own, with the default [limits](crate::ReaperLimits).
+    /// Sets the reaper of the streams. Default: its own, with the default [limits](crate::ReaperLimits).
     pub fn with_reaper(mut self, reaper: &Reaper) -> Self {
-        self.options().reaper = reaper.clone();
+        self.options_mut().reaper = reaper.clone();
         self
     }
 
-    /// The reaper of the streams, to be [waited for](Reaper::wait_idle) before the process exits. A server drain does that.
+    /// The reaper of the streams. [Wait for it](Reaper::wait_idle) before the process exits. A server drain does that.
     pub fn reaper(&self) -> &Reaper {
         &self.options.reaper
     }
 
-    /// Limits the time from the accept to the end of the handshake, what is done [before TLS](Self::before_tls) included.
+    /// Limits the time from the accept to the end of the handshake. It includes the [hook before TLS](Self::before_tls).
     /// Default: [`HANDSHAKE_TIMEOUT`](Self::HANDSHAKE_TIMEOUT).
-    pub fn handshake_timeout(mut self, limit: Duration) -> Self {
-        self.options().handshake_timeout = limit;
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.options_mut().timeout = timeout;
         self
     }
 
-    /// Limits the handshakes in progress. At the limit, a further connection sheds the oldest of those that have sent no complete
-    /// ClientHello for a quarter of a second, or, where all have, the oldest that has had a quarter of the
-    /// [handshake's time](Self::handshake_timeout). Until there is one, or one is done, connections wait in the system's queue: those of
-    /// a burst are not shed for each other. What is accepted by a [`close`](Self::close) comes on top of the limit.
-    /// Default: [`MAX_HANDSHAKES`](Self::MAX_HANDSHAKES).
+    /// Limits the handshakes in progress. Default: [`MAX_HANDSHAKES`](Self::MAX_HANDSHAKES).
+    ///
+    /// At the limit, a further connection sheds the oldest handshake without a complete ClientHello, if that is older than a quarter of a
+    /// second. If all have sent one, it sheds the oldest that has used a quarter of the [handshake timeout](Self::handshake_timeout).
+    /// Otherwise it waits in the system's queue: connections of one burst do not shed each other. Connections that
+    /// [`close`](Self::close) accepts come on top of the limit.
     ///
     /// # Panics
     ///
-    /// If `limit` is 0.
-    pub fn max_handshakes(mut self, limit: usize) -> Self {
-        assert!(limit > 0, "a listener without handshakes accepts nothing");
-        self.options().max_handshakes = limit;
+    /// If `max` is 0.
+    pub fn max_handshakes(mut self, max: usize) -> Self {
+        assert!(max > 0, "a listener without handshakes accepts nothing");
+        self.options_mut().max = max;
         self
     }
 
-    /// Limits how long the system goes on to send to a peer that acknowledges nothing (`TCP_USER_TIMEOUT`; Linux). Default: the
-    /// system's own limit, about 15 minutes. It also ends a connection whose peer is there, but does not read for so long.
-    pub fn tcp_user_timeout(mut self, limit: Duration) -> Self {
-        self.options().tcp_user_timeout = Some(limit);
+    /// Limits how long the system continues to send to a peer that acknowledges nothing (`TCP_USER_TIMEOUT`; Linux). Default: the
+    /// system's own limit, about 15 minutes. It also ends a connection whose peer is alive but reads nothing for this long.
+    pub fn tcp_user_timeout(mut self, timeout: Duration) -> Self {
+        self.options_mut().tcp_user_timeout = Some(timeout);
         self
     }
 
-    /// Has `hook` see each connection before its TLS handshake: to refuse it, by an error, or to take the peer's address from what
-    /// a balancer says first (the PROXY protocol). It must read no byte of TLS.
+    /// Calls `hook` with each connection before its TLS handshake. The hook can refuse the connection with an error, or return the
+    /// address that a balancer sends first (the PROXY protocol). It must not read a byte of TLS.
     pub fn before_tls<F, R>(mut self, hook: F) -> Self
     where
         F: Fn(TcpStream, SocketAddr) -> R + Send + Sync + 'static,
         R: Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send + 'static,
     {
-        self.options().before_tls = Some(Arc::new(move |tcp, peer| Box::pin(hook(tcp, peer))));
+        self.options_mut().before_tls = Some(Arc::new(move |tcp, peer| Box::pin(hook(tcp, peer))));
         self
     }
 
-    /// Has `on_end` called once for each connection that was accepted, whatever became of it. A later one replaces an earlier one.
+    /// Calls `on_end` once for each accepted connection, whatever became of it. Each call adds one; they are called in order, and a panic
+    /// in one does not keep the others from being called.
     ///
-    /// It is called by whoever drops the last of the connection, so it should be short, and must not block. Do not set an
-    /// [`on_end`](ShutdownStream::on_end) on the streams: it would take the place of this one.
+    /// Whoever drops the last part of the connection calls it, so that it should be short and must not block.
     pub fn on_end(mut self, on_end: impl Fn(&ConnectionReport) + Send + Sync + 'static) -> Self {
-        self.observers.on_end = Some(Arc::new(on_end));
+        self.observers.on_end.push(Arc::new(on_end));
         self
     }
 
-    /// Takes part in a server drain: its connections are counted there, and when the drain stops accepting, it accepts what the
-    /// system has accepted and closes its socket. [`accept`](Self::accept) gives what is left then, and `None` after that.
+    /// Joins a server drain. The drain counts the connections. When it stops accepting, the listener accepts the connections in the
+    /// system's queue and closes its socket. [`accept`](Self::accept) returns the rest, and then `None`.
     pub fn with_drain(mut self, drain: &DrainHandle) -> Self {
         self.observers.drain = Some(drain.clone());
-        self.joins = Some(drain.clone());
-        self.listens = Some(drain.listens());
-        let drain = drain.clone();
-        self.stop = Some(Box::pin(async move { drain.reached(DrainPhase::LastRequest).await }));
+        if let Phase::Listening(_, membership) = &mut self.phase {
+            let handle = drain.clone();
+            *membership = Some(DrainMembership {
+                _open: drain.count_socket(),
+                stop: Box::pin(async move { handle.reached(DrainPhase::LastRequest).await }),
+                unregistered: Some(drain.clone()),
+            });
+        }
         self
     }
 
@@ -320,113 +257,117 @@ impl TlsListener {
         self.options.config.clone()
     }
 
-    /// The address it listens on.
+    /// The address of the socket.
     ///
     /// # Errors
     ///
-    /// When the system did not tell.
+    /// If the system did not report it.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.address.as_ref().copied().map_err(|error| error.kind().into())
     }
 
-    /// Connections that were given up in their handshake, since there were too many.
+    /// The number of handshakes that the [limit](Self::max_handshakes) has ended early.
     pub fn shed(&self) -> u64 {
         // A statistic: it orders nothing.
-        self.shed.load(Ordering::Relaxed)
+        self.handshakes.shed.load(Ordering::Relaxed)
     }
 
-    /// The next connection whose handshake is done, and its peer's address; `None` once the listener is [closed](Self::close) and
-    /// no handshake is in progress. Handshakes only begin while it is called.
+    /// The listening socket, for a successor. `None` once the listener is [closed](Self::close).
+    #[cfg(unix)]
+    pub fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        match &self.phase {
+            Phase::Listening(tcp, _) => Some(std::os::fd::AsFd::as_fd(tcp)),
+            Phase::Closed => None,
+        }
+    }
+
+    /// Returns the next connection whose handshake is finished, and its peer's address. Returns `None` once the listener is
+    /// [closed](Self::close) and no handshake is in progress. New handshakes begin only while this is polled.
     ///
     /// # Panics
     ///
-    /// Outside a Tokio runtime with time enabled.
+    /// Outside of a Tokio runtime with time enabled.
     ///
     /// # Cancel safety
     ///
-    /// Can be dropped and called again: no connection is lost.
+    /// You can drop the future and call this again: no connection is lost.
     pub async fn accept(&mut self) -> Option<(ServerStream, SocketAddr)> {
-        let (stream, connection) = std::future::poll_fn(|cx| self.poll_accept(cx)).await?;
-        Some((stream, connection.peer))
+        let stream = std::future::poll_fn(|cx| self.poll_accept(cx)).await?;
+        let peer = stream.peer();
+        Some((stream, peer))
     }
 
-    /// Stops listening: accepts what the system has accepted already, since it would reset that with the socket, and closes the
-    /// socket. [`accept`](Self::accept) still gives those connections. Nothing happens where it is closed.
+    /// Stops listening. Accepts the connections in the system's queue, which would be reset with the socket, and closes the socket.
+    /// [`accept`](Self::accept) still returns these connections. Does nothing on a closed listener.
     ///
     /// # Panics
     ///
-    /// Outside a Tokio runtime with time enabled.
+    /// Outside of a Tokio runtime with time enabled.
     pub fn close(&mut self) {
-        self.stop = None;
-        self.back_off = None;
-        if let Some(tcp) = self.tcp.take()
+        // The membership counts the socket as open until the queue is empty.
+        if let Phase::Listening(tcp, _membership) = std::mem::replace(&mut self.phase, Phase::Closed)
             && let Err(error) = self.accept_queued(tcp)
         {
             tracing::warn!(%error, "connections that were not accepted yet are reset");
         }
-        self.listens = None;
     }
 
-    fn options(&mut self) -> &mut Options {
+    fn options_mut(&mut self) -> &mut HandshakeOptions {
         Arc::make_mut(&mut self.options)
     }
 
-    pub(crate) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Accept>> {
-        // Only now are the reaper and the rest sure to be set.
-        if let Some(drain) = self.joins.take() {
-            drain.register(Listening {
-                address: self.address.as_ref().ok().copied(),
-                reaper: self.options.reaper.clone(),
-                shed: self.shed.clone(),
-            });
-        }
+    pub(super) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<ServerStream>> {
+        self.register();
         loop {
-            while let Poll::Ready(Some(handshake)) = self.handshakes.poll_join_next(cx) {
-                if let Ok(Some(accept)) = handshake {
-                    return Poll::Ready(Some(accept));
-                }
+            if let Poll::Ready(stream) = self.handshakes.poll_finished(cx) {
+                return Poll::Ready(Some(stream));
             }
-            if let Some(stop) = &mut self.stop
+            let Phase::Listening(tcp, membership) = &mut self.phase else {
+                return if self.handshakes.len() == 0 { Poll::Ready(None) } else { Poll::Pending };
+            };
+            if let Some(DrainMembership { stop, .. }) = membership
                 && stop.as_mut().poll(cx).is_ready()
             {
                 self.close();
                 continue;
             }
-            if self.tcp.is_none() {
-                return if self.handshakes.is_empty() { Poll::Ready(None) } else { Poll::Pending };
+            if let Some(retry_at) = self.retry_at.max(self.handshakes.next_place(&self.options)) {
+                ready!(self.timer.poll_until(retry_at, cx));
+                self.retry_at = None;
             }
-            if let Some(back_off) = &mut self.back_off {
-                ready!(back_off.as_mut().poll(cx));
-                self.back_off = None;
-            }
-            if let Some(place) = self.next_place() {
-                let patience = self.patience.get_or_insert_with(|| Box::pin(sleep_until(place)));
-                if patience.deadline() != place {
-                    patience.as_mut().reset(place);
-                }
-                ready!(patience.as_mut().poll(cx));
-            }
-            let Some(tcp) = &self.tcp else { continue };
             match ready!(tcp.poll_accept(cx)) {
                 Ok((tcp, peer)) => {
-                    self.make_place();
+                    self.handshakes.make_place(&self.options);
                     self.begin(tcp, peer);
                 }
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection, will try again");
-                    self.back_off = Some(Box::pin(sleep(ACCEPT_BACK_OFF)));
+                    self.retry_at = Some(from_now(RETRY_PAUSE));
                 }
             }
         }
     }
 
-    /// No more than a queue holds: whoever goes on connecting must not keep the server from stopping. Nothing is shed for them, since
-    /// none of them has had the time to say something.
+    /// Registers with the drain, once: the drain needs the reaper and the rest of the options.
+    fn register(&mut self) {
+        if let Phase::Listening(_, Some(membership)) = &mut self.phase
+            && let Some(drain) = membership.unregistered.take()
+        {
+            drain.register(ListenerInDrain {
+                address: self.address.as_ref().ok().copied(),
+                reaper: self.options.reaper.clone(),
+                shed: self.handshakes.shed.clone(),
+            });
+        }
+    }
+
+    /// Accepts what is in the system's queue, and no more than a queue can hold: clients that go on connecting must not keep the server
+    /// from stopping. Sheds nothing, because none of these connections has had time to send anything.
     fn accept_queued(&mut self, tcp: TcpListener) -> io::Result<()> {
-        // Tokio's own listener asks the system only after the runtime has heard of something to accept.
+        // Tokio's own listener asks the system only after the runtime has polled it.
         let tcp = tcp.into_std()?;
-        for _ in 0..MOST_QUEUED {
+        for _ in 0..MAX_QUEUED {
             match tcp.accept() {
                 Ok((tcp, peer)) => {
                     tcp.set_nonblocking(true)?;
@@ -440,136 +381,8 @@ impl TlsListener {
         Err(io::Error::other("clients connect faster than they are accepted"))
     }
 
-    /// Begins a handshake.
     fn begin(&mut self, tcp: TcpStream, peer: SocketAddr) {
-        let entry = self.enter();
-        let id = entry.id;
-        let accepted = Accepted::new(&self.observers, peer);
-        let drain = self.observers.drain.clone();
-        let handshake = self.handshakes.spawn(shake_hands(tcp, accepted, entry, self.options.clone(), drain));
-        let mut pending = lock(&self.pending);
-        let Pending { silent, speaking, .. } = &mut *pending;
-        if let Some(pended) = silent.get_mut(&id).or_else(|| speaking.get_mut(&id)) {
-            pended.task = Some(handshake);
-        }
-    }
-
-    /// When there is a place for one more handshake, unless that is now.
-    fn next_place(&self) -> Option<Instant> {
-        let mut pending = lock(&self.pending);
-        if pending.silent.len() + pending.speaking.len() < self.options.max_handshakes {
-            return None;
-        }
-        let (due, _) = pending.first_to_shed(self.options.handshake_timeout / SPEAKING_SHARE)?;
-        Some(due).filter(|due| *due > Instant::now())
-    }
-
-    /// Makes place for one more handshake.
-    fn make_place(&self) {
-        let mut pending = lock(&self.pending);
-        if pending.silent.len() + pending.speaking.len() >= self.options.max_handshakes {
-            let first = pending.first_to_shed(self.options.handshake_timeout / SPEAKING_SHARE);
-            if let Some((_, Pended { task: Some(task), .. })) = first.and_then(|(_, among)| among.pop_first()) {
-                self.shed.fetch_add(1, Ordering::Relaxed);
-                task.abort();
-            }
-        }
-    }
-
-    fn enter(&self) -> Entry {
-        let mut pending = lock(&self.pending);
-        let id = pending.next;
-        pending.next += 1;
-        pending.silent.insert(id, Pended { since: Instant::now(), task: None });
-        Entry { pending: self.pending.clone(), id }
-    }
-}
-
-/// A handshake's place among those in progress, left when its task ends, however it ends.
-struct Entry {
-    pending: Arc<Mutex<Pending>>,
-    id: u64,
-}
-
-impl Entry {
-    /// The ClientHello is complete.
-    fn speaks(&self) {
-        let mut pending = lock(&self.pending);
-        if let Some(handshake) = pending.silent.remove(&self.id) {
-            pending.speaking.insert(self.id, handshake);
-        }
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        let mut pending = lock(&self.pending);
-        pending.silent.remove(&self.id);
-        pending.speaking.remove(&self.id);
-    }
-}
-
-fn lock(pending: &Mutex<Pending>) -> MutexGuard<'_, Pending> {
-    pending.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-async fn shake_hands(
-    tcp: TcpStream,
-    mut accepted: Accepted,
-    entry: Entry,
-    options: Arc<Options>,
-    drain: Option<DrainHandle>,
-) -> Option<Accept> {
-    let peer = &mut accepted.peer;
-    let handshake = timeout(options.handshake_timeout, async {
-        tcp.set_nodelay(true)?;
-        if let Some(limit) = options.tcp_user_timeout {
-            socket::limit_retransmission(&tcp, limit);
-        }
-        let client_hello = async {
-            let tcp = match &options.before_tls {
-                Some(hook) => {
-                    let (tcp, told) = hook(tcp, *peer).await?;
-                    *peer = told;
-                    tcp
-                }
-                None => tcp,
-            };
-            LazyConfigAcceptor::new(Acceptor::default(), tcp).await
-        };
-        let Some(drain) = drain else {
-            let start = client_hello.await?;
-            entry.speaks();
-            return start.into_stream(options.config.current()).await;
-        };
-        // A server that drains does not wait for the silent.
-        let start = tokio::select! {
-            start = client_hello => start?,
-            () = drain.window_over() => return Err(ErrorKind::TimedOut.into()),
-        };
-        entry.speaks();
-        tokio::select! {
-            stream = start.into_stream(options.config.current()) => stream,
-            () = drain.reached(DrainPhase::Deadline) => Err(ErrorKind::TimedOut.into()),
-        }
-    });
-    match handshake.await.unwrap_or_else(|elapsed| Err(elapsed.into())) {
-        Ok(tls) => {
-            let connection = accepted.finish();
-            let end = connection.clone();
-            let stream = ShutdownStream::new(tls)
-                .with_policy(options.policy)
-                .with_reaper(&options.reaper)
-                .on_end(move |report| end.end(report));
-            #[cfg(feature = "tonic")]
-            let stream = stream.of_peer(connection.peer);
-            Some((stream, connection))
-        }
-        Err(error) => {
-            tracing::debug!(peer = %accepted.peer, %error, "the TLS handshake failed");
-            accepted.fail(&error);
-            None
-        }
+        self.handshakes.begin(tcp, peer, &self.observers, self.options.clone());
     }
 }
 
@@ -578,40 +391,31 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    // A restart need not wait until old connections are forgotten. (Elsewhere this lets two servers take the same port.)
+    // A restarted server need not wait until old connections are forgotten. (Outside of Unix this lets two servers share a port.)
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Whether the connection was gone before it was accepted, so that the next one can be accepted at once.
+/// Whether the connection ended before it was accepted, so that the next one can be accepted at once.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused)
 }
 
-/// The connections of [`TlsListener::accept`], as tonic's `serve_with_incoming` takes them. There is never an error among them.
+/// The connections of [`TlsListener::accept`], as tonic's `serve_with_incoming` needs them. No item is an error.
 impl Stream for TlsListener {
     type Item = io::Result<ServerStream>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let accept = ready!(self.get_mut().poll_accept(cx));
-        Poll::Ready(accept.map(|(stream, _)| Ok(stream)))
-    }
-}
-
-#[cfg(unix)]
-impl std::os::fd::AsRawFd for TlsListener {
-    /// The listening socket, to be inherited by a successor; -1 once it is closed.
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.tcp.as_ref().map_or(-1, std::os::fd::AsRawFd::as_raw_fd)
+        self.get_mut().poll_accept(cx).map(|stream| stream.map(Ok))
     }
 }
 
 impl fmt::Debug for TlsListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsListener")
-            .field("tcp", &self.tcp)
+            .field("address", &self.address)
             .field("handshakes", &self.handshakes.len())
             .field("shed", &self.shed())
             .finish_non_exhaustive()

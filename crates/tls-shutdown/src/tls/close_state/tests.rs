@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use super::{Begun, Closing, Event, Goal, Local, Remote, Step, UnexpectedEof, Unsent};
+use super::{Begun, CloseState, Event, Goal, Local, Remote, Step, UnexpectedEof, Unsent};
 use crate::tls::report::{Alert, Ending};
 
 const GOALS: [Goal; 8] = [
@@ -16,7 +16,7 @@ const GOALS: [Goal; 8] = [
     Goal::UnwrapReply,
     Goal::UnwrapSilent,
     Goal::Send,
-    Goal::Hear,
+    Goal::SendThenListen,
     Goal::ReceiveFirst,
     Goal::Both,
 ];
@@ -27,7 +27,7 @@ const ORDER: &[&[Goal]] = &[
     &[Goal::Notify],
     &[Goal::UnwrapInitiate, Goal::UnwrapReply, Goal::UnwrapSilent],
     &[Goal::Send],
-    &[Goal::Hear],
+    &[Goal::SendThenListen],
     &[Goal::ReceiveFirst, Goal::Both],
 ];
 
@@ -37,27 +37,27 @@ const ALERT: Ending = Ending::PeerAlert(Alert(80));
 const READ_FAILURES: [Ending; 5] = [Ending::Reset, ALERT, Ending::ProtocolError, Ending::NotTls, Ending::DrainLimit];
 
 /// What a driver may report while it carries out `step`.
-fn events_of(step: Step, closing: &Closing) -> Vec<Event> {
+fn events_of(step: Step, state: &CloseState) -> Vec<Event> {
     let failed_reads = READ_FAILURES.map(Event::ReadFailed);
     let failed_write = Event::WriteFailed(Ending::Reset);
     match step {
-        Step::FlushData if closing.local == Local::Handshaking => {
-            [&[Event::HandshakeDone, Event::StallLimit, Event::TransportEnd, failed_write][..], &failed_reads[..4]]
+        Step::FlushData if state.local == Local::Handshaking => {
+            [&[Event::HandshakeDone, Event::StallTimeout, Event::TransportEnd, failed_write][..], &failed_reads[..4]]
                 .concat()
         }
-        Step::FlushData => vec![Event::Done, failed_write, Event::StallLimit],
+        Step::FlushData => vec![Event::Done, failed_write, Event::StallTimeout],
         Step::QueueCloseNotify => vec![Event::Done, Event::WriteFailed(Ending::Refused)],
-        Step::WriteCloseNotify => vec![Event::Done, failed_write, Event::StallLimit],
-        Step::FlushTransport | Step::Finish => vec![Event::Done, failed_write, Event::Deadline],
+        Step::WriteCloseNotify => vec![Event::Done, failed_write, Event::StallTimeout],
+        Step::FlushTransport | Step::Finish => vec![Event::Done, failed_write, Event::CloseTimeout],
         // Tickets are not what an unwrap is about.
         Step::Drain => [
-            &[Event::ZeroReturn, Event::TransportEnd, Event::PeerData, Event::Deadline][..],
-            if KEEPS_TRANSPORT.contains(&closing.goal) { &[] } else { &[Event::TicketsKept] },
+            &[Event::ZeroReturn, Event::TransportEnd, Event::PeerData, Event::CloseTimeout][..],
+            if KEEPS_TRANSPORT.contains(&state.goal) { &[] } else { &[Event::TicketsKept] },
             &failed_reads,
         ]
         .concat(),
-        Step::Salvage => [
-            &[Event::ZeroReturn, Event::TransportEnd, Event::PeerData, Event::NothingToRead, Event::Deadline][..],
+        Step::ReadPending => [
+            &[Event::ZeroReturn, Event::TransportEnd, Event::PeerData, Event::NothingToRead, Event::CloseTimeout][..],
             &failed_reads,
         ]
         .concat(),
@@ -65,7 +65,7 @@ fn events_of(step: Step, closing: &Closing) -> Vec<Event> {
     }
 }
 
-/// What may pass by in the application's reads while the closing is not polled.
+/// What the application's reads may find while the shutdown is not polled.
 const PASSING: [Event; 4] =
     [Event::ZeroReturn, Event::TransportEnd, Event::ReadFailed(Ending::Reset), Event::ReadFailed(ALERT)];
 
@@ -94,20 +94,20 @@ impl History {
 }
 
 /// Follows every way on from a state, with one event at most that passes by, and calls `check` at each end.
-fn follow(closing: Closing, history: &History, passed: bool, check: &mut impl FnMut(&Closing, &History, Ending)) {
+fn follow(state: CloseState, history: &History, passed: bool, check: &mut impl FnMut(&CloseState, &History, Ending)) {
     assert!(history.steps.len() < 24, "no end in sight: {history:?}");
-    let step = closing.step();
+    let step = state.step();
     if let Step::End(ending) = step {
-        check(&closing, history, ending);
+        check(&state, history, ending);
         return;
     }
-    let own = events_of(step, &closing).into_iter().map(|event| (event, passed));
+    let own = events_of(step, &state).into_iter().map(|event| (event, passed));
     let passing = PASSING.into_iter().filter(|_| !passed).map(|event| (event, true));
     for (event, passed) in own.chain(passing) {
-        let mut next = closing;
+        let mut next = state;
         next.on(event);
-        if next == closing {
-            assert!(passed, "{step:?} makes no progress with {event:?} in {closing:?}");
+        if next == state {
+            assert!(passed, "{step:?} makes no progress with {event:?} in {state:?}");
             continue;
         }
         let mut history = history.clone();
@@ -118,19 +118,24 @@ fn follow(closing: Closing, history: &History, passed: bool, check: &mut impl Fn
 }
 
 /// Follows every way through the table, and calls `check` at each end of one.
-fn explore(goal: Goal, eof: UnexpectedEof, before: Option<Event>, check: &mut impl FnMut(&Closing, &History, Ending)) {
-    let mut closing = Closing::OPEN;
+fn explore(
+    goal: Goal,
+    eof: UnexpectedEof,
+    before: Option<Event>,
+    check: &mut impl FnMut(&CloseState, &History, Ending),
+) {
+    let mut state = CloseState::OPEN;
     let mut history = History::default();
     if let Some(event) = before {
-        closing.on(event);
+        state.on(event);
         history.steps.push(Step::End(Ending::Aborted));
         history.events.push(event);
     }
-    closing.begin(goal, eof);
-    follow(closing, &history, before.is_some(), check);
+    state.begin(goal, eof);
+    follow(state, &history, before.is_some(), check);
 }
 
-fn explore_all(mut check: impl FnMut(Goal, UnexpectedEof, &Closing, &History, Ending)) {
+fn explore_all(mut check: impl FnMut(Goal, UnexpectedEof, &CloseState, &History, Ending)) {
     let befores = [
         None,
         Some(Event::ZeroReturn),
@@ -144,9 +149,9 @@ fn explore_all(mut check: impl FnMut(Goal, UnexpectedEof, &Closing, &History, En
     for goal in GOALS {
         for eof in EOFS {
             for before in befores {
-                explore(goal, eof, before, &mut |closing, history, ending| {
+                explore(goal, eof, before, &mut |state, history, ending| {
                     ends += 1;
-                    check(goal, eof, closing, history, ending);
+                    check(goal, eof, state, history, ending);
                 });
             }
         }
@@ -157,28 +162,28 @@ fn explore_all(mut check: impl FnMut(Goal, UnexpectedEof, &Closing, &History, En
 #[test]
 fn every_closing_ends_in_a_bounded_number_of_steps() {
     let mut longest = 0;
-    explore_all(|_, _, closing, history, _| {
+    explore_all(|_, _, state, history, _| {
         longest = longest.max(history.steps.len());
         // An end is an end: it is the same however often it is asked for.
-        let mut again = *closing;
-        let begun = again.begin(closing.goal, closing.unexpected_eof);
-        if closing.remote == Remote::Unread {
+        let mut again = *state;
+        let begun = again.begin(state.goal, state.unexpected_eof);
+        if state.remote == Remote::Unread {
             assert!(!matches!(again.step(), Step::End(_)), "what was in the way may be gone: {history:?}");
         } else {
-            assert_eq!((begun, again), (Begun::Continued, *closing), "{history:?}");
+            assert_eq!((begun, again), (Begun::Continued, *state), "{history:?}");
         }
     });
     assert!(longest <= 10, "{longest} steps");
 }
 
-/// Also from states that no closing comes to today.
+/// Also from states that no shutdown reaches today.
 #[test]
 fn every_state_ends() {
     for goal in GOALS {
         for unexpected_eof in EOFS {
             for local in LOCALS {
                 for remote in REMOTES {
-                    let state = Closing { goal, unexpected_eof, local, remote };
+                    let state = CloseState { goal, unexpected_eof, local, remote };
                     let mut ends = 0;
                     follow(state, &History::default(), false, &mut |_, history, _| {
                         ends += 1;
@@ -193,14 +198,14 @@ fn every_state_ends() {
 
 /// A second call, for every goal, at every end of the first: what the first has sent is sent.
 #[test]
-fn a_second_call_says_nothing_twice() {
+fn a_second_call_sends_nothing_twice() {
     explore_all(|_, _, first, history, _| {
         for goal in GOALS {
-            let mut closing = *first;
-            closing.begin(goal, UnexpectedEof::Truncates);
+            let mut state = *first;
+            state.begin(goal, UnexpectedEof::Truncates);
             let sent = first.sent();
             let finished = first.local == Local::Finished;
-            follow(closing, &History::default(), true, &mut |last, second, ending| {
+            follow(state, &History::default(), true, &mut |last, second, ending| {
                 let repeats = |step: &Step| match step {
                     Step::FlushData | Step::QueueCloseNotify | Step::WriteCloseNotify => sent,
                     Step::Finish => finished,
@@ -236,29 +241,29 @@ fn a_goal_that_keeps_the_transport_never_sends_fin() {
         let fin = history.steps.contains(&Step::Finish);
         assert!(!(KEEPS_TRANSPORT.contains(&goal) && fin), "{history:?}");
         let sent = matches!(ending, Ending::Complete | Ending::Sent) && history.wrote_close_notify().is_some();
-        let failed = history.events.iter().any(|event| matches!(event, Event::WriteFailed(_) | Event::Deadline));
+        let failed = history.events.iter().any(|event| matches!(event, Event::WriteFailed(_) | Event::CloseTimeout));
         assert!(KEEPS_TRANSPORT.contains(&goal) || !sent || failed || fin, "the others do: {history:?}");
     });
 }
 
 #[test]
 fn nothing_is_written_after_close_notify() {
-    explore_all(|_, _, closing, history, _| {
+    explore_all(|_, _, state, history, _| {
         if let Some(written) = history.wrote_close_notify() {
             assert!(
                 history.steps[written + 1..]
                     .iter()
-                    .all(|step| matches!(step, Step::FlushTransport | Step::Finish | Step::Drain | Step::Salvage)),
+                    .all(|step| matches!(step, Step::FlushTransport | Step::Finish | Step::Drain | Step::ReadPending)),
                 "{history:?}"
             );
         }
-        assert_eq!(closing.sent(), history.wrote_close_notify().is_some(), "{history:?}");
+        assert_eq!(state.sent(), history.wrote_close_notify().is_some(), "{history:?}");
     });
 }
 
 #[test]
 fn a_truncation_is_never_success() {
-    explore_all(|goal, eof, closing, history, ending| {
+    explore_all(|goal, eof, state, history, ending| {
         let Some(end) = history.saw(Event::TransportEnd) else {
             return;
         };
@@ -266,12 +271,12 @@ fn a_truncation_is_never_success() {
             return;
         }
         assert_ne!(ending, Ending::Complete, "{history:?}");
-        assert!(!closing.received());
+        assert!(!state.received());
         if eof == UnexpectedEof::Truncates {
             // The one exception: a unidirectional close has reached its goal before, and listens as a favour.
             let reached = history.did(Step::Finish) || (goal == Goal::Notify && history.did(Step::FlushTransport));
             assert!(ending != Ending::Sent || reached, "{history:?}");
-            assert!(history.steps[end + 1..].is_empty() || closing.received(), "nothing is done after it: {history:?}");
+            assert!(history.steps[end + 1..].is_empty() || state.received(), "nothing is done after it: {history:?}");
         }
     });
 }
@@ -280,13 +285,13 @@ fn a_truncation_is_never_success() {
 #[test]
 fn every_ending_is_what_happened() {
     let mut endings = BTreeSet::new();
-    explore_all(|goal, eof, closing, history, ending| {
+    explore_all(|goal, eof, state, history, ending| {
         endings.insert(ending.name());
         let flushed = history.steps.contains(&Step::QueueCloseNotify);
         let wrote = history.wrote_close_notify().is_some();
         let first = |wanted: &dyn Fn(&Event) -> bool| history.events.iter().position(wanted);
         let zero_return = history.saw(Event::ZeroReturn);
-        let failed_write = first(&|event| matches!(event, Event::WriteFailed(_) | Event::StallLimit));
+        let failed_write = first(&|event| matches!(event, Event::WriteFailed(_) | Event::StallTimeout));
         match ending {
             Ending::Complete => {
                 assert!(zero_return.is_some(), "{history:?}");
@@ -305,7 +310,7 @@ fn every_ending_is_what_happened() {
                 "{history:?}"
             ),
             Ending::TimedOut => assert!(
-                history.saw(Event::Deadline).is_some() || history.saw(Event::StallLimit).is_some(),
+                history.saw(Event::CloseTimeout).is_some() || history.saw(Event::StallTimeout).is_some(),
                 "{history:?}"
             ),
             Ending::PeerData => assert!(history.saw(Event::PeerData).is_some(), "{history:?}"),
@@ -319,7 +324,7 @@ fn every_ending_is_what_happened() {
                 let at_once = history.steps.len() == 1 && matches!(history.events[0], Event::ReadFailed(_));
                 assert!(at_once || history.saw(Event::WriteFailed(ending)).is_some(), "{history:?}");
             }
-            other => panic!("{other:?} is no ending of a closing that was let run: {history:?}"),
+            other => panic!("{other:?} is no ending of a shutdown that ran undisturbed: {history:?}"),
         }
         // What a goal asks for was got, or something has gone wrong.
         let wrong = history.events.iter().any(|event| {
@@ -329,8 +334,8 @@ fn every_ending_is_what_happened() {
                     | Event::ReadFailed(_)
                     | Event::TransportEnd
                     | Event::PeerData
-                    | Event::StallLimit
-                    | Event::Deadline
+                    | Event::StallTimeout
+                    | Event::CloseTimeout
             )
         });
         if !wrong {
@@ -342,7 +347,7 @@ fn every_ending_is_what_happened() {
         }
         // Receive-first: ours answers theirs.
         let receives_first = matches!(goal, Goal::ReceiveFirst | Goal::UnwrapReply | Goal::UnwrapSilent);
-        if receives_first && closing.goal == goal && eof == UnexpectedEof::Truncates {
+        if receives_first && state.goal == goal && eof == UnexpectedEof::Truncates {
             let queued = history.steps.iter().position(|step| *step == Step::QueueCloseNotify);
             assert!(queued.is_none_or(|queued| zero_return.is_some_and(|zero| zero < queued)), "{history:?}");
         }
@@ -352,7 +357,7 @@ fn every_ending_is_what_happened() {
             && history.events[..failed].iter().all(|event| matches!(event, Event::Done | Event::HandshakeDone))
         {
             let next = history.steps.get(failed + 1);
-            assert!(next.is_none_or(|step| *step == Step::Salvage), "{history:?}");
+            assert!(next.is_none_or(|step| *step == Step::ReadPending), "{history:?}");
             assert!(next.is_some(), "{history:?}");
         }
     });
@@ -377,15 +382,15 @@ fn every_ending_is_what_happened() {
 fn a_later_goal_only_raises() {
     for first in GOALS {
         for second in GOALS {
-            let mut closing = Closing::OPEN;
-            closing.begin(first, UnexpectedEof::Truncates);
+            let mut state = CloseState::OPEN;
+            state.begin(first, UnexpectedEof::Truncates);
             let mut goal = first;
             let raised = goal.raise(second);
             let place = |goal| ORDER.iter().position(|equals| equals.contains(&goal));
             assert_eq!(raised, place(second) > place(first), "{first:?} then {second:?}");
-            let begun = closing.begin(second, UnexpectedEof::Truncates);
+            let begun = state.begin(second, UnexpectedEof::Truncates);
             assert_eq!(begun == Begun::Anew, raised);
-            assert_eq!(closing.goal, if raised { second } else { first });
+            assert_eq!(state.goal, if raised { second } else { first });
         }
     }
 }
@@ -393,13 +398,13 @@ fn a_later_goal_only_raises() {
 #[test]
 fn an_abort_takes_nothing_back() {
     for goal in GOALS {
-        let mut closing = Closing::OPEN;
-        closing.begin(goal, UnexpectedEof::Truncates);
+        let mut state = CloseState::OPEN;
+        state.begin(goal, UnexpectedEof::Truncates);
         loop {
-            let mut aborted = closing;
+            let mut aborted = state;
             let sent = aborted.sent();
             aborted.abort();
-            match closing.step() {
+            match state.step() {
                 Step::End(Ending::Sent) => {
                     // What the peer was still to be heard for is given up, and data on its way may be.
                     assert_eq!(aborted.step(), Step::End(Ending::Aborted));
@@ -411,8 +416,8 @@ fn an_abort_takes_nothing_back() {
                 }
                 _ => assert_eq!(aborted.step(), Step::End(Ending::Aborted)),
             }
-            assert_eq!(aborted.sent(), sent, "{goal:?} {:?}", closing.local);
-            closing.on(if closing.step() == Step::Drain { Event::ZeroReturn } else { Event::Done });
+            assert_eq!(aborted.sent(), sent, "{goal:?} {:?}", state.local);
+            state.on(if state.step() == Step::Drain { Event::ZeroReturn } else { Event::Done });
         }
     }
 }
@@ -451,8 +456,8 @@ const EVENTS: [Event; 15] = [
     Event::PeerData,
     Event::NothingToRead,
     Event::TicketsKept,
-    Event::StallLimit,
-    Event::Deadline,
+    Event::StallTimeout,
+    Event::CloseTimeout,
 ];
 
 /// The table, a block a state: its step, and each event that changes it. Goals with equal blocks share one.
@@ -465,14 +470,14 @@ fn printed() -> String {
         for remote in REMOTES {
             let mut blocks: BTreeMap<String, Vec<Goal>> = BTreeMap::new();
             for goal in GOALS {
-                let state = Closing { goal, unexpected_eof: UnexpectedEof::Truncates, local, remote };
+                let state = CloseState { goal, unexpected_eof: UnexpectedEof::Truncates, local, remote };
                 let mut block = format!("    {:?}\n", state.step());
                 for event in EVENTS {
                     for eof in EOFS {
                         if eof == UnexpectedEof::Ends && event != Event::TransportEnd {
                             continue;
                         }
-                        let before = Closing { unexpected_eof: eof, ..state };
+                        let before = CloseState { unexpected_eof: eof, ..state };
                         let mut after = before;
                         after.on(event);
                         if after == before {
@@ -499,7 +504,7 @@ fn printed() -> String {
 
 #[test]
 fn the_printed_table_is_current() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/closing/table.txt");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tls/close_state/table.txt");
     let printed = printed();
     if std::env::var_os("TLS_SHUTDOWN_PRINT_TABLE").is_some() {
         fs::write(&path, &printed).expect("a writable source tree");

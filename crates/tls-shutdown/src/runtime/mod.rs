@@ -1,0 +1,8 @@
+//! Plumbing that tokio does not offer and that every other folder needs: timers that fire under load, wakers of two tasks. Nothing in
+//! here knows TLS.
+
+pub(crate) mod call_each;
+pub(crate) mod forward;
+pub(crate) mod timer;
+pub(crate) mod wakers;
+pub(crate) mod yield_once;

@@ -1,0 +1,259 @@
+//! [`Handshakes`]: the TLS handshakes in progress, side by side and within a limit.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    io::{self, ErrorKind},
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use rustls::server::Acceptor;
+use tokio::{
+    net::TcpStream,
+    task::{AbortHandle, JoinSet},
+    time::{Instant, timeout},
+};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+
+use super::ConfigHandle;
+use crate::{
+    server::{
+        connection::{Accepted, Observers},
+        drain::{DrainHandle, DrainPhase},
+        stream::ServerStream,
+    },
+    tls::{Reaper, ShutdownPolicy, ShutdownStream},
+};
+
+/// How long a peer may be silent before the limit can shed it. Connections of one burst do not shed each other.
+const SILENCE: Duration = Duration::from_millis(250);
+/// The part of the handshake timeout that a peer has after its ClientHello before the limit can shed it.
+const SPEAKING_SHARE: u32 = 4;
+
+pub(super) type BeforeTls = dyn Fn(TcpStream, SocketAddr) -> Pin<Box<dyn Future<Output = io::Result<(TcpStream, SocketAddr)>> + Send>>
+    + Send
+    + Sync;
+
+/// How handshakes are carried out, and what their streams get.
+#[derive(Clone)]
+pub(super) struct HandshakeOptions {
+    pub(super) config: ConfigHandle,
+    pub(super) policy: ShutdownPolicy,
+    pub(super) reaper: Reaper,
+    pub(super) timeout: Duration,
+    pub(super) max: usize,
+    pub(super) tcp_user_timeout: Option<Duration>,
+    pub(super) before_tls: Option<Arc<BeforeTls>>,
+}
+
+/// The handshakes in progress.
+pub(super) struct Handshakes {
+    tasks: JoinSet<Option<ServerStream>>,
+    pending: Arc<Mutex<Pending>>,
+    /// The number of handshakes that were shed.
+    pub(super) shed: Arc<AtomicU64>,
+}
+
+/// The handshakes in progress, the oldest first.
+#[derive(Default)]
+struct Pending {
+    next: u64,
+    /// Those whose ClientHello is not complete.
+    silent: BTreeMap<u64, PendingHandshake>,
+    speaking: BTreeMap<u64, PendingHandshake>,
+}
+
+struct PendingHandshake {
+    since: Instant,
+    /// `None` until the spawned task is known.
+    task: Option<AbortHandle>,
+}
+
+impl Pending {
+    /// The handshakes of which the oldest is shed first, and when it can be shed.
+    fn first_to_shed(&mut self, speaking: Duration) -> Option<(Instant, &mut BTreeMap<u64, PendingHandshake>)> {
+        let (among, time) =
+            if self.silent.is_empty() { (&mut self.speaking, speaking) } else { (&mut self.silent, SILENCE) };
+        let since = among.first_key_value()?.1.since;
+        Some((since.checked_add(time).unwrap_or(since), among))
+    }
+
+    fn is_full(&self, max: usize) -> bool {
+        self.silent.len() + self.speaking.len() >= max
+    }
+}
+
+impl Handshakes {
+    pub(super) fn new() -> Self {
+        Self { tasks: JoinSet::new(), pending: Arc::default(), shed: Arc::default() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// The next stream whose handshake is finished. Pending if there is none now.
+    pub(super) fn poll_finished(&mut self, cx: &mut Context<'_>) -> Poll<ServerStream> {
+        while let Poll::Ready(Some(handshake)) = self.tasks.poll_join_next(cx) {
+            if let Ok(Some(stream)) = handshake {
+                return Poll::Ready(stream);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Begins a handshake.
+    pub(super) fn begin(
+        &mut self,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        observers: &Observers,
+        options: Arc<HandshakeOptions>,
+    ) {
+        let place = self.enter();
+        let id = place.id;
+        let accepted = Accepted::new(observers, peer);
+        let drain = observers.drain.clone();
+        let task = self.tasks.spawn(handshake(tcp, accepted, place, options, drain));
+        let mut pending = lock(&self.pending);
+        let Pending { silent, speaking, .. } = &mut *pending;
+        if let Some(pending) = silent.get_mut(&id).or_else(|| speaking.get_mut(&id)) {
+            pending.task = Some(task);
+        }
+    }
+
+    /// When there is a place for one more handshake, or `None` if there is one now.
+    pub(super) fn next_place(&self, options: &HandshakeOptions) -> Option<Instant> {
+        let mut pending = lock(&self.pending);
+        if !pending.is_full(options.max) {
+            return None;
+        }
+        let (due, _) = pending.first_to_shed(options.timeout / SPEAKING_SHARE)?;
+        Some(due).filter(|due| *due > Instant::now())
+    }
+
+    /// Sheds a handshake if there is no place for one more.
+    pub(super) fn make_place(&self, options: &HandshakeOptions) {
+        let mut pending = lock(&self.pending);
+        if pending.is_full(options.max) {
+            let first = pending.first_to_shed(options.timeout / SPEAKING_SHARE);
+            if let Some((_, PendingHandshake { task: Some(task), .. })) = first.and_then(|(_, among)| among.pop_first())
+            {
+                self.shed.fetch_add(1, Ordering::Relaxed);
+                task.abort();
+            }
+        }
+    }
+
+    fn enter(&self) -> Place {
+        let mut pending = lock(&self.pending);
+        let id = pending.next;
+        pending.next += 1;
+        pending.silent.insert(id, PendingHandshake { since: Instant::now(), task: None });
+        Place { pending: self.pending.clone(), id }
+    }
+}
+
+/// The place of a handshake among those in progress. Dropped when its task ends, however it ends.
+struct Place {
+    pending: Arc<Mutex<Pending>>,
+    id: u64,
+}
+
+impl Place {
+    /// The ClientHello is complete.
+    fn begin_to_speak(&self) {
+        let mut pending = lock(&self.pending);
+        if let Some(handshake) = pending.silent.remove(&self.id) {
+            pending.speaking.insert(self.id, handshake);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut pending = lock(&self.pending);
+        pending.silent.remove(&self.id);
+        pending.speaking.remove(&self.id);
+    }
+}
+
+fn lock(pending: &Mutex<Pending>) -> MutexGuard<'_, Pending> {
+    pending.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Carries out one handshake. Returns `None`, and reports, if it fails.
+async fn handshake(
+    tcp: TcpStream,
+    mut accepted: Accepted,
+    place: Place,
+    options: Arc<HandshakeOptions>,
+    drain: Option<DrainHandle>,
+) -> Option<ServerStream> {
+    let peer = &mut accepted.peer;
+    let handshake = timeout(options.timeout, async {
+        tcp.set_nodelay(true)?;
+        if let Some(timeout) = options.tcp_user_timeout {
+            set_tcp_user_timeout(&tcp, timeout);
+        }
+        let client_hello = async {
+            let tcp = match &options.before_tls {
+                Some(hook) => {
+                    let (tcp, address) = hook(tcp, *peer).await?;
+                    *peer = address;
+                    tcp
+                }
+                None => tcp,
+            };
+            LazyConfigAcceptor::new(Acceptor::default(), tcp).await
+        };
+        let Some(drain) = drain else {
+            let start = client_hello.await?;
+            place.begin_to_speak();
+            return start.into_stream(options.config.current()).await;
+        };
+        // A draining server waits for a ClientHello no longer than for a last request.
+        let start = tokio::select! {
+            start = client_hello => start?,
+            () = drain.window_over() => return Err(ErrorKind::TimedOut.into()),
+        };
+        place.begin_to_speak();
+        tokio::select! {
+            stream = start.into_stream(options.config.current()) => stream,
+            () = drain.reached(DrainPhase::Deadline) => Err(ErrorKind::TimedOut.into()),
+        }
+    });
+    match handshake.await.unwrap_or_else(|elapsed| Err(elapsed.into())) {
+        Ok(tls) => Some(stream(tls, accepted, &options)),
+        Err(error) => {
+            tracing::debug!(peer = %accepted.peer, %error, "the TLS handshake failed");
+            accepted.fail(&error);
+            None
+        }
+    }
+}
+
+fn stream(tls: TlsStream<TcpStream>, accepted: Accepted, options: &HandshakeOptions) -> ServerStream {
+    let stream = ShutdownStream::new(tls).with_policy(options.policy).with_reaper(&options.reaper);
+    ServerStream::new(stream, accepted.finish())
+}
+
+/// Limits how long the kernel continues to send to a peer that acknowledges nothing (`TCP_USER_TIMEOUT`, `tcp(7)`).
+fn set_tcp_user_timeout(socket: &TcpStream, timeout: Duration) {
+    #[cfg(target_os = "linux")]
+    {
+        let milliseconds = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+        if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(socket, milliseconds) {
+            tracing::debug!(%error, "cannot set TCP_USER_TIMEOUT");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (socket, timeout);
+}

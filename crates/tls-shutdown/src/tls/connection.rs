@@ -1,0 +1,150 @@
+//! [`Connection`]: a TLS stream and the driver of its shutdown. The stream owns one, and hands it to a reaper when it is dropped.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::io::AsyncWrite;
+
+use crate::{
+    runtime::timer::BoxedTimer,
+    tls::{
+        close_state::Event,
+        driver::CloseDriver,
+        report::Ending,
+        session::TlsSession,
+        session_io,
+        tls_error::{failure_of_read_error_ref, failure_of_write_error_ref},
+    },
+};
+
+/// A TLS stream and the driver of its shutdown. Dropping it drops the socket, then calls `on_end`.
+pub(crate) struct Connection<S> {
+    pub(crate) session: S,
+    pub(crate) driver: Box<CloseDriver>,
+    timer: BoxedTimer,
+    /// An error that came behind data, for the next read.
+    pub(crate) read_error: Option<io::Error>,
+}
+
+impl<S: TlsSession> Connection<S> {
+    pub(crate) fn new(session: S, driver: CloseDriver) -> Self {
+        Self { session, driver: Box::new(driver), timer: BoxedTimer::default(), read_error: None }
+    }
+
+    /// Returns the TLS stream, and calls `on_end`.
+    pub(crate) fn into_session(self) -> S {
+        let Self { mut session, mut driver, .. } = self;
+        driver.count_tickets(&mut session);
+        // `on_end` may panic. At the end of this function, the panic would leak the returned stream (rust#47949).
+        drop(driver);
+        session
+    }
+
+    /// Drives the shutdown to its end.
+    pub(crate) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Ending> {
+        let Self { session, driver, timer, .. } = self;
+        let ending = driver.poll_to_end(session, cx, |end, cx| timer.poll_until(end, cx));
+        if ending.is_ready() {
+            timer.stop();
+        }
+        ending
+    }
+
+    /// Reads, and keeps track of the ends that the read meets.
+    #[inline]
+    pub(crate) fn poll_fill_buf(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        if self.driver.has_begun() || self.read_error.is_some() {
+            return self.poll_fill_buf_at_end(cx);
+        }
+        let result = Pin::new(&mut self.session).poll_fill_buf(cx);
+        match &result {
+            Poll::Ready(Ok(data)) if !data.is_empty() => {}
+            Poll::Pending => self.driver.remember_reader(cx),
+            end => apply_end(&mut self.driver, end),
+        }
+        result
+    }
+
+    /// The same during a shutdown, or after a failure.
+    #[cold]
+    fn poll_fill_buf_at_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        if let Some(error) = self.read_error.take() {
+            return Poll::Ready(Err(error));
+        }
+        let Self { session, driver, .. } = self;
+        let waker = driver.reader_waker(cx);
+        let shared = &mut Context::from_waker(waker.as_ref().unwrap_or(cx.waker()));
+        let result = if driver.state.writes_sealed() {
+            driver.poll_fill_plaintext(session, shared)
+        } else {
+            let result = Pin::new(session).poll_fill_buf(shared);
+            apply_end(driver, &result);
+            result
+        };
+        if result.is_pending() {
+            driver.remember_reader(cx);
+        }
+        result
+    }
+
+    pub(crate) fn consume(&mut self, amount: usize) {
+        Pin::new(&mut self.session).consume(amount);
+    }
+
+    //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+    //# It is not possible to call SSL_write() after calling SSL_shutdown().
+    /// Writes with `write`, unless a shutdown has begun.
+    #[inline]
+    pub(crate) fn poll_write_with<T>(
+        &mut self,
+        write: impl FnOnce(Pin<&mut S>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if self.driver.has_begun() {
+            return Poll::Ready(Err(write_after_shutdown()));
+        }
+        let result = write(Pin::new(&mut self.session));
+        if let Poll::Ready(Err(error)) = &result {
+            self.apply_write_error(error);
+        }
+        result
+    }
+
+    /// Flushes application data, and adds what the transport accepts to `written`. Once close_notify is sealed, flushes the transport.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>, written: Option<&mut u64>) -> Poll<io::Result<()>> {
+        let result = match written {
+            _ if self.driver.state.writes_sealed() => Pin::new(self.session.transport_mut()).poll_flush(cx),
+            Some(written) => session_io::poll_flush_data(&mut self.session, cx, written),
+            None => Pin::new(&mut self.session).poll_flush(cx),
+        };
+        if let Poll::Ready(Err(error)) = &result {
+            self.apply_write_error(error);
+        }
+        result
+    }
+
+    #[cold]
+    fn apply_write_error(&mut self, error: &io::Error) {
+        let failure = failure_of_write_error_ref(&mut self.session, error);
+        self.driver.on_failure(failure);
+    }
+}
+
+#[cold]
+fn write_after_shutdown() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the TLS connection is shut down for writing")
+}
+
+/// Applies the end of reading, if tokio-rustls has met it.
+fn apply_end(driver: &mut CloseDriver, read: &Poll<io::Result<&[u8]>>) {
+    match read {
+        //= https://www.rfc-editor.org/rfc/rfc8446#section-6
+        //# Upon receiving such an alert, the TLS implementation SHOULD indicate
+        //# end-of-data to the application.
+        Poll::Ready(Ok([])) => driver.on_read(Event::ZeroReturn),
+        Poll::Ready(Err(error)) => driver.on_read(failure_of_read_error_ref(error)),
+        _ => {}
+    }
+}

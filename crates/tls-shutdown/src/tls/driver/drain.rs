@@ -1,0 +1,157 @@
+//! The reading half of the driver: the drain, and the application's reads once close_notify is sealed.
+
+use std::{
+    io,
+    task::{Context, Poll, Waker, ready},
+};
+
+use tokio::task::coop;
+
+use super::{Arrival, CloseDriver};
+use crate::{
+    runtime::wakers::{remember, wake_both},
+    tls::{
+        close_state::{Event, Remote, Step},
+        policy::PeerData,
+        report::Ending,
+        session::{NextRead, TlsSession},
+        session_io,
+        tls_error::Failure,
+    },
+};
+
+/// The bytes beside application data that a drain may read before the drain limit counts them.
+const MAX_OVERHEAD_BYTES: u64 = 64 * 1024;
+
+impl CloseDriver {
+    //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+    //# The peer is still allowed to send data after receiving the
+    //# close_notify event.
+    /// Reads and discards until an event occurs.
+    pub(super) fn poll_drain<S: TlsSession>(&mut self, session: &mut S, cx: &mut Context<'_>) -> Poll<()> {
+        let failure = loop {
+            match session.connection().next_read() {
+                NextRead::Data(data) => {
+                    let amount = data.len();
+                    if let Some(event) = self.discard(amount) {
+                        break event.into();
+                    }
+                    session.connection().consume(amount);
+                    continue;
+                }
+                //= https://www.rfc-editor.org/rfc/rfc8446#section-6.1
+                //# Any data received after a closure alert has been received MUST be
+                //# ignored.
+                NextRead::ZeroReturn => break Event::ZeroReturn.into(),
+                NextRead::TransportEnd => break Event::TransportEnd.into(),
+                NextRead::Nothing => {}
+            }
+            if let Some(tickets) = self.limits.tickets
+                && self.state.step() == Step::Drain
+                && !self.state.goal.keeps_transport()
+                && session.connection().has_tickets(tickets)
+            {
+                break Event::TicketsKept.into();
+            }
+            let overhead = self.counts.wire_read.saturating_sub(self.counts.discarded_late);
+            if overhead > self.limits.drain_bytes.saturating_add(MAX_OVERHEAD_BYTES) {
+                break Event::ReadFailed(Ending::DrainLimit).into();
+            }
+            let budget = ready!(coop::poll_proceed(cx));
+            let result = ready!(session_io::poll_read_records(session, cx, &mut self.scanner));
+            budget.made_progress();
+            self.arrival = Arrival::Late;
+            match result {
+                Ok(amount) => self.counts.wire_read += amount as u64,
+                Err(failure) => {
+                    self.discard_before_failure(session);
+                    // `ReadPending` only looks. What is left in rustls's queue could not be written, and must not be written now.
+                    if !self.state.writes_sealed() && self.state.step() == Step::Drain {
+                        session_io::try_write_fatal_alert(session, cx);
+                    }
+                    break failure;
+                }
+            }
+        };
+        self.on_failure(failure);
+        Poll::Ready(())
+    }
+
+    /// Counts `amount` bytes of plaintext as discarded, or returns the event that forbids it.
+    fn discard(&mut self, amount: usize) -> Option<Event> {
+        let discarded = self.counts.discarded_unread + self.counts.discarded_late;
+        //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#return-values
+        //# It can also occur when not all data was read using SSL_read().
+        if self.limits.peer_data == PeerData::Reject || !self.state.drains() {
+            return Some(Event::PeerData);
+        }
+        if discarded + amount as u64 > self.limits.drain_bytes {
+            return Some(Event::ReadFailed(Ending::DrainLimit));
+        }
+        match self.arrival {
+            Arrival::Unread => self.counts.discarded_unread += amount as u64,
+            Arrival::Late => self.counts.discarded_late += amount as u64,
+        }
+        None
+    }
+
+    /// Discards and counts the data that was decrypted before a record failed.
+    fn discard_before_failure<S: TlsSession>(&mut self, session: &mut S) {
+        while let NextRead::Data(data) = session.connection().next_read() {
+            let amount = data.len();
+            if self.discard(amount).is_some() {
+                return;
+            }
+            session.connection().consume(amount);
+        }
+    }
+
+    /// The waker with which the application's read polls the transport, if it differs from that of `cx`.
+    pub(crate) fn reader_waker(&self, cx: &Context<'_>) -> Option<Waker> {
+        wake_both(cx.waker(), &self.closer)
+    }
+
+    /// Remembers the task whose read waits.
+    #[inline]
+    pub(crate) fn remember_reader(&mut self, cx: &Context<'_>) {
+        remember(&mut self.reader, cx.waker());
+    }
+
+    //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+    //# SSL_read() should be called until all data is received.
+    /// Reads application data as `AsyncBufRead::poll_fill_buf` does, once writes are sealed.
+    pub(crate) fn poll_fill_plaintext<'a, S: TlsSession>(
+        &mut self,
+        session: &'a mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<&'a [u8]>> {
+        while matches!(session.connection().next_read(), NextRead::Nothing) {
+            // The data that was decrypted before a failed record came first. Now the failure is due.
+            match self.state.remote {
+                Remote::Failed(ending) => return Poll::Ready(Err(read_error(ending))),
+                Remote::Ended => return Poll::Ready(Err(read_error(Ending::Truncated))),
+                Remote::Open | Remote::Unread | Remote::Closed => {}
+            }
+            self.arrival = Arrival::Late;
+            if let Err(failure) = ready!(session_io::poll_read_records(session, cx, &mut self.scanner)) {
+                self.on_read(failure);
+            }
+        }
+        Poll::Ready(match session.connection().next_read() {
+            NextRead::Data(data) => Ok(data),
+            NextRead::ZeroReturn => {
+                self.on_read(Event::ZeroReturn);
+                Ok(&[])
+            }
+            NextRead::TransportEnd | NextRead::Nothing => {
+                self.on_read(Failure::from(Event::TransportEnd));
+                Err(read_error(Ending::Truncated))
+            }
+        })
+    }
+}
+
+/// The error of a failed read, when tokio-rustls is no longer used and cannot word it.
+fn read_error(ending: Ending) -> io::Error {
+    io::Error::new(ending.error_kind(), format!("TLS read failed: {ending}"))
+}

@@ -1,0 +1,435 @@
+//! [`CloseDriver`]: carries out each step of the table on the TLS stream, keeps the time, and counts.
+//!
+//! The stream owns the driver, and the driver owns all state. A future that is dropped at any poll loses nothing.
+
+mod drain;
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use tokio::{io::AsyncWrite, task::coop, time::Instant};
+
+use crate::{
+    runtime::{
+        timer::from_now,
+        wakers::{remember, wake_both},
+        yield_once::YieldOnce,
+    },
+    tls::{
+        close_notify::{CloseNotify, Follower},
+        close_state::{Begun, CloseState, Event, Goal, Limit, Local, Remote, Step, UnexpectedEof},
+        policy::{Abort, Limits, PeerData, ShutdownPolicy, Unwrap},
+        record_scanner::RecordScanner,
+        report::{Ending, Observers, ShutdownError, ShutdownReport},
+        session::{NextRead, TlsSession},
+        session_io,
+        socket::{deliver_on_close, reset_on_close},
+        tls_error::{Failure, failure_of_read_error},
+    },
+};
+
+/// All that a stream keeps about its shutdown.
+pub(crate) struct CloseDriver {
+    pub(crate) state: CloseState,
+    /// The stream's own policy, for `poll_shutdown`, the owned future and the reaper.
+    pub(crate) policy: ShutdownPolicy,
+    /// The limits of the policy in force.
+    limits: Limits,
+    times: Times,
+    counts: Counts,
+    arrival: Arrival,
+    close_notify: CloseNotify,
+    scanner: RecordScanner,
+    yielded: YieldOnce,
+    /// The last task that waits to read, and the last that waits for the shutdown. The transport keeps one waker, and these may be
+    /// two tasks (`tokio::io::split`).
+    reader: Option<Waker>,
+    closer: Option<Waker>,
+    /// What TCP does if the connection ends before close_notify was sent.
+    on_incomplete: Abort,
+    /// The first error that a read or write met.
+    source: Option<Arc<io::Error>>,
+    pub(crate) observers: Observers,
+}
+
+#[derive(Default)]
+struct Times {
+    began: Option<Instant>,
+    ended: Option<Instant>,
+    /// The end of the stall timeout and of the close timeout, each while it runs.
+    stall: Option<Instant>,
+    close: Option<Instant>,
+}
+
+/// When data that is discarded was decrypted.
+#[derive(Clone, Copy)]
+enum Arrival {
+    /// Before the shutdown read anything.
+    Unread,
+    Late,
+}
+
+#[derive(Default)]
+struct Counts {
+    discarded_unread: u64,
+    discarded_late: u64,
+    tickets: u32,
+    wire_written: u64,
+    wire_read: u64,
+}
+
+impl CloseDriver {
+    pub(crate) fn new(policy: ShutdownPolicy) -> Self {
+        Self {
+            state: CloseState::OPEN,
+            policy,
+            limits: policy.limits(),
+            times: Times::default(),
+            counts: Counts::default(),
+            arrival: Arrival::Unread,
+            close_notify: CloseNotify::default(),
+            scanner: RecordScanner::default(),
+            yielded: YieldOnce::default(),
+            reader: None,
+            closer: None,
+            on_incomplete: Abort::Fin,
+            source: None,
+            observers: Observers::default(),
+        }
+    }
+
+    /// Whether a shutdown has begun. The application cannot write from then on.
+    #[inline]
+    pub(crate) fn has_begun(&self) -> bool {
+        self.times.began.is_some()
+    }
+
+    /// The ending to report if the connection were dropped now. For a refused shutdown, that is the failure before it.
+    pub(crate) fn ending(&self) -> Ending {
+        match (self.state.step(), self.state.remote) {
+            (Step::End(Ending::Refused), Remote::Failed(ending)) => ending,
+            (Step::End(ending), _) => ending,
+            (Step::ReadPending, _) => match self.state.local {
+                Local::Broken(_, ending) => ending,
+                _ => Ending::Aborted,
+            },
+            _ if self.state.sent() => Ending::Sent,
+            _ => Ending::Aborted,
+        }
+    }
+
+    pub(crate) fn report(&self, ending: Ending) -> ShutdownReport {
+        let counts = &self.counts;
+        let mut report = ShutdownReport::new(ending);
+        report.sent = self.state.sent();
+        report.received = self.state.received();
+        if let Remote::Failed(Ending::PeerAlert(alert)) = self.state.remote {
+            report.alert = Some(alert);
+        }
+        report.discarded_unread = counts.discarded_unread;
+        report.discarded_late = counts.discarded_late;
+        report.tickets = counts.tickets;
+        report.wire_written = counts.wire_written;
+        report.wire_read = counts.wire_read;
+        report.elapsed = match self.times.began {
+            Some(began) => self.times.ended.unwrap_or_else(Instant::now) - began,
+            None => Duration::ZERO,
+        };
+        report
+    }
+
+    /// The error of a shutdown that ended so.
+    pub(crate) fn error(&self, ending: Ending) -> ShutdownError {
+        ShutdownError::new(self.report(ending), self.source.clone())
+    }
+
+    /// Begins the shutdown that `policy` describes, or asks the one in progress for more.
+    pub(crate) fn begin<S: TlsSession>(&mut self, session: &mut S, policy: &ShutdownPolicy) {
+        match policy.goal() {
+            Some(goal) => self.begin_goal(session, goal, policy.unexpected_eof(), policy.limits()),
+            None => {
+                self.start_time(session);
+                self.state.keep_quiet();
+                self.set_abort_mode(Abort::Fin, session);
+            }
+        }
+    }
+
+    /// Begins to send close_notify alone.
+    pub(crate) fn begin_close_notify<S: TlsSession>(&mut self, session: &mut S) {
+        let (unexpected_eof, limits) = (self.policy.unexpected_eof(), self.policy.limits());
+        self.begin_goal(session, Goal::Notify, unexpected_eof, limits);
+    }
+
+    /// Begins to take TLS off. Unread application data is an error then.
+    pub(crate) fn begin_unwrap<S: TlsSession>(&mut self, session: &mut S, unwrap: Unwrap) {
+        let limits = self.policy.with_peer_data(PeerData::Reject).limits();
+        self.begin_goal(session, unwrap.goal(), UnexpectedEof::Truncates, limits);
+    }
+
+    fn begin_goal<S: TlsSession>(
+        &mut self,
+        session: &mut S,
+        goal: Goal,
+        unexpected_eof: UnexpectedEof,
+        limits: Limits,
+    ) {
+        self.start_time(session);
+        if self.state.begin(goal, unexpected_eof) == Begun::Anew {
+            self.limits = limits;
+            self.times.close = None;
+            self.times.ended = None;
+        }
+    }
+
+    /// Starts the time of the shutdown, once.
+    fn start_time<S: TlsSession>(&mut self, session: &mut S) {
+        if self.has_begun() {
+            return;
+        }
+        self.times.began = Some(Instant::now());
+        // tokio-rustls may have met it before the stream was wrapped.
+        if matches!(session.connection().next_read(), NextRead::TransportEnd) {
+            self.state.on(Event::TransportEnd);
+        }
+    }
+
+    /// Lets the reaper wait for the peer's close_notify after a unidirectional shutdown, within the rest of the close timeout.
+    pub(crate) fn listen(&mut self) {
+        if !self.has_begun() {
+            self.limits = self.policy.limits();
+        }
+        // Rejected data stays where it is. After a failed write it is in the way of the reason for the failure, and nobody else will
+        // read it.
+        let write_failed = self.state.peer_unread_after_write_error();
+        if write_failed || self.state.remote != Remote::Unread {
+            let begun = self.state.begin(Goal::SendThenListen, self.policy.unexpected_eof());
+            if write_failed || begun == Begun::Anew {
+                self.times.ended = None;
+                self.limits.peer_data = PeerData::Discard;
+            }
+        }
+    }
+
+    /// Sets what TCP does if the connection ends, in whatever way, before close_notify was sent.
+    pub(crate) fn set_abort_mode<S: TlsSession>(&mut self, abort: Abort, session: &mut S) {
+        if self.on_incomplete != abort {
+            self.on_incomplete = abort;
+            if let Some(socket) = S::socket(session.transport_mut()) {
+                match abort {
+                    Abort::Reset => reset_on_close(socket),
+                    Abort::Fin => deliver_on_close(socket),
+                }
+            }
+        }
+    }
+
+    /// Whether a stream that is dropped now leaves work: the rest of its shutdown, or the linger that prevents a reset over unread
+    /// data.
+    pub(crate) fn needs_reaper(&self) -> bool {
+        if self.state.peer_unread_after_write_error() {
+            return !self.state.is_unwrapping();
+        }
+        match self.state.step() {
+            Step::End(
+                Ending::Sent
+                | Ending::TimedOut
+                | Ending::DrainLimit
+                | Ending::PeerData
+                | Ending::ProtocolError
+                | Ending::NotTls,
+            ) => self.state.sent() && !self.state.received(),
+            Step::End(_) => false,
+            // Whoever drops the future of an unwrap has given it up.
+            _ => self.has_begun() && !self.state.is_unwrapping(),
+        }
+    }
+
+    pub(crate) fn count_tickets<S: TlsSession>(&mut self, session: &mut S) {
+        self.counts.tickets = session.connection().tickets();
+    }
+
+    /// Drives the shutdown to its end. `poll_until` waits until an instant.
+    pub(crate) fn poll_to_end<S: TlsSession>(
+        &mut self,
+        session: &mut S,
+        cx: &mut Context<'_>,
+        mut poll_until: impl FnMut(Instant, &mut Context<'_>) -> Poll<()>,
+    ) -> Poll<Ending> {
+        loop {
+            if let Poll::Ready(ending) = self.poll_steps(session, cx) {
+                return Poll::Ready(ending);
+            }
+            let (end, timeout) = match self.state.step().limit() {
+                Some(Limit::Stall) => (self.times.stall, Event::StallTimeout),
+                Some(Limit::Close) => (self.times.close, Event::CloseTimeout),
+                None => return Poll::Pending,
+            };
+            let Some(end) = end else { return Poll::Pending };
+            ready!(poll_until(end, cx));
+            self.state.on(timeout);
+        }
+    }
+
+    /// Carries out steps until one has to wait.
+    pub(crate) fn poll_steps<S: TlsSession>(&mut self, session: &mut S, cx: &mut Context<'_>) -> Poll<Ending> {
+        remember(&mut self.closer, cx.waker());
+        loop {
+            let step = self.state.step();
+            self.start_timeout(step);
+            match step {
+                Step::FlushData => ready!(self.poll_flush_data(session, cx)),
+                Step::QueueCloseNotify => match self.close_notify.seal(session) {
+                    Ok(()) => self.state.on(Event::Done),
+                    Err(ending) => self.state.on(Event::WriteFailed(ending)),
+                },
+                Step::WriteCloseNotify => {
+                    let before = self.close_notify.len();
+                    let follower = if self.state.goal.keeps_transport() { Follower::Other } else { Follower::Fin };
+                    let result = self.close_notify.poll_write::<S>(session.transport_mut(), follower, cx);
+                    self.count_written((before - self.close_notify.len()) as u64);
+                    self.on_written(ready!(result));
+                }
+                //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
+                //# When using a buffering BIO, like a BIO pair, data must be written into
+                //# or retrieved out of the BIO before being able to continue.
+                Step::FlushTransport => {
+                    let result = Pin::new(session.transport_mut()).poll_flush(cx);
+                    self.on_written(ready!(result));
+                }
+                Step::Finish => {
+                    self.set_abort_mode(Abort::Fin, session);
+                    let result = ready!(Pin::new(session.transport_mut()).poll_shutdown(cx));
+                    self.on_written(match result {
+                        // The peer has closed TCP already, so that nothing is left to shut down.
+                        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+                        result => result,
+                    });
+                }
+                Step::Drain => {
+                    let waker = wake_both(cx.waker(), &self.reader);
+                    let cx = &mut Context::from_waker(waker.as_ref().unwrap_or(cx.waker()));
+                    ready!(self.poll_drain(session, cx));
+                }
+                Step::ReadPending => ready!(self.poll_read_pending(session, cx)),
+                Step::End(ending) => {
+                    self.count_tickets(session);
+                    self.times.ended.get_or_insert_with(Instant::now);
+                    self.closer = None;
+                    if let Some(reader) = self.reader.take() {
+                        reader.wake();
+                    }
+                    return Poll::Ready(ending);
+                }
+            }
+        }
+    }
+
+    /// Starts the timeout that bounds `step`, unless it runs.
+    fn start_timeout(&mut self, step: Step) {
+        let (end, timeout) = match step.limit() {
+            Some(Limit::Stall) => (&mut self.times.stall, self.limits.stall),
+            Some(Limit::Close) => {
+                self.times.stall = None;
+                (&mut self.times.close, self.limits.close)
+            }
+            None => return,
+        };
+        if end.is_none() {
+            *end = Some(from_now(timeout));
+        }
+    }
+
+    fn poll_flush_data<S: TlsSession>(&mut self, session: &mut S, cx: &mut Context<'_>) -> Poll<()> {
+        let was_handshaking = session.connection().is_handshaking();
+        let mut written = 0;
+        let result = session_io::poll_flush_data(session, cx, &mut written);
+        self.count_written(written);
+        if !session.connection().is_handshaking() {
+            self.state.on(Event::HandshakeDone);
+        }
+        match ready!(result) {
+            Err(error) if was_handshaking => self.on_failure(failure_of_read_error(error)),
+            // Nothing will finish this handshake, and an alert would not be encrypted.
+            Ok(()) if session.connection().is_handshaking() => self.state.on(Event::ReadFailed(Ending::NotStarted)),
+            result => self.on_written(result),
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_read_pending<S: TlsSession>(&mut self, session: &mut S, cx: &mut Context<'_>) -> Poll<()> {
+        let before = self.counts.wire_read;
+        if self.poll_drain(session, cx).is_pending() {
+            if self.counts.wire_read > before || !coop::has_budget_remaining() {
+                // The budget may have ended, and not the peer's data.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            ready!(self.yielded.poll_done(cx));
+            self.state.on(Event::NothingToRead);
+        }
+        Poll::Ready(())
+    }
+
+    fn count_written(&mut self, amount: u64) {
+        if amount > 0 {
+            self.counts.wire_written += amount;
+            self.times.stall = Some(from_now(self.limits.stall));
+        }
+    }
+
+    fn on_written(&mut self, result: io::Result<()>) {
+        match result {
+            Ok(()) => self.state.on(Event::Done),
+            Err(error) => self.on_failure(Failure::of_write_error(error)),
+        }
+    }
+
+    /// Applies a failure, and keeps the first error.
+    pub(crate) fn on_failure(&mut self, Failure { event, source }: Failure) {
+        self.source = self.source.take().or(source);
+        self.state.on(event);
+    }
+
+    /// Applies an end that the application's read has met. The task that waits for the shutdown may be done with it.
+    pub(crate) fn on_read(&mut self, failure: impl Into<Failure>) {
+        self.on_failure(failure.into());
+        if let Some(closer) = self.closer.take() {
+            closer.wake();
+        }
+    }
+
+    /// `Ok` exactly if what `policy` asks for was reached.
+    pub(crate) fn result(&self, ending: Ending, policy: &ShutdownPolicy) -> Result<ShutdownReport, ShutdownError> {
+        let report = self.report(ending);
+        let reached = match ending {
+            // A quiet shutdown asks for nothing, and always succeeds.
+            _ if policy.goal().is_none() => true,
+            Ending::Complete | Ending::Sent => true,
+            // The table sends close_notify after such an end only if the policy accepts it.
+            Ending::Truncated => self.state.remote == Remote::Ended && report.sent,
+            _ => false,
+        };
+        if reached { Ok(report) } else { Err(self.error(ending)) }
+    }
+}
+
+impl Drop for CloseDriver {
+    fn drop(&mut self) {
+        let report = self.report(self.ending());
+        tracing::debug!(
+            ending = %report.ending(),
+            sent = report.sent(),
+            received = report.received(),
+            discarded = report.discarded(),
+            elapsed = ?report.elapsed(),
+            "TLS connection ended"
+        );
+        self.observers.report(&report);
+    }
+}

@@ -1,0 +1,105 @@
+//! [`Plaintext`]: a transport before TLS, or after TLS was taken off.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{
+    runtime::forward::{forward_socket, forward_writes},
+    tls::records::Records,
+};
+
+/// A transport from which TLS was taken off. It first reads the bytes that came behind the last record, then the transport.
+///
+/// TLS can be put on it again.
+///
+/// ```
+/// # async fn example(tcp: tokio::net::TcpStream) -> std::io::Result<()> {
+/// use tls_shutdown::{Plaintext, Records};
+/// use tokio::io::AsyncWriteExt;
+///
+/// // A protocol that begins in plaintext has one type before TLS and after it.
+/// let mut plain = Plaintext::new(tcp);
+/// plain.write_all(b"220 ready\r\n").await?;
+/// let under_tls = Records::new(plain);
+/// # let _ = under_tls;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Plaintext<T> {
+    leftover: Vec<u8>,
+    start: usize,
+    transport: T,
+}
+
+impl<T> Plaintext<T> {
+    /// Wraps a transport that has not had TLS yet.
+    pub fn new(transport: T) -> Self {
+        Self { leftover: Vec::new(), start: 0, transport }
+    }
+
+    /// What remains of a transport after TLS.
+    pub(crate) fn without_tls(records: Records<T>) -> Self {
+        let (leftover, transport) = records.into_parts();
+        Self { leftover, start: 0, transport }
+    }
+
+    /// The transport.
+    pub fn get_ref(&self) -> &T {
+        &self.transport
+    }
+
+    /// The transport. Bytes that you read from it overtake those that came behind the last record.
+    pub fn get_mut(&mut self) -> &mut T {
+        &mut self.transport
+    }
+
+    /// Returns the unread bytes that came behind the last record, and the transport.
+    pub fn into_parts(mut self) -> (Vec<u8>, T) {
+        self.leftover.drain(..self.start);
+        (self.leftover, self.transport)
+    }
+
+    fn unread(&self) -> &[u8] {
+        &self.leftover[self.start..]
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Plaintext<T> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.unread().is_empty() {
+            return Pin::new(&mut this.transport).poll_read(cx, out);
+        }
+        let amount = this.unread().len().min(out.remaining());
+        out.put_slice(&this.unread()[..amount]);
+        this.start += amount;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncBufRead + Unpin> AsyncBufRead for Plaintext<T> {
+    fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        let this = self.get_mut();
+        if this.start < this.leftover.len() {
+            return Poll::Ready(Ok(&this.leftover[this.start..]));
+        }
+        Poll::Ready(Ok(ready!(Pin::new(&mut this.transport).poll_fill_buf(cx))?))
+    }
+
+    fn consume(self: Pin<&mut Self>, amount: usize) {
+        let this = self.get_mut();
+        match this.unread().is_empty() {
+            true => Pin::new(&mut this.transport).consume(amount),
+            false => this.start += amount,
+        }
+    }
+}
+
+forward_writes!({T: AsyncWrite + Unpin} Plaintext<T> => transport);
+forward_socket!({T} Plaintext<T>, T, |plain| plain.get_ref());

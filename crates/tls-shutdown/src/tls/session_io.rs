@@ -1,0 +1,119 @@
+//! Reading and writing TLS records on the transport and the rustls connection themselves.
+//!
+//! From the moment close_notify is sealed, tokio-rustls is not used any more: it would write what rustls queues behind close_notify,
+//! and it reports an error that comes behind data only later.
+
+use std::{
+    io::{self, Read, Write},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::tls::{
+    record_scanner::RecordScanner,
+    session::TlsSession,
+    tls_error::{Failure, failure_of_processing, failure_of_read_error},
+};
+
+/// Finishes a 0-RTT handshake, writes all application data, and flushes the transport. Adds the number of bytes that the transport
+/// accepts to `written`.
+pub(crate) fn poll_flush_data<S: TlsSession>(
+    session: &mut S,
+    cx: &mut Context<'_>,
+    written: &mut u64,
+) -> Poll<io::Result<()>> {
+    let (transport, mut connection) = session.parts();
+    while connection.wants_write() {
+        let mut adapter = SyncTransport { transport, cx };
+        match connection.write_tls(&mut adapter) {
+            Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Ok(amount) => *written += amount as u64,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Poll::Ready(Err(error)),
+        }
+    }
+    // The stream alone knows of early data that the server has rejected and that must be written again.
+    Pin::new(session).poll_flush(cx)
+}
+
+/// Tries once to write the fatal alert that rustls has queued because of the peer's error. Only for a connection without close_notify.
+pub(crate) fn try_write_fatal_alert<S: TlsSession>(session: &mut S, cx: &mut Context<'_>) {
+    let (transport, mut connection) = session.parts();
+    // The peer's error is reported. A failure to send the alert adds nothing.
+    let _ = connection.write_tls(&mut SyncTransport { transport, cx });
+}
+
+/// Reads once from the transport and processes the records. Returns the number of bytes, 0 at the transport's end. Data that was
+/// decrypted before a failure can still be read.
+pub(crate) fn poll_read_records<S: TlsSession>(
+    session: &mut S,
+    cx: &mut Context<'_>,
+    scanner: &mut RecordScanner,
+) -> Poll<Result<usize, Failure>> {
+    let (transport, mut connection) = session.parts();
+    let mut adapter = Scanned { transport: SyncTransport { transport, cx }, scanner };
+    let amount = match connection.read_tls(&mut adapter) {
+        Ok(amount) => amount,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+        Err(error) => return Poll::Ready(Err(failure_of_read_error(error))),
+    };
+    if amount == 0 {
+        return Poll::Ready(Ok(0));
+    }
+    Poll::Ready(match connection.process() {
+        Ok(()) => Ok(amount),
+        Err(error) => Err(failure_of_processing(error, scanner)),
+    })
+}
+
+/// An asynchronous transport as rustls needs it: synchronous, with `WouldBlock` for `Pending`.
+struct SyncTransport<'a, 'b, T> {
+    transport: &'a mut T,
+    cx: &'a mut Context<'b>,
+}
+
+impl<T: AsyncRead + Unpin> Read for SyncTransport<'_, '_, T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut buffer = ReadBuf::new(buffer);
+        match Pin::new(&mut *self.transport).poll_read(self.cx, &mut buffer) {
+            Poll::Ready(result) => result.map(|()| buffer.filled().len()),
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Write for SyncTransport<'_, '_, T> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        match Pin::new(&mut *self.transport).poll_write(self.cx, buffer) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        match Pin::new(&mut *self.transport).poll_write_vectored(self.cx, buffers) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Passes what is read through a [`RecordScanner`].
+struct Scanned<'a, 'b, T> {
+    transport: SyncTransport<'a, 'b, T>,
+    scanner: &'a mut RecordScanner,
+}
+
+impl<T: AsyncRead + Unpin> Read for Scanned<'_, '_, T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let amount = self.transport.read(buffer)?;
+        self.scanner.scan(&buffer[..amount]);
+        Ok(amount)
+    }
+}
