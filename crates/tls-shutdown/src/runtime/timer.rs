@@ -143,14 +143,17 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_instant_may_move_either_way() {
         let (mut timer, began) = (BoxedTimer::default(), Instant::now());
-        let mut ends = [SECOND * 5, SECOND * 2, SECOND * 7].into_iter();
-        let mut end = SECOND;
+        let mut polls = 0;
         poll_fn(|cx| {
-            end = ends.next().unwrap_or(end);
-            timer.poll_until(began + end, cx)
+            polls += 1;
+            if polls == 1 {
+                assert!(timer.poll_until(began + SECOND * 5, cx).is_pending());
+                return timer.poll_until(began + SECOND * 2, cx);
+            }
+            timer.poll_until(began + SECOND * 7, cx)
         })
         .await;
-        assert_eq!(began.elapsed(), SECOND * 7);
+        assert_eq!((polls, began.elapsed()), (3, SECOND * 7));
     }
 
     #[tokio::test(start_paused = true)]
