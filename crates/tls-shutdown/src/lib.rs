@@ -1,37 +1,41 @@
 //! Closes TLS connections without losing data: `SSL_shutdown(3)` for Tokio and rustls.
 //!
-//! - [`ShutdownStream`] wraps a tokio-rustls stream, reads and writes as that does, and ends as its [`ShutdownPolicy`] says, also
-//!   where hyper, h2 or tonic end it, by `poll_shutdown`.
-//! - [`AsyncShutdown`] is the closing as a future, with a [`ShutdownReport`]: it sends close_notify, then reads on to the peer's,
-//!   within a deadline and a limit in bytes. Each [`Ending`] can be told from the others.
-//! - [`Reaper`] finishes what a dropped stream still owes, so that a server that closes first, or answers early, is not reset over
-//!   data that nobody reads.
-//! - [`Records`] under the TLS stream let TLS be taken off again, and no byte behind it be lost.
-//! - `ShutdownLayer` (feature `tower`, and `hyper-rustls` for its `HttpsConnector`) does the same for each connection of a client, and
-//!   `ClientDrain` ends them all before the process does.
-//! - `TlsListener` and `Server` (feature `server`) accept and serve, so that each connection ends truthfully, and `ServerDrain` ends the
-//!   server without losing a request; also `axum::serve` (feature `axum`), tonic (feature `tonic`) and a plain accept loop. Feature
-//!   `systemd` tells systemd.
+//! One connection, at the root of the crate:
+//!
+//! - [`ShutdownStream`] wraps a tokio-rustls stream, reads and writes as that does, and ends by its [`ShutdownPolicy`], also when hyper,
+//!   h2 or tonic call `poll_shutdown`.
+//! - [`AsyncShutdown`] is the shutdown as a future: it sends close_notify, then reads until the peer's close_notify, within a timeout and
+//!   a limit in bytes. It returns a [`ShutdownReport`], in which each [`Ending`] is distinct.
+//! - [`Reaper`] finishes the shutdown of dropped streams in the background. Without it, a server that closes first, or that answers before
+//!   it has read the request, loses answers by resets over unread data.
+//! - [`Records`] under the TLS stream allow you to take TLS off again without losing a byte behind it.
+//!
+//! HTTP and whole programs:
+//!
+//! - `server` (feature `server`): `TlsListener` and `Server` accept and serve, `ServerDrain` ends the server without losing a request. They
+//!   also drain `axum::serve`, tonic and an accept loop of your own.
+//! - `client` (feature `tower`): `ShutdownLayer` for connectors, and `ClientDrain`, which ends all connections before the process exits.
+//! - `integrations`: axum, tonic and systemd (features of the same names).
 //!
 //! # Promises
 //!
-//! - close_notify is said once, after all application data, before FIN, and nothing is written after it.
-//! - It is never said after a fatal alert of either side, after a truncation, or by a drop: what was cut cannot look complete
+//! - close_notify is sent once, after all application data and before FIN. Nothing is written after it.
+//! - It is not sent after a fatal alert of either side, after a truncation, or by a drop. A cut message cannot look complete
 //!   (RFC 9112 section 9.8).
-//! - [`Ending::Complete`] means that the peer's close_notify was read and no byte of ours is unsent.
-//! - Every wait is bounded, whatever the peer does, and tells how it ended.
-//! - All state lives in the stream: each future may be dropped at any point, and made again.
-//! - [`on_end`](ShutdownStream::on_end) is called once for each connection, whatever path it took.
+//! - [`Ending::Complete`] means that the peer's close_notify was read and that no byte of ours is unsent.
+//! - Every wait is bounded, whatever the peer does, and its outcome is reported.
+//! - The stream contains all state. You can drop each future at any point and create it again.
+//! - [`on_end`](ShutdownStream::on_end) is called once for each connection, whatever path it takes.
 //!
-//! Each holds within limits that are said where the promise is documented.
+//! The documentation of each item states the limits of its promise.
 //!
-//! # A closing
+//! # A shutdown
 //!
 //! ```text
 //!              ┌ quiet ──────────────────────────────────────────────────────────────▶ quiet
 //!              │
 //! shutdown ────┼ unidirectional ▶ data ▶ close_notify ▶ FIN ─────────────────────────▶ sent
-//!              │                                         │  a reaper hears the peer ──▶ complete
+//!              │                                         │  a reaper waits for the peer ▶ complete
 //!              ├ bidirectional ─▶ data ▶ close_notify ▶ FIN ▶ peer's close_notify ───▶ complete
 //!              │
 //!              └ receive-first ─▶ data ▶ peer's close_notify ▶ close_notify ▶ FIN ───▶ complete
@@ -39,7 +43,8 @@
 //! drop, abort ───────────────────────────────────────────────────────────────────────▶ aborted
 //! ```
 //!
-//! Whatever goes wrong on the way is an [`Ending`] of its own: truncated, reset, timed_out, peer_alert, and so on.
+//! Each failure on the way is an [`Ending`] of its own: truncated, reset, timed_out, peer_alert, and so on.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod runtime;
 

@@ -22,18 +22,18 @@ use super::{
 type BoxError = Box<dyn error::Error + Send + Sync>;
 pub(super) type OnEnd = Arc<dyn Fn(&ShutdownReport) + Send + Sync>;
 
-/// A [`tower_layer::Layer`] for connectors and acceptors: every TLS stream that the service under it gives ends as this layer's
-/// policy says.
+/// A [`tower_layer::Layer`] for connectors: every TLS stream that the service under it returns ends by this layer's policy.
 ///
-/// The service is one whose response is [a TLS stream](IntoTls): hyper-rustls's `HttpsConnector` (feature `hyper-rustls`), a
-/// connector or an acceptor made by hand over tokio-rustls. The response becomes a [`ClientStream`], which is a stream of tokio
-/// and of `hyper::rt`, and tells what hyper-util's client wants to know, HTTP/2 by ALPN included. So the client of hyper-util,
-/// tonic's channels and `tower::ServiceBuilder` take it where they took the service.
+/// The response of that service must be [a TLS stream](IntoTls): hyper-rustls's `HttpsConnector` (feature `hyper-rustls`), or your own
+/// connector over tokio-rustls. The response becomes a [`ClientStream`], a stream of tokio and of `hyper::rt`. It passes on what
+/// hyper-util's client needs to know, HTTP/2 by ALPN included. So hyper-util's client, tonic's channels and `tower::ServiceBuilder` accept
+/// the layered service in the place of the connector.
 ///
-/// A client is drained by the layer's [`ClientDrain`]. Clones of the layer share it. What an acceptor gives is in use until its owner
-/// ends it: that is no way to drain a server.
+/// The layer's [`ClientDrain`] drains the client. Clones of the layer share it. Acceptors can be layered too, but their connections stay
+/// in use until their owner ends them. Use a [`ServerDrain`](https://docs.rs/tls-shutdown/latest/tls_shutdown/server/struct.ServerDrain.html)
+/// to drain a server.
 ///
-/// Its limit is reqwest: the streams under its `connector_layer` are of sealed types, which no layer can wrap.
+/// Its limit is reqwest: the streams under its `connector_layer` have sealed types, which no layer can wrap.
 ///
 /// # Examples
 ///
@@ -55,15 +55,15 @@ pub(super) type OnEnd = Arc<dyn Fn(&ShutdownReport) + Send + Sync>;
 pub struct ShutdownLayer {
     policy: Option<ShutdownPolicy>,
     reaper: Reaper,
-    on_end: Option<OnEnd>,
+    on_end: Vec<OnEnd>,
     drain: ClientDrain,
 }
 
 impl ShutdownLayer {
-    /// A layer with the default policies of [`ShutdownStream`], bidirectional for a client, and with a [`Reaper`] of its own, which
+    /// Creates a layer with the default policies of [`ShutdownStream`], bidirectional for a client, and with its own [`Reaper`], which
     /// works in the current Tokio runtime within the default [limits](crate::ReaperLimits).
     pub fn new() -> Self {
-        Self { policy: None, reaper: Reaper::new(), on_end: None, drain: ClientDrain::new() }
+        Self { policy: None, reaper: Reaper::new(), on_end: Vec::new(), drain: ClientDrain::new() }
     }
 
     /// Sets the policy of every connection.
@@ -72,24 +72,29 @@ impl ShutdownLayer {
         self
     }
 
-    /// Replaces the reaper. One with fewer [closings](crate::ReaperLimits::closings) than a drain has connections sheds some of them.
+    /// Sets the reaper. If it has fewer [closings](crate::ReaperLimits::with_max_closings) than a drain has connections, it sheds some.
     pub fn with_reaper(mut self, reaper: &Reaper) -> Self {
         self.reaper = reaper.clone();
         self
     }
 
-    /// Has `on_end` called once for every TLS connection, when it is over; see [`ShutdownStream::on_end`].
+    /// Calls `on_end` once for every TLS connection, when it has ended; see [`ShutdownStream::on_end`]. Each call adds one.
     pub fn on_end(mut self, on_end: impl Fn(&ShutdownReport) + Send + Sync + 'static) -> Self {
-        self.on_end = Some(Arc::new(on_end));
+        self.on_end.push(Arc::new(on_end));
         self
     }
 
-    /// What ends the connections that are made through this layer.
+    /// The drain of the connections that are made through this layer.
     pub fn drain(&self) -> ClientDrain {
         self.drain.clone()
     }
 
-    /// The reaper, to wait for what it still lingers over.
+    /// The policy of every connection, or `None` for the defaults of [`ShutdownStream`].
+    pub fn policy(&self) -> Option<&ShutdownPolicy> {
+        self.policy.as_ref()
+    }
+
+    /// The reaper. [Wait for it](Reaper::wait_idle) to let it finish its lingers.
     pub fn reaper(&self) -> &Reaper {
         &self.reaper
     }
@@ -102,7 +107,11 @@ impl ShutdownLayer {
         if let Some(policy) = self.policy {
             stream = stream.with_policy(policy);
         }
-        self.drain.admit(stream, self.on_end.clone())
+        for on_end in &self.on_end {
+            let on_end = on_end.clone();
+            stream = stream.on_end(move |report| on_end(report));
+        }
+        self.drain.admit(stream, None)
     }
 }
 
@@ -130,11 +139,11 @@ impl<S> Layer<S> for ShutdownLayer {
     }
 }
 
-/// A connector or an acceptor under a [`ShutdownLayer`].
+/// A connector under a [`ShutdownLayer`].
 ///
 /// # Errors
 ///
-/// Those of the service under it; and [`Draining`], once the [`ClientDrain`] has begun.
+/// Those of the service under it, and [`Draining`] once the [`ClientDrain`] has begun.
 #[derive(Clone, Debug)]
 pub struct ShutdownService<S> {
     inner: S,
@@ -161,10 +170,10 @@ where
 }
 
 pin_project! {
-    /// The future of a [`ShutdownService`]: `Unpin` where that of the service under it is, as hyper-util's client wants it.
+    /// The future of a [`ShutdownService`]. It is `Unpin` if that of the service under it is, as hyper-util's client demands.
     #[must_use = "futures do nothing unless polled"]
     pub struct Connecting<F> {
-        // `None` where the drain had begun.
+        // `None` if the drain had begun.
         #[pin]
         connecting: Option<F>,
         attempt: Option<Attempt>,
@@ -186,7 +195,7 @@ where
             return Poll::Ready(Err(Draining.into()));
         };
         let connected = ready!(connecting.poll(cx));
-        // Until the connection is registered itself.
+        // The attempt counts until the connection itself is registered.
         let _attempt = this.attempt.take();
         Poll::Ready(match connected.map_err(Into::into)?.into_tls() {
             MaybeTls::Tls(session) => Ok(this.layer.wrap(session)?),
@@ -201,15 +210,27 @@ impl<F: fmt::Debug> fmt::Debug for Connecting<F> {
     }
 }
 
-/// The [`ClientDrain`] has begun: there is no new connection, and no new request on one that was idle.
+/// The [`ClientDrain`] has begun: the client makes no new connection, and no new request on an idle one.
 ///
-/// It is the error of a [`ShutdownService`], and is inside the [`io::Error`](std::io::Error) of a [`ClientStream`]; a client tells
-/// it as a source of its own error. Of what fails on its HTTP/2 connections, h2 keeps the text alone.
+/// It is the error of a [`ShutdownService`], and is inside the [`io::Error`](std::io::Error) of a [`ClientStream`]. Clients report it as a
+/// source of their own error. h2 keeps only the message, so `downcast` fails there.
+///
+/// ```
+/// use tls_shutdown::client::Draining;
+///
+/// fn is_draining(mut error: &(dyn std::error::Error + 'static)) -> bool {
+///     while !error.is::<Draining>() {
+///         let Some(source) = error.source() else { return false };
+///         error = source;
+///     }
+///     true
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Draining;
 
 impl Draining {
-    /// What [`Display`](fmt::Display) gives.
+    /// The text of [`Display`](fmt::Display).
     pub(super) const TEXT: &str = "the client is being drained, its connections are closed";
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     io::{self, IoSlice},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, Waker},
 };
@@ -21,27 +21,33 @@ use crate::{
     tls::{Abort, Records, ShutdownStream, TlsConnection, TlsSession},
 };
 
-/// What a [`ShutdownService`](super::ShutdownService) gives: a [`ShutdownStream`] that the [`ClientDrain`](super::ClientDrain)
-/// can end, or the bare transport of a connection without TLS.
+/// The response of a [`ShutdownService`](super::ShutdownService): a [`ShutdownStream`] that the [`ClientDrain`](super::ClientDrain) can
+/// end, or the bare transport of a connection without TLS. It is a stream of tokio and of `hyper::rt`.
 ///
-/// It is a stream of tokio and of `hyper::rt`.
-///
-/// Dropping one that was not shut down closes it, where nothing was written yet, or HTTP/1's last response was read to its end:
-/// no message can be cut by that, and clients drop what they have connected in vain. In all other states it aborts, as a
-/// [`ShutdownStream`] does.
+/// Dropping it between messages closes cleanly; in mid-message it aborts. A connection is between messages before its first write, and
+/// after the last byte of an HTTP/1 response. Clients drop such connections when they have connected in vain.
 ///
 /// # Errors
 ///
-/// Those of a [`ShutdownStream`]. Once the drain has closed the connection, reads give its end, and writes
-/// [`BrokenPipe`](io::ErrorKind::BrokenPipe). Where the drain has cut a request in flight, reads, flushes and shutdowns fail with
-/// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted), so that nothing cut looks complete. [`Draining`] is in both.
+/// Those of a [`ShutdownStream`]. After the drain has closed the connection, reads return its end, and writes fail with
+/// [`BrokenPipe`](io::ErrorKind::BrokenPipe). After the drain has cut a request in flight, reads, flushes and shutdowns fail with
+/// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted), so that nothing cut looks complete. Both errors contain [`Draining`].
+///
+/// ```
+/// # use tls_shutdown::client::ClientStream;
+/// # use tokio::net::TcpStream;
+/// # use tokio_rustls::client::TlsStream;
+/// fn alpn(stream: &ClientStream<TlsStream<TcpStream>>) -> Option<Vec<u8>> {
+///     stream.with_session(|tls| tls.get_ref().1.alpn_protocol().map(<[u8]>::to_vec))?
+/// }
+/// ```
 pub struct ClientStream<S: TlsSession> {
     inner: Inner<S>,
 }
 
 enum Inner<S: TlsSession> {
     Tls(Arc<Shared<S>>),
-    Plain(TokioIo<S::Transport>),
+    Plain(S::Transport),
 }
 
 impl<S: TlsSession> ClientStream<S> {
@@ -50,11 +56,11 @@ impl<S: TlsSession> ClientStream<S> {
     }
 
     pub(super) fn plain(transport: S::Transport) -> Self {
-        Self { inner: Inner::Plain(TokioIo::new(transport)) }
+        Self { inner: Inner::Plain(transport) }
     }
 
-    /// Shows the TLS stream to `look`, for what it knows about the connection: ALPN, certificates, the peer's address. `None`
-    /// where there is no TLS, or the drain has closed the connection.
+    /// Calls `look` with the TLS stream, for ALPN, certificates and the peer's address. Returns `None` if the connection has no TLS, or
+    /// the drain has closed it.
     pub fn with_session<T>(&self, look: impl FnOnce(&S) -> T) -> Option<T> {
         match &self.inner {
             Inner::Tls(shared) => shared.with(|link| link.stream.as_ref().map(|stream| look(stream.get_ref()))),
@@ -63,31 +69,31 @@ impl<S: TlsSession> ClientStream<S> {
     }
 }
 
-/// A connection. Its owner holds the only lasting handle: the drain takes another for a moment, when it begins and at its limit.
+/// A connection. Its owner holds the only lasting handle. The drain upgrades its weak one when it begins and at its timeout.
 pub(super) struct Shared<S: TlsSession>(Mutex<Link<S>>);
 
 struct Link<S: TlsSession> {
-    /// `None` once the drain has taken it.
+    /// `None` once it was closed in the place of its owner.
     stream: Option<ShutdownStream<S>>,
-    /// The stream on its way to the reaper, dropped where the lock is not held: `on_end` may be called then.
-    leaving: Option<ShutdownStream<S>>,
+    /// The stream on its way to the reaper. It is dropped after the lock is released, because the drop may call `on_end`.
+    closed: Option<ShutdownStream<S>>,
     exchange: Exchange,
-    phase: Phase,
+    phase: LinkPhase,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum LinkPhase {
     Open,
-    /// The drain has begun: the stream leaves when nothing is in flight.
+    /// The drain has begun, and closes the stream when nothing is in flight.
     Draining,
-    /// The drain's limit has passed before that.
+    /// The drain's timeout has passed before that.
     Cut,
 }
 
-impl Phase {
-    /// What the owner is told once the drain has taken the stream.
+impl LinkPhase {
+    /// The result of the owner's reads after the drain has closed the stream.
     fn end(self) -> io::Result<()> {
         match self {
             Self::Cut => Err(io::Error::new(io::ErrorKind::ConnectionAborted, Draining)),
@@ -96,7 +102,7 @@ impl Phase {
     }
 }
 
-/// What the drain does to a connection, whatever its type.
+/// A connection of any type, as the drain sees it.
 pub(super) trait Drained: Send + Sync {
     /// Ends the connection as soon as nothing is in flight on it.
     fn wind_down(&self);
@@ -107,21 +113,21 @@ pub(super) trait Drained: Send + Sync {
 impl<S: TlsSession> Shared<S> {
     pub(super) fn new(mut stream: ShutdownStream<S>) -> Self {
         let exchange = Exchange::new(matches!(stream.get_mut().connection(), TlsConnection::Server(_)));
-        let (leaving, reader, writer) = (None, None, None);
-        Self(Mutex::new(Link { stream: Some(stream), leaving, exchange, phase: Phase::Open, reader, writer }))
+        let (closed, reader, writer) = (None, None, None);
+        Self(Mutex::new(Link { stream: Some(stream), closed, exchange, phase: LinkPhase::Open, reader, writer }))
     }
 
     /// Closes a connection that nobody has used.
     pub(super) fn close_unused(&self) {
-        self.with(Link::leave);
+        self.with(Link::close);
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Link<S>) -> T) -> T {
         let mut link = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let result = act(&mut link);
-        let leaving = link.leaving.take();
+        let closed = link.closed.take();
         drop(link);
-        drop(leaving);
+        drop(closed);
         result
     }
 }
@@ -129,8 +135,8 @@ impl<S: TlsSession> Shared<S> {
 impl<S: TlsSession<Transport: Send> + Send> Drained for Shared<S> {
     fn wind_down(&self) {
         self.with(|link| {
-            link.phase = Phase::Draining;
-            link.leave_if_idle();
+            link.phase = LinkPhase::Draining;
+            link.close_if_idle();
             link.wake();
         });
     }
@@ -138,7 +144,7 @@ impl<S: TlsSession<Transport: Send> + Send> Drained for Shared<S> {
     fn cut(&self) {
         let cut = self.with(|link| {
             let stream = link.stream.take_if(|stream| !stream.has_begun_shutdown())?;
-            link.phase = Phase::Cut;
+            link.phase = LinkPhase::Cut;
             link.wake();
             Some(stream)
         });
@@ -149,24 +155,23 @@ impl<S: TlsSession<Transport: Send> + Send> Drained for Shared<S> {
 }
 
 impl<S: TlsSession> Link<S> {
-    /// Has the stream leave its owner, if nothing is in flight: its shutdown is asked for, and the reaper takes it when it is
-    /// dropped.
-    fn leave_if_idle(&mut self) {
+    fn close_if_idle(&mut self) {
         if self.exchange.is_idle() {
-            self.leave();
+            self.close();
         }
     }
 
-    fn leave(&mut self) {
-        self.leaving = self.stream.take_if(|stream| !stream.has_begun_shutdown());
-        if let Some(stream) = &mut self.leaving {
+    /// Begins the shutdown in the place of the owner. The reaper finishes it.
+    fn close(&mut self) {
+        self.closed = self.stream.take_if(|stream| !stream.has_begun_shutdown());
+        if let Some(stream) = &mut self.closed {
             stream.begin_shutdown();
         }
     }
 
-    fn leave_if_due(&mut self) {
-        if self.phase == Phase::Draining {
-            self.leave_if_idle();
+    fn close_if_due(&mut self) {
+        if self.phase == LinkPhase::Draining {
+            self.close_if_idle();
         }
     }
 
@@ -174,9 +179,9 @@ impl<S: TlsSession> Link<S> {
         self.reader.take().into_iter().chain(self.writer.take()).for_each(Waker::wake);
     }
 
-    /// Reads once, `room` bytes at most, into `put`.
+    /// Reads once, `room` bytes at most, and passes them to `put`.
     fn poll_read(&mut self, cx: &mut Context<'_>, room: usize, put: impl FnOnce(&[u8])) -> Poll<io::Result<()>> {
-        if self.phase == Phase::Draining
+        if self.phase == LinkPhase::Draining
             && let Some(goaway) = self.exchange.goaway(room)
         {
             put(goaway);
@@ -192,7 +197,7 @@ impl<S: TlsSession> Link<S> {
                 self.exchange.received(data);
                 put(data);
                 Pin::new(stream).consume(amount);
-                self.leave_if_due();
+                self.close_if_due();
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
@@ -215,13 +220,13 @@ impl<S: TlsSession> Link<S> {
                 left -= accepted.len();
                 self.exchange.sent(accepted);
             }
-            self.leave_if_due();
+            self.close_if_due();
         }
-        self.writer_waits(cx, result)
+        self.remember_writer(cx, result)
     }
 
-    /// Flushes or shuts down, if the drain does not do that.
-    fn poll_by(
+    /// Flushes or shuts down with `poll`, unless the drain has closed the stream.
+    fn poll_with(
         &mut self,
         cx: &mut Context<'_>,
         poll: impl FnOnce(Pin<&mut ShutdownStream<S>>, &mut Context<'_>) -> Poll<io::Result<()>>,
@@ -230,10 +235,10 @@ impl<S: TlsSession> Link<S> {
             return Poll::Ready(self.phase.end());
         };
         let result = poll(Pin::new(stream), cx);
-        self.writer_waits(cx, result)
+        self.remember_writer(cx, result)
     }
 
-    fn writer_waits<T>(&mut self, cx: &mut Context<'_>, result: Poll<T>) -> Poll<T> {
+    fn remember_writer<T>(&mut self, cx: &mut Context<'_>, result: Poll<T>) -> Poll<T> {
         if result.is_pending() {
             remember(&mut self.writer, cx.waker());
         }
@@ -247,23 +252,14 @@ impl<S: TlsSession> AsyncRead for ClientStream<S> {
             Inner::Tls(shared) => {
                 shared.with(|link| link.poll_read(cx, buffer.remaining(), |data| buffer.put_slice(data)))
             }
-            Inner::Plain(transport) => Pin::new(transport.inner_mut()).poll_read(cx, buffer),
+            Inner::Plain(transport) => Pin::new(transport).poll_read(cx, buffer),
         }
     }
 }
 
 impl<S: TlsSession> rt::Read for ClientStream<S> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        mut buffer: rt::ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().inner {
-            Inner::Tls(shared) => {
-                shared.with(|link| link.poll_read(cx, buffer.remaining(), |data| buffer.put_slice(data)))
-            }
-            Inner::Plain(transport) => rt::Read::poll_read(Pin::new(transport), cx, buffer),
-        }
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: rt::ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        rt::Read::poll_read(pin!(TokioIo::new(self.get_mut())), cx, buffer)
     }
 }
 
@@ -271,7 +267,7 @@ impl<S: TlsSession> AsyncWrite for ClientStream<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().inner {
             Inner::Tls(shared) => shared.with(|link| link.poll_write(cx, &[IoSlice::new(buffer)])),
-            Inner::Plain(transport) => Pin::new(transport.inner_mut()).poll_write(cx, buffer),
+            Inner::Plain(transport) => Pin::new(transport).poll_write(cx, buffer),
         }
     }
 
@@ -282,34 +278,34 @@ impl<S: TlsSession> AsyncWrite for ClientStream<S> {
     ) -> Poll<io::Result<usize>> {
         match &mut self.get_mut().inner {
             Inner::Tls(shared) => shared.with(|link| link.poll_write(cx, buffers)),
-            Inner::Plain(transport) => Pin::new(transport.inner_mut()).poll_write_vectored(cx, buffers),
+            Inner::Plain(transport) => Pin::new(transport).poll_write_vectored(cx, buffers),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match &self.inner {
             Inner::Tls(_) => true,
-            Inner::Plain(transport) => transport.inner().is_write_vectored(),
+            Inner::Plain(transport) => transport.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().inner {
-            Inner::Tls(shared) => shared.with(|link| link.poll_by(cx, |stream, cx| stream.poll_flush(cx))),
-            Inner::Plain(transport) => Pin::new(transport.inner_mut()).poll_flush(cx),
+            Inner::Tls(shared) => shared.with(|link| link.poll_with(cx, |stream, cx| stream.poll_flush(cx))),
+            Inner::Plain(transport) => Pin::new(transport).poll_flush(cx),
         }
     }
 
-    /// Runs the stream's policy, as [`ShutdownStream`] does; ready at once where the drain has taken that over, and an error where it
-    /// has cut the connection.
+    /// Runs the stream's policy, as [`ShutdownStream`] does. If the drain has closed the connection, returns at once, with an error if it
+    /// has cut a request.
     ///
     /// # Panics
     ///
-    /// When it has to wait outside a Tokio runtime with time enabled.
+    /// If it has to wait outside of a Tokio runtime with time enabled.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().inner {
-            Inner::Tls(shared) => shared.with(|link| link.poll_by(cx, |stream, cx| stream.poll_shutdown(cx))),
-            Inner::Plain(transport) => Pin::new(transport.inner_mut()).poll_shutdown(cx),
+            Inner::Tls(shared) => shared.with(|link| link.poll_with(cx, |stream, cx| stream.poll_shutdown(cx))),
+            Inner::Plain(transport) => Pin::new(transport).poll_shutdown(cx),
         }
     }
 }
@@ -341,11 +337,11 @@ impl<S: TlsSession> rt::Write for ClientStream<S> {
 }
 
 impl<S: TlsSession<Transport: Connection>> Connection for ClientStream<S> {
-    /// What the transport tells, and HTTP/2 where ALPN has chosen it.
+    /// The transport's information, and HTTP/2 if ALPN has chosen it.
     fn connected(&self) -> Connected {
         let shared = match &self.inner {
             Inner::Tls(shared) => shared,
-            Inner::Plain(transport) => return transport.inner().connected(),
+            Inner::Plain(transport) => return transport.connected(),
         };
         shared.with(|link| {
             let Some(stream) = &mut link.stream else {
@@ -367,7 +363,7 @@ impl<T: Connection> Connection for Records<T> {
 impl<S: TlsSession> Drop for ClientStream<S> {
     fn drop(&mut self) {
         if let Inner::Tls(shared) = &self.inner {
-            shared.with(Link::leave_if_idle);
+            shared.with(Link::close_if_idle);
         }
     }
 }
