@@ -1,7 +1,12 @@
-//! A process without a file descriptor to spare. It has a binary of its own, since the limit is the process's.
+//! A process that has no file descriptor left.
+//!
+//! This test has a process of its own, since the limit is that of the process.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tls_shutdown_tests::serving::{Client, listener, soon};
+use tls_shutdown_tests::{
+    serving::{Client, listener},
+    soon,
+};
 use tokio::net::TcpStream;
 
 #[tokio::test]
