@@ -15,6 +15,7 @@ use tls_shutdown_tests::{
         listener, narrow_socket, offer, offering,
     },
     soon,
+    time::pass_time,
 };
 use tokio::{io::AsyncReadExt, net::TcpSocket};
 
@@ -57,8 +58,7 @@ async fn a_client_that_keeps_the_server_waiting_is_ended() {
     let mut client = Client::connect(running.address).await;
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\n").await;
     for _ in 0..20 {
-        // So it is slow.
-        tokio::time::sleep(Duration::from_millis(40)).await;
+        pass_time(Duration::from_millis(40)).await;
         client.send("1").await;
     }
     assert_eq!(client.read_message().await.1.len(), 10);
@@ -90,8 +90,7 @@ async fn a_client_that_reads_slowly_is_none_that_stalls() {
     let mut data = Vec::new();
     let mut buffer = [0; 1000];
     loop {
-        // So it is slow.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        pass_time(Duration::from_millis(50)).await;
         match soon(client.stream.read(&mut buffer)).await.expect("not cut") {
             0 => break,
             amount => data.extend_from_slice(&buffer[..amount]),
@@ -133,14 +132,13 @@ async fn an_http2_client_that_lets_nothing_through_is_ended() {
     client.send([hello(), get(1)].concat()).await;
     let opens = |stream| frame(WINDOW_UPDATE, 0, stream, &3_500_u32.to_be_bytes());
     for _ in 0..10 {
-        // So it is slow.
-        tokio::time::sleep(limit / 4).await;
+        pass_time(limit / 4).await;
         client.send([opens(0), opens(1)].concat()).await;
     }
     while client.frame_of(http2::DATA).await.flags & END_STREAM == 0 {}
     // Neither is a connection ended on which something else waits for the server.
     client.send([get_path(3, "/never"), get(5)].concat()).await;
-    tokio::time::sleep(limit * 2).await;
+    pass_time(limit * 2).await;
     client.send(frame(PING, 0, 0, &[7; 8])).await;
     while client.frame_of(PING).await.payload != [7; 8] {}
     drop(client);

@@ -14,13 +14,9 @@ use tls_shutdown_tests::{
         listener,
     },
     soon,
+    time::{pass_time, real_time},
 };
-use tokio::{
-    io::AsyncWriteExt,
-    net::TcpStream,
-    task::yield_now,
-    time::{Instant, sleep},
-};
+use tokio::{io::AsyncWriteExt, net::TcpStream, task::yield_now, time::Instant};
 
 use crate::drain::{SHORT, asking, idle, routes, start};
 
@@ -51,8 +47,8 @@ async fn half_a_head_in_the_window_is_a_request() {
 async fn assert_half_a_head_is_a_request(mut running: Running, mut client: Client) {
     running.signal();
     soon(running.drain.reached(DrainPhase::LastRequest)).await;
-    // Past the window's end, which is nothing that a client could see.
-    sleep(SHORT + SHORT / 2).await;
+    // Past the end of the window, of which a client sees nothing.
+    pass_time(SHORT + SHORT / 2).await;
     client.send("st: a\r\n\r\n").await;
     assert!(client.read_message().await.0.contains("connection: close"));
     assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
@@ -140,8 +136,8 @@ async fn the_grace_holds() {
     let mut drips = half("").await.stream;
     let dripping = tokio::spawn(async move {
         while drips.write_all(b"\r\n").await.is_ok() && drips.flush().await.is_ok() {
-            // A slow peer is slow by the clock.
-            sleep(Duration::from_millis(10)).await;
+            // The drain runs by the real clock here, and so does the pace of a slow client.
+            real_time(Duration::from_millis(10)).await;
         }
     });
     let connections = 11;
