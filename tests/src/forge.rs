@@ -1,11 +1,11 @@
-//! Authentic records with any content, such as no TLS library would send.
+//! Authentic records with any content. No TLS library would send most of them.
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use rustls::{Connection, ConnectionTrafficSecrets, ProtocolVersion};
 
-use crate::wire::Wire;
+use crate::Wire;
 
-/// Seals records with the sending keys of a peer, AES-256-GCM being what the tests negotiate.
+/// Seals and opens records with the keys of a peer. The tests negotiate AES-256-GCM.
 pub struct Forge {
     /// The transport of the side under test.
     pub wire: Wire,
@@ -30,7 +30,7 @@ impl Direction {
         Self { key: LessSafeKey::new(key), iv: iv.as_ref().try_into().expect("12 bytes"), sequence }
     }
 
-    /// The number of the next record, and its nonce in TLS 1.3.
+    /// Takes the number of the next record, and its nonce in TLS 1.3.
     fn next(&mut self) -> ([u8; 8], [u8; 12]) {
         let sequence = self.sequence.to_be_bytes();
         self.sequence += 1;
@@ -60,7 +60,7 @@ impl Forge {
         Self { wire, seals: Direction::new(secrets.tx), opens: Direction::new(secrets.rx), version }
     }
 
-    /// A sealed record.
+    /// Seals a record.
     pub fn record(&mut self, content_type: u8, content: &[u8]) -> Vec<u8> {
         let (sequence, mut nonce) = self.seals.next();
         let mut sealed = content.to_vec();
@@ -94,7 +94,7 @@ impl Forge {
         self.send(Self::ALERT, &[level, description]);
     }
 
-    /// The types and the contents of the records in `bytes`, of which the last may be cut; `None` where one is not authentic.
+    /// Opens the records in `bytes`, of which the last may be cut. Returns their types and contents, or `None` if one is not authentic.
     pub fn open(&mut self, mut bytes: &[u8]) -> Option<Vec<(u8, Vec<u8>)>> {
         let mut records = Vec::new();
         while let Some((header, rest)) = bytes.split_first_chunk::<5>() {

@@ -1,4 +1,4 @@
-//! OpenSSL peers in threads of the test process, over real sockets.
+//! OpenSSL peers in threads of this process, over loopback.
 
 use std::{
     io::{ErrorKind, Read},
@@ -15,23 +15,20 @@ use openssl::{
 };
 use rustls::{ProtocolVersion, SupportedProtocolVersion};
 
-use crate::certificate;
+use crate::{certificate, time::PATIENCE};
 
 /// How the read half of an OpenSSL peer ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Saw {
-    /// `SSL_ERROR_ZERO_RETURN`: close_notify.
+    /// `SSL_ERROR_ZERO_RETURN`, which is close_notify.
     ZeroReturn,
-    /// The transport's end, without close_notify.
+    /// The end of the transport, without close_notify.
     UnexpectedEof,
-    /// `ECONNRESET`, or `EPIPE` where FIN had come before.
+    /// `ECONNRESET`, or `EPIPE` if FIN had come before.
     Reset,
     /// Something else.
     Other(String),
 }
-
-/// No peer waits longer than this for anything.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn version_of(version: &SupportedProtocolVersion) -> SslVersion {
     match version.version {
@@ -45,11 +42,11 @@ fn version_of(version: &SupportedProtocolVersion) -> SslVersion {
 pub enum ClientCertificate {
     /// No.
     Ignored,
-    /// Yes, and ends the connection with an alert where there is none.
+    /// Yes, and it ends the connection with an alert if there is none.
     Required,
 }
 
-/// The acceptor of a server with [`certificate`], session tickets on.
+/// The acceptor of a server with [`certificate`]. It sends session tickets.
 pub fn acceptor(version: &'static SupportedProtocolVersion, client_certificate: ClientCertificate) -> SslAcceptor {
     let (certificate, key) = certificate();
     let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).expect("an acceptor");
@@ -65,7 +62,7 @@ pub fn acceptor(version: &'static SupportedProtocolVersion, client_certificate: 
     builder.build()
 }
 
-/// A server for `connections` connections, one after the other. `peer` gets each once its handshake is done.
+/// Serves `connections` connections, one after the other. `peer` is called with each after its handshake.
 pub fn serve<R: Send + 'static>(
     acceptor: SslAcceptor,
     connections: usize,
@@ -74,7 +71,7 @@ pub fn serve<R: Send + 'static>(
     serve_sockets(connections, move |socket| acceptor.accept(socket).ok().map(&peer))
 }
 
-/// The same for a server that takes early data: `peer` gets that too.
+/// Serves as [`serve`] does, and accepts early data. `peer` is called with that, too.
 pub fn serve_early<R: Send + 'static>(
     acceptor: SslAcceptor,
     connections: usize,
@@ -105,7 +102,7 @@ fn serve_sockets<R: Send + 'static>(
     let serve = move || {
         let accept = |_| {
             let (socket, _) = listener.accept().expect("a connection");
-            bound(&socket);
+            set_options(&socket);
             peer(socket)
         };
         (0..connections).filter_map(accept).collect()
@@ -113,7 +110,7 @@ fn serve_sockets<R: Send + 'static>(
     (address, thread::spawn(serve))
 }
 
-/// A client that connects to `address` and hands the stream to `peer` once its handshake is done.
+/// Connects to `address`. `peer` is called with the stream after its handshake.
 pub fn connect<R: Send + 'static>(
     version: &'static SupportedProtocolVersion,
     address: SocketAddr,
@@ -126,40 +123,41 @@ pub fn connect<R: Send + 'static>(
         builder.set_max_proto_version(Some(version_of(version))).expect("a version");
         let ssl = Ssl::new(builder.build().context()).expect("a client");
         let socket = TcpStream::connect(address).expect("a server");
-        bound(&socket);
+        set_options(&socket);
         let mut stream = SslStream::new(ssl, socket).expect("a client");
         stream.connect().expect("a handshake");
         peer(stream)
     })
 }
 
-fn bound(socket: &TcpStream) {
+fn set_options(socket: &TcpStream) {
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     socket.set_write_timeout(Some(PATIENCE)).expect("a timeout");
     socket.set_nodelay(true).expect("an option");
 }
 
-/// Reads to the end: the number of bytes, and the end.
+/// Reads to the end. Returns the number of bytes, and the end.
 pub fn read_to_end(stream: &mut SslStream<TcpStream>) -> (usize, Saw) {
-    read_paced(stream, 64 * 1024, Duration::ZERO)
+    read_slowly(stream, 64 * 1024, Duration::ZERO)
 }
 
-/// Reads to the end, `piece` bytes at most in each `pause`.
-pub fn read_paced(stream: &mut SslStream<TcpStream>, piece: usize, pause: Duration) -> (usize, Saw) {
+/// Reads to the end, and pauses after each `piece` bytes. By the real clock, which is the only one that OpenSSL's side has.
+pub fn read_slowly(stream: &mut SslStream<TcpStream>, piece: usize, pause: Duration) -> (usize, Saw) {
     let mut buffer = vec![0; piece];
     let mut total = 0;
     loop {
         match stream.ssl_read(&mut buffer) {
             Ok(amount) => total += amount,
-            // A socket with a time limit is interrupted by each signal (`signal(7)`), such as that of a child's end.
+            // A signal interrupts a socket that has a time limit (`signal(7)`).
             Err(error) if error.io_error().is_some_and(|error| error.kind() == ErrorKind::Interrupted) => {}
             Err(error) => return (total, end_of(&error)),
         }
-        wait(pause);
+        let (_nobody, silence) = mpsc::channel::<()>();
+        let _ = silence.recv_timeout(pause);
     }
 }
 
-/// Discards raw bytes to the socket's end: how it ended.
+/// Reads raw bytes to the end of the socket, and discards them. Returns the end.
 pub fn read_socket_to_end(mut socket: &TcpStream) -> Saw {
     let mut buffer = [0; 4096];
     loop {
@@ -172,10 +170,9 @@ pub fn read_socket_to_end(mut socket: &TcpStream) -> Saw {
     }
 }
 
-/// Lets time pass: a slow peer is slow by the clock.
-pub fn wait(time: Duration) {
-    let (_nobody, silence) = mpsc::channel::<()>();
-    let _ = silence.recv_timeout(time);
+/// Waits for a message, and blocks the thread.
+pub fn received<T>(receiver: &mpsc::Receiver<T>) -> T {
+    receiver.recv_timeout(PATIENCE).expect("the message comes within `PATIENCE`")
 }
 
 fn end_of(error: &openssl::ssl::Error) -> Saw {

@@ -1,16 +1,16 @@
-//! What the tests over a scripted transport share.
+//! Closings over a scripted transport, polled by hand.
 
 use std::task::Poll;
 
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
-use tls_shutdown::{AsyncShutdown, Ending, ShutdownError, ShutdownPolicy, ShutdownReport, ShutdownStream};
+use tls_shutdown::{AsyncShutdown, Ending, PeerData, ShutdownError, ShutdownPolicy, ShutdownReport, ShutdownStream};
 use tokio::task::coop::{Unconstrained, unconstrained};
 use tokio_rustls::TlsStream;
 use tokio_test::{assert_ready, task};
 
 use crate::{Side, VERSIONS, Wire, client_config, connect_with, server_config};
 
-/// A client that has a ticket of the server, and sends early data with it.
+/// The configurations of a client that can send early data, since it has a ticket, and of its server.
 pub fn with_ticket_for_early_data() -> (ClientConfig, ServerConfig) {
     let version = &rustls::version::TLS13;
     let mut client = client_config(version);
@@ -25,15 +25,17 @@ pub fn with_ticket_for_early_data() -> (ClientConfig, ServerConfig) {
 
 /// The stream under test.
 pub type Stream = ShutdownStream<TlsStream<Wire>>;
-/// What a shutdown of it gives.
+/// What its shutdown returns.
 pub type Outcome = Result<ShutdownReport, ShutdownError>;
 
-/// The policy, with its defaults.
+/// `bidirectional` with its defaults.
 pub const BIDIRECTIONAL: ShutdownPolicy = ShutdownPolicy::bidirectional();
-/// The policy, with its defaults.
+/// `unidirectional` with its defaults.
 pub const UNIDIRECTIONAL: ShutdownPolicy = ShutdownPolicy::unidirectional();
-/// The policy, with its defaults.
+/// `receive_first` with its defaults.
 pub const RECEIVE_FIRST: ShutdownPolicy = ShutdownPolicy::receive_first();
+/// The policy that fails over unread data.
+pub const REJECT: ShutdownPolicy = BIDIRECTIONAL.with_peer_data(PeerData::Reject);
 /// The policies that send anything.
 pub const POLICIES: [ShutdownPolicy; 3] = [UNIDIRECTIONAL, BIDIRECTIONAL, RECEIVE_FIRST];
 
@@ -42,12 +44,12 @@ pub fn each_kind() -> impl Iterator<Item = (Side, &'static SupportedProtocolVers
     Side::BOTH.into_iter().flat_map(|side| VERSIONS.map(|version| (side, version)))
 }
 
-/// How a shutdown ended, well or not.
+/// The ending of a shutdown, also of one that failed.
 pub fn ending(outcome: Outcome) -> Ending {
     outcome.map_or_else(|error| error.ending(), |report| report.ending())
 }
 
-/// A shutdown to be polled by hand, with no budget, since the test's own is never renewed.
+/// Starts a shutdown that is polled by hand. It has no cooperative budget, since nothing renews that of the test.
 pub fn shut_down(
     stream: &mut Stream,
     policy: ShutdownPolicy,
@@ -55,7 +57,7 @@ pub fn shut_down(
     task::spawn(unconstrained(stream.shutdown_with(policy)))
 }
 
-/// Polls a shutdown that must not need to wait, but for a turn of the runtime or two.
+/// Polls a shutdown that ends without waiting for anything but a turn or two of the runtime.
 pub fn shut_down_now(stream: &mut Stream, policy: ShutdownPolicy) -> Outcome {
     let mut closing = shut_down(stream, policy);
     for _ in 0..3 {

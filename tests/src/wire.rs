@@ -1,24 +1,16 @@
-//! A transport whose every answer is scripted, and the TLS peer at its other end, both without a runtime.
+//! A transport whose every answer is scripted. It needs no runtime.
 
 use std::{
     collections::VecDeque,
-    io::{self, Read, Write},
-    pin::{Pin, pin},
+    io,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll, Waker},
 };
 
-use rustls::{
-    ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection, SupportedProtocolVersion,
-    pki_types::ServerName,
-};
-use tls_shutdown::ShutdownStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use crate::{client_config, forge::Forge, server_config};
-
-/// The transport. Clones are handles to the same one, by which a test scripts it.
+/// The transport. A clone is another handle to the same transport: the test keeps one to script it.
 #[derive(Clone, Debug, Default)]
 pub struct Wire(Arc<Mutex<Script>>);
 
@@ -27,25 +19,25 @@ pub struct Wire(Arc<Mutex<Script>>);
 pub struct Script {
     /// Bytes to be read.
     pub inbound: VecDeque<u8>,
-    /// What a read gives after that: `Pending`, the end, or an error.
+    /// What a read returns after them.
     pub then: Then,
-    /// Bytes that one call reads or writes at most.
+    /// The maximum number of bytes that one call reads or writes.
     pub piece: usize,
-    /// Bytes that are still accepted for writing.
+    /// How many more bytes are accepted for writing.
     pub room: usize,
-    /// What a write gives without room.
+    /// What a write returns when there is no room.
     pub full: Full,
-    /// Whether bytes go out only when the transport is flushed, as from OpenSSL's buffering BIO.
+    /// Whether written bytes are sent only by a flush, as with OpenSSL's buffering BIO.
     pub buffering: Buffering,
-    /// Polls of flush, and of shutdown, that are `Pending` first.
+    /// How many polls of flush return `Pending` first.
     pub flush_delay: usize,
-    /// See `flush_delay`.
+    /// How many polls of shutdown return `Pending` first.
     pub finish_delay: usize,
-    /// What a finished shutdown gives.
+    /// The error that a finished shutdown returns.
     pub finish_error: Option<io::ErrorKind>,
-    /// Bytes accepted, and not yet taken by the peer.
+    /// Bytes that were sent and that the peer has not taken yet.
     pub outbound: Vec<u8>,
-    /// Bytes in a buffering transport.
+    /// Bytes that wait for a flush.
     pub buffered: Vec<u8>,
     /// What was done, in order.
     pub log: Vec<Done>,
@@ -54,10 +46,10 @@ pub struct Script {
     wakers: Vec<Waker>,
 }
 
-/// What follows the last byte to be read.
+/// What a read returns after the last byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
-    /// Nothing yet.
+    /// `Pending`.
     Pending,
     /// FIN.
     End,
@@ -65,7 +57,7 @@ pub enum Then {
     Error(io::ErrorKind),
 }
 
-/// What a write without room gives.
+/// What a write returns when there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
     /// `Pending`.
@@ -74,12 +66,12 @@ pub enum Full {
     Error(io::ErrorKind),
 }
 
-/// Whether written bytes wait for a flush.
+/// When written bytes are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Buffering {
-    /// They are out at once.
+    /// At once.
     Off,
-    /// They wait.
+    /// When the transport is flushed.
     UntilFlush,
 }
 
@@ -116,7 +108,7 @@ impl Default for Script {
 }
 
 impl Wire {
-    /// Changes the script, and wakes who waits for the transport.
+    /// Changes the script, and wakes all tasks that wait for the transport.
     pub fn script<R>(&self, change: impl FnOnce(&mut Script) -> R) -> R {
         let mut script = self.lock();
         let result = change(&mut script);
@@ -126,12 +118,12 @@ impl Wire {
         result
     }
 
-    /// Gives `bytes` to be read.
+    /// Appends `bytes` to those to be read.
     pub fn deliver(&self, bytes: &[u8]) {
         self.script(|script| script.inbound.extend(bytes));
     }
 
-    /// Makes room for what a test does, so that the transport does not allocate while it does it.
+    /// Reserves memory, so that the transport allocates none while a test counts allocations.
     pub fn reserve(&self) {
         let mut script = self.lock();
         script.log.reserve(1000);
@@ -139,12 +131,26 @@ impl Wire {
         script.wakers.reserve(1000);
     }
 
-    /// How many hold the transport.
+    /// The number of handles to the transport.
     pub fn handles(&self) -> usize {
         Arc::strong_count(&self.0)
     }
 
-    /// Whether FIN is out.
+    /// Makes every write fail from now on.
+    pub fn break_writes(&self) {
+        self.script(|script| {
+            script.room = 0;
+            script.full = Full::Error(io::ErrorKind::BrokenPipe);
+        });
+    }
+
+    /// Makes every write fail, and resets the connection behind the bytes to be read.
+    pub fn cut(&self) {
+        self.break_writes();
+        self.script(|script| script.then = Then::Error(io::ErrorKind::ConnectionReset));
+    }
+
+    /// Whether FIN was sent.
     pub fn is_finished(&self) -> bool {
         self.lock().log.contains(&Done::Finished)
     }
@@ -220,132 +226,4 @@ impl AsyncWrite for Wire {
         script.log.push(Done::Finished);
         script.finish_error.map_or(Poll::Ready(Ok(())), |kind| Poll::Ready(Err(kind.into())))
     }
-}
-
-/// Which side of the connection is under test. The peer is the other one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// The client.
-    Client,
-    /// The server.
-    Server,
-}
-
-impl Side {
-    /// Both.
-    pub const BOTH: [Self; 2] = [Self::Client, Self::Server];
-}
-
-/// The TLS peer at the other end of a [`Wire`].
-pub struct Peer {
-    /// Its rustls connection.
-    pub tls: Connection,
-    /// The transport of the side under test.
-    pub wire: Wire,
-}
-
-impl Peer {
-    /// Sends application data.
-    pub fn send(&mut self, data: &[u8]) {
-        self.tls.writer().write_all(data).expect("buffered");
-        self.flush();
-    }
-
-    /// Sends close_notify.
-    pub fn close_notify(&mut self) {
-        self.tls.send_close_notify();
-        self.flush();
-    }
-
-    /// The records that are to be sent, without sending them.
-    pub fn records(&mut self) -> Vec<u8> {
-        let mut records = Vec::new();
-        while self.tls.wants_write() {
-            self.tls.write_tls(&mut records).expect("a vector takes all");
-        }
-        records
-    }
-
-    fn flush(&mut self) {
-        let records = self.records();
-        self.wire.deliver(&records);
-    }
-
-    /// Takes what the side under test has sent: the application data in it, and whether close_notify was.
-    pub fn receive(&mut self) -> Result<(Vec<u8>, bool), rustls::Error> {
-        let bytes = self.wire.script(|script| std::mem::take(&mut script.outbound));
-        let mut bytes = &bytes[..];
-        let mut data = Vec::new();
-        loop {
-            let state = self.tls.process_new_packets()?;
-            let mut chunk = vec![0; state.plaintext_bytes_to_read()];
-            self.tls.reader().read_exact(&mut chunk).expect("as told");
-            data.extend(chunk);
-            if state.peer_has_closed() {
-                assert!(bytes.is_empty(), "{} bytes after close_notify", bytes.len());
-            }
-            if bytes.is_empty() {
-                return Ok((data, state.peer_has_closed()));
-            }
-            self.tls.read_tls(&mut bytes).expect("in memory");
-        }
-    }
-
-    /// Ends the peer, and gives its sending keys to a forge of records.
-    pub fn into_forge(self) -> Forge {
-        Forge::new(self.tls, self.wire)
-    }
-}
-
-/// A connected stream under test, whose handshake is done, and its peer; nothing is in flight, tickets apart.
-pub fn connect(side: Side, version: &'static SupportedProtocolVersion) -> (ShutdownStream<TlsStream<Wire>>, Peer) {
-    connect_with(side, client_config(version), server_config(version))
-}
-
-/// As [`connect`], with these configurations.
-pub fn connect_with(side: Side, client: ClientConfig, server: ServerConfig) -> (ShutdownStream<TlsStream<Wire>>, Peer) {
-    connect_over(side, client, server, |wire| wire)
-}
-
-/// As [`connect_with`], with something between the TLS stream and the transport.
-pub fn connect_over<T>(
-    side: Side,
-    client: ClientConfig,
-    server: ServerConfig,
-    between: impl FnOnce(Wire) -> T,
-) -> (ShutdownStream<TlsStream<T>>, Peer)
-where
-    T: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    let wire = Wire::default();
-    let name = ServerName::try_from("localhost").expect("a name");
-    let early_data = client.enable_early_data;
-    let (mut handshake, tls): (Pin<Box<dyn Future<Output = _>>>, Connection) = match side {
-        Side::Client => {
-            let connect =
-                TlsConnector::from(Arc::new(client)).early_data(early_data).connect(name, between(wire.clone()));
-            let peer = ServerConnection::new(Arc::new(server)).expect("a server");
-            (Box::pin(async { connect.await.map(TlsStream::from) }), peer.into())
-        }
-        Side::Server => {
-            let accept = TlsAcceptor::from(Arc::new(server)).accept(between(wire.clone()));
-            let peer = ClientConnection::new(Arc::new(client), name).expect("a client");
-            (Box::pin(async { accept.await.map(TlsStream::from) }), peer.into())
-        }
-    };
-    let mut peer = Peer { tls, wire: wire.clone() };
-    let mut cx = Context::from_waker(Waker::noop());
-    let stream = loop {
-        if let Poll::Ready(stream) = pin!(&mut handshake).as_mut().poll(&mut cx) {
-            break io::Result::<TlsStream<T>>::expect(stream, "a handshake");
-        }
-        peer.receive().expect("a handshake");
-        peer.flush();
-    };
-    if !stream.get_ref().1.is_handshaking() {
-        peer.receive().expect("a handshake");
-        peer.flush();
-        wire.script(|script| script.log.clear());
-    }
-    (ShutdownStream::new(stream), peer)
 }

@@ -1,11 +1,20 @@
-//! A process without a file descriptor to spare. It has a binary of its own, since the limit is the process's.
+//! A process that has no file descriptor left.
+//!
+//! This test has a process of its own, since the limit is that of the process.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tls_shutdown_tests::serving::{Client, listener, soon};
+use tls_shutdown_tests::{
+    client_config,
+    log::Log,
+    serving::{Client, listener},
+    soon,
+};
 use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn a_listener_waits_for_a_file_descriptor_and_goes_on() {
+    // The listener warns when it meets the limit.
+    let log = Log::of_process("tls_shutdown=warn");
     let mut listener = listener().await;
     let address = listener.local_addr().expect("an address");
     let waiting = TcpStream::connect(address).await.expect("the backlog");
@@ -17,10 +26,9 @@ async fn a_listener_waits_for_a_file_descriptor_and_goes_on() {
     setrlimit(Resource::Nofile, lowered).expect("lower");
     std::fs::File::open("/dev/null").expect_err("no descriptor");
     let client = tokio::spawn(async move {
-        // The listener has met the limit, and tries again.
-        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+        log.until_contains("WARN").await;
         setrlimit(Resource::Nofile, whole).expect("as before");
-        Client::over(waiting, tls_shutdown_tests::client_config(&rustls::version::TLS13)).await
+        Client::over(waiting, client_config(&rustls::version::TLS13)).await
     });
     soon(listener.accept()).await.expect("a connection");
     soon(client).await.expect("no panic");

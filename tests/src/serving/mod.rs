@@ -1,0 +1,14 @@
+//! Servers over loopback, and clients that report how their connections ended.
+
+mod app;
+mod client;
+pub mod http2;
+mod scripted_body;
+mod server;
+mod site;
+
+pub use app::LARGE;
+pub use client::{Client, body_of, narrow_socket, offer};
+pub use scripted_body::{KnowsItsEnd, ScriptedBody, Step, answer};
+pub use server::{LONG, Running, listener, offering};
+pub use site::{GET, HttpRequests, Integration, Site, hyper_body, hyper_http2, hyper_request};

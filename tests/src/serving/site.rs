@@ -1,0 +1,269 @@
+//! A server in each of the ways that `docs/integrations.md` compares.
+
+use std::net::SocketAddr;
+
+use axum::body::Bytes;
+use futures_util::FutureExt;
+use http_body_util::{BodyExt, Empty};
+use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tls_shutdown::server::{
+    Acknowledgement, ConnectionReport, DrainHandle, DrainPhase, DrainReport, Server, ServerDrain, TlsListener,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+use tonic::service::Routes;
+
+use crate::{
+    End,
+    serving::{
+        Client,
+        app::{app, echo},
+        offer, offering,
+    },
+    soon,
+    time::PATIENCE,
+};
+
+/// A request over HTTP/1.1.
+pub const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// A way to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Integration {
+    /// [`Server`].
+    Server,
+    /// `axum::serve`.
+    AxumServe,
+    /// tonic.
+    Tonic,
+    /// A loop over [`TlsListener::accept`], without HTTP.
+    AcceptLoop,
+}
+use Integration::{AcceptLoop, AxumServe, Tonic};
+
+impl Integration {
+    /// Every way.
+    pub const EVERY: [Self; 4] = [Self::Server, AxumServe, Tonic, AcceptLoop];
+    /// Those that speak HTTP/1.
+    pub const HTTP1: [Self; 2] = [Self::Server, AxumServe];
+    /// Those that speak HTTP/2.
+    pub const HTTP2: [Self; 3] = [Self::Server, AxumServe, Tonic];
+}
+
+/// A server and its drain.
+pub struct Site {
+    /// The way it serves.
+    pub integration: Integration,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The handle of its drain.
+    pub handle: DrainHandle,
+    prepared: Option<(TlsListener, ServerDrain)>,
+    stop: Option<oneshot::Sender<()>>,
+    release: watch::Sender<bool>,
+    report: Option<JoinHandle<DrainReport>>,
+    /// The reports of its connections.
+    pub ends: mpsc::UnboundedReceiver<ConnectionReport>,
+}
+
+impl Site {
+    /// Listens, and serves nothing yet.
+    async fn bind(integration: Integration, plan: impl FnOnce(ServerDrain) -> ServerDrain) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let drain = plan(ServerDrain::on(stopped.map(drop)).last_request(PATIENCE));
+        let handle = drain.handle();
+        let (sender, ends) = mpsc::unbounded_channel();
+        let listener = TlsListener::bind("127.0.0.1:0", offering(&["h2", "http/1.1"])).await.expect("a free port");
+        let listener = listener.on_end(move |end| {
+            let _ = sender.send(end.clone());
+        });
+        Self {
+            integration,
+            address: listener.local_addr().expect("an address"),
+            handle,
+            prepared: Some((listener, drain)),
+            stop: Some(stop),
+            release: watch::Sender::new(false),
+            report: None,
+            ends,
+        }
+    }
+
+    /// Serves. Its drain has a long window for last requests.
+    pub async fn start(integration: Integration) -> Self {
+        Self::start_with(integration, |drain| drain).await
+    }
+
+    /// Serves, with these settings of its drain.
+    pub async fn start_with(integration: Integration, plan: impl FnOnce(ServerDrain) -> ServerDrain) -> Self {
+        let mut site = Self::bind(integration, plan).await;
+        site.serve();
+        site
+    }
+
+    fn serve(&mut self) {
+        let (listener, drain) = self.prepared.take().expect("one start");
+        let handle = self.handle.clone();
+        let app = app(handle.clone(), self.release.subscribe());
+        self.report = Some(match self.integration {
+            Integration::Server => tokio::spawn(Server::new(listener).drain(drain).serve(app)),
+            AxumServe => {
+                let app = app.layer(handle.layer());
+                let serving = axum::serve(listener.with_drain(&handle), app)
+                    .with_graceful_shutdown(handle.last_request_over())
+                    .into_future();
+                tokio::spawn(drain.run(serving))
+            }
+            Tonic => {
+                let serving = tonic::transport::Server::builder()
+                    .layer(handle.layer())
+                    .add_routes(Routes::from(app))
+                    .serve_with_incoming_shutdown(listener.with_drain(&handle), handle.last_request_over());
+                tokio::spawn(drain.run(serving))
+            }
+            AcceptLoop => {
+                let mut listener = listener.with_drain(&handle);
+                tokio::spawn(drain.run(async move {
+                    while let Some((stream, _)) = listener.accept().await {
+                        tokio::spawn(echo(stream, handle.clone()));
+                    }
+                }))
+            }
+        });
+    }
+
+    /// Begins the drain.
+    pub fn stop(&mut self) {
+        self.stop.take().expect("one stop").send(()).expect("a server");
+    }
+
+    /// Begins the drain, and waits until the server accepts no more connections.
+    pub async fn drain(&mut self) {
+        self.stop();
+        soon(self.handle.reached(DrainPhase::LastRequest)).await;
+    }
+
+    /// Lets the answers of `/wait` go on.
+    pub fn release(&self) {
+        self.release.send_replace(true);
+    }
+
+    /// Whether the drain has ended.
+    pub fn is_finished(&self) -> bool {
+        self.report.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
+    /// Waits for the end of the drain.
+    pub async fn report(&mut self) -> DrainReport {
+        soon(self.report.take().expect("one report")).await.expect("no panic")
+    }
+
+    /// Waits for the end of the drain, and asserts that every connection has ended completely and has its last bytes acknowledged.
+    pub async fn ends_completely(mut self) -> DrainReport {
+        let report = self.report().await;
+        let (integration, connections) = (self.integration, report.connections());
+        assert_eq!(report.left(), 0, "{integration:?}: {report}");
+        assert_eq!(report.endings().get("complete").copied(), Some(connections), "{integration:?}: {report}");
+        assert!(report.last_request() < PATIENCE, "{integration:?}: nobody needed the whole window: {report}");
+        if cfg!(target_os = "linux") {
+            assert_eq!(report.acknowledgement(), Acknowledgement::Everything, "{integration:?}");
+        }
+        report
+    }
+
+    /// Connects without TLS.
+    pub async fn connect_tcp(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.expect("a server")
+    }
+
+    /// Connects, and offers a protocol that the server speaks.
+    pub async fn connect(&self) -> Client {
+        self.secure(self.connect_tcp().await).await
+    }
+
+    /// Connects for HTTP/2.
+    pub async fn connect_http2(&self) -> Client {
+        Client::connect_http2(self.address).await
+    }
+
+    /// Makes the TLS handshake over a connection, and offers a protocol that the server speaks.
+    pub async fn secure(&self, tcp: TcpStream) -> Client {
+        Client::over(tcp, offer(if self.integration == Tonic { "h2" } else { "http/1.1" })).await
+    }
+
+    /// Asserts that the draining server answers a request on a new connection, and then ends the connection.
+    pub async fn serves_last(&self, mut client: Client) {
+        match self.integration {
+            Integration::Server | AxumServe => client.is_served_last(GET).await,
+            Tonic => {
+                let (mut requests, connection) = hyper_http2(client).await;
+                assert_eq!(hyper_body(requests.send_request(hyper_request("/"))).await.expect("a response"), "hello");
+                drop(requests);
+                soon(connection).await.expect("no panic");
+            }
+            AcceptLoop => {
+                client.send("hello\n").await;
+                assert_eq!(client.read_until("\n").await, "hello\n");
+                soon(client.stream.shutdown()).await.expect("sent");
+                assert_eq!(client.read_to_end_and_close().await, (String::new(), End::CloseNotify));
+            }
+        }
+    }
+}
+
+/// What a client of a [`Site`] sees over HTTP/1.
+impl Client {
+    /// Asserts that a request is answered, and that others may follow.
+    pub async fn is_served(&mut self) {
+        self.send(GET).await;
+        assert!(!self.head().await.contains("connection: close"));
+        let mut body = [0; 5];
+        soon(self.stream.read_exact(&mut body)).await.expect("a body");
+        assert_eq!(&body, b"hello");
+    }
+
+    /// Asserts that a request is answered as the last one, and that the connection ends.
+    pub async fn is_served_last(&mut self, request: &str) {
+        self.send(request).await;
+        self.is_answered_last("hello").await;
+    }
+
+    /// Asserts that the answer is the last one, and that the connection ends.
+    pub async fn is_answered_last(&mut self, body: &str) {
+        let head = self.head().await;
+        assert!(head.starts_with("http/1.1 200") && head.contains("connection: close"), "{head}");
+        let (rest, end) = self.read_to_end_and_close().await;
+        assert_eq!((rest.as_str(), end), (body, End::CloseNotify));
+    }
+}
+
+/// hyper's handle of an HTTP/2 connection.
+pub type HttpRequests = http2::SendRequest<Empty<Bytes>>;
+
+/// Lets hyper speak HTTP/2. Returns its handle, and the task of the connection.
+pub async fn hyper_http2(client: Client) -> (HttpRequests, JoinHandle<()>) {
+    let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(client.stream));
+    let (requests, connection) = soon(handshake).await.expect("a connection");
+    let connection = tokio::spawn(async move {
+        // The server's report tells how it ends.
+        let _ = connection.await;
+    });
+    (requests, connection)
+}
+
+/// A GET request for `path`.
+pub fn hyper_request(path: &str) -> Request<Empty<Bytes>> {
+    Request::get(format!("https://localhost{path}")).body(Empty::new()).expect("a request")
+}
+
+/// Awaits a response, which must have status 200. Returns its body.
+pub async fn hyper_body(response: impl Future<Output = hyper::Result<Response<Incoming>>>) -> hyper::Result<Bytes> {
+    let response = soon(response).await?;
+    assert_eq!(response.status(), StatusCode::OK);
+    Ok(soon(response.into_body().collect()).await?.to_bytes())
+}

@@ -1,0 +1,20 @@
+//! One connection over a scripted transport, on a paused clock: what no kernel would do on demand.
+//!
+//! Nothing here waits for a socket, so that all tests share a process.
+
+mod any_input;
+mod early_data;
+mod failed_writes;
+mod fatal_errors;
+mod half_close;
+mod interleavings;
+mod limits;
+mod odd_records;
+mod on_end;
+mod peer_data;
+mod policies;
+mod reaper;
+mod records;
+mod tasks;
+mod truncations;
+mod unwrap;

@@ -1,0 +1,284 @@
+//! What a reaper does with dropped streams, and for how long.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
+
+use tls_shutdown::{Ending, Reaper, ReaperLimits, ShutdownPolicy, ShutdownReport};
+use tls_shutdown_tests::{
+    Peer, Side, connect,
+    scripted::{BIDIRECTIONAL, Stream, UNIDIRECTIONAL, each_kind, shut_down, shut_down_now},
+    wire_script::Then,
+};
+use tokio::{
+    io::AsyncWriteExt,
+    sync::oneshot,
+    time::{Instant, sleep, timeout},
+};
+use tokio_test::{assert_pending, assert_ready, task};
+
+/// Attaches a reaper, and gives what `on_end` will be told, and when.
+fn reaped(stream: Stream, reaper: &Reaper) -> (Stream, oneshot::Receiver<(ShutdownReport, Instant)>) {
+    let (sender, receiver) = oneshot::channel();
+    let stream = stream.with_reaper(reaper).on_end(move |report| {
+        let _ = sender.send((*report, Instant::now()));
+    });
+    (stream, receiver)
+}
+
+/// Longer than any wait here.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+async fn after_idle(reaper: &Reaper, began: Instant) -> Duration {
+    assert_eq!(reaper.wait_idle(PATIENCE).await, 0);
+    began.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_peer_is_listened_to_and_lingered_for() {
+    for (side, version) in each_kind() {
+        let reaper = Reaper::new();
+        let began = Instant::now();
+        let (stream, peer) = connect(side, version);
+        let (mut stream, end) = reaped(stream, &reaper);
+        assert_eq!(shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent").ending(), Ending::Sent);
+        drop(stream);
+        assert_eq!(reaper.closings(), 1);
+        assert_eq!(reaper.wait_idle(Duration::from_secs(1)).await, 1, "a wait ends, and tells what is left");
+        let (report, ended) = end.await.expect("once");
+        assert_eq!((report.ending(), report.sent(), report.received()), (Ending::Sent, true, false));
+        assert_eq!(ended - began, ShutdownPolicy::CLOSE_TIMEOUT, "what was left of it");
+        let idle = after_idle(&reaper, began).await;
+        assert_eq!(idle, ShutdownPolicy::CLOSE_TIMEOUT + ReaperLimits::LINGER_IDLE_TIMEOUT);
+        assert_eq!(peer.wire.handles(), 1, "the transport is gone");
+    }
+}
+
+/// Whatever the callback does, the socket is closed.
+#[tokio::test(start_paused = true)]
+async fn a_callback_that_panics_keeps_no_transport() {
+    for (side, version) in each_kind() {
+        let panics = |_: &ShutdownReport| panic!("as a callback may");
+        let (stream, peer) = connect(side, version);
+        let stream = stream.on_end(panics);
+        catch_unwind(AssertUnwindSafe(|| stream.into_session())).map(drop).expect_err("a panic");
+        assert_eq!(peer.wire.handles(), 1);
+
+        let reaper = Reaper::new();
+        let (stream, peer) = connect(side, version);
+        let mut stream = stream.with_reaper(&reaper).on_end(panics);
+        shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent");
+        drop(stream);
+        assert_eq!(reaper.wait_idle(PATIENCE).await, 0);
+        assert_eq!(peer.wire.handles(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_linger_ends_though_the_peer_goes_on() {
+    for pause in [Duration::from_secs(1), Duration::from_millis(1)] {
+        let limit = Duration::from_secs(4);
+        let reaper = Reaper::with_limits(ReaperLimits::new().with_linger_timeout(limit));
+        let began = Instant::now();
+        let (stream, peer) = connect(Side::Server, &rustls::version::TLS13);
+        let (mut stream, _end) = reaped(stream, &reaper);
+        shut_down_now(&mut stream, UNIDIRECTIONAL.with_close_timeout(Duration::ZERO)).expect("sent");
+        drop(stream);
+        let wire = peer.wire.clone();
+        let send = async {
+            loop {
+                // More than one poll's budget: there is always something left.
+                wire.script(|script| {
+                    script.piece = 10;
+                    script.inbound.resize(5_000, 0);
+                });
+                sleep(pause).await;
+            }
+        };
+        let idle = tokio::select! {
+            idle = after_idle(&reaper, began) => idle,
+            () = send => unreachable!("it sends for ever"),
+        };
+        assert!(idle >= limit && idle <= limit + pause, "{idle:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_peers_fin_ends_a_linger() {
+    for (side, version) in each_kind() {
+        let reaper = Reaper::new();
+        let began = Instant::now();
+        let (stream, mut peer) = connect(side, version);
+        let (mut stream, end) = reaped(stream, &reaper);
+        shut_down_now(&mut stream, UNIDIRECTIONAL.with_max_drain_bytes(1000)).expect("sent");
+        drop(stream);
+        // Beyond the drain limit, so that the TLS session goes, and the linger begins at once.
+        peer.send(&[0; 2000]);
+        let (report, ended) = end.await.expect("once");
+        assert_eq!((report.ending(), ended), (Ending::Sent, began));
+        for _ in 0..20 {
+            sleep(Duration::from_secs(1)).await;
+            peer.send(&[0; 2000]);
+        }
+        assert_eq!(reaper.closings(), 1, "each byte restarts the idle limit");
+        peer.wire.script(|script| script.then = Then::End);
+        assert_eq!(after_idle(&reaper, began).await, Duration::from_secs(20));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_answers_needs_no_linger() {
+    for (side, version) in each_kind() {
+        for answer in [Duration::ZERO, Duration::from_millis(4_999)] {
+            let reaper = Reaper::new();
+            let began = Instant::now();
+            let (stream, mut peer) = connect(side, version);
+            let (mut stream, end) = reaped(stream, &reaper);
+            shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent");
+            drop(stream);
+            sleep(answer).await;
+            peer.send(b"late");
+            peer.close_notify();
+            let (report, ended) = end.await.expect("once");
+            assert_eq!((report.ending(), report.discarded(), report.elapsed()), (Ending::Complete, 4, answer));
+            assert_eq!(ended - began, answer);
+            assert_eq!(after_idle(&reaper, began).await, answer);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn ends_that_are_no_failure_of_a_unidirectional_close_are_told_apart_from_those_that_are() {
+    fn end(peer: &mut Peer, then: Then) {
+        peer.wire.script(|script| script.then = then);
+    }
+    for (side, version) in each_kind() {
+        for (then, ending) in
+            [(Then::End, Ending::Sent), (Then::Error(std::io::ErrorKind::ConnectionReset), Ending::Reset)]
+        {
+            let reaper = Reaper::new();
+            let (stream, mut peer) = connect(side, version);
+            let (mut stream, told) = reaped(stream, &reaper);
+            shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent");
+            drop(stream);
+            end(&mut peer, then);
+            assert_eq!(told.await.expect("once").0.ending(), ending);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closing_dropped_on_its_way_goes_on_with_what_is_left_of_its_deadline() {
+    for (side, version) in each_kind() {
+        let reaper = Reaper::new();
+        let began = Instant::now();
+        let (stream, mut peer) = connect(side, version);
+        let (mut stream, end) = reaped(stream, &reaper);
+        peer.wire.script(|script| script.room = 0);
+        assert_ready!(task::spawn(stream.write_all(&[7; 30_000])).poll()).expect("buffered");
+        assert_pending!(shut_down(&mut stream, BIDIRECTIONAL).poll());
+        drop(stream);
+        sleep(Duration::from_secs(2)).await;
+        peer.wire.script(|script| script.room = usize::MAX);
+        sleep(Duration::from_secs(3)).await;
+        let (data, closed) = peer.receive().expect("records");
+        assert!(!data.is_empty() && closed, "data, then close_notify");
+        let (report, ended) = end.await.expect("once");
+        assert_eq!(report.ending(), Ending::TimedOut, "it was asked to wait for the peer");
+        assert_eq!(ended - began, Duration::from_secs(2) + ShutdownPolicy::CLOSE_TIMEOUT);
+
+        // Half of the deadline was used up before the drop.
+        let began = Instant::now();
+        let (stream, _peer) = connect(side, version);
+        let (mut stream, end) = reaped(stream, &reaper);
+        timeout(ShutdownPolicy::CLOSE_TIMEOUT / 2, stream.shutdown_with(BIDIRECTIONAL)).await.expect_err("silence");
+        drop(stream);
+        assert_eq!(end.await.expect("once").1 - began, ShutdownPolicy::CLOSE_TIMEOUT);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_never_shut_down_is_not_finished() {
+    for (side, version) in each_kind() {
+        let reaper = Reaper::new();
+        let (stream, mut peer) = connect(side, version);
+        let (stream, end) = reaped(stream, &reaper);
+        drop(stream);
+        assert_eq!(end.await.expect("once").0.ending(), Ending::Aborted);
+        assert_eq!(reaper.closings(), 0);
+        assert_eq!(peer.receive(), Ok((vec![], false)));
+        assert!(!peer.wire.is_finished());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_oldest_closing_is_shed() {
+    let reaper = Reaper::with_limits(ReaperLimits::new().with_max_closings(3));
+    let mut ends = Vec::new();
+    let began = Instant::now();
+    for _ in 0..10 {
+        let (stream, _peer) = connect(Side::Server, &rustls::version::TLS13);
+        let (mut stream, end) = reaped(stream, &reaper);
+        shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent");
+        drop(stream);
+        ends.push(end);
+    }
+    assert_eq!(reaper.shed(), 7);
+    for (number, end) in ends.into_iter().enumerate() {
+        if number == 7 {
+            assert_eq!(reaper.closings(), 3);
+        }
+        let (report, ended) = end.await.expect("once");
+        assert_eq!(report.ending(), Ending::Sent);
+        let expected = if number < 7 { Duration::ZERO } else { ShutdownPolicy::CLOSE_TIMEOUT };
+        assert_eq!(ended - began, expected, "closing {number}");
+    }
+    assert_eq!(reaper.wait_idle(PATIENCE).await, 0);
+    assert_eq!(reaper.shed(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_that_never_come_are_no_limits() {
+    let limits = ReaperLimits::new().with_linger_timeout(Duration::MAX).with_linger_idle_timeout(Duration::MAX);
+    let reaper = Reaper::with_limits(limits);
+    let (stream, peer) = connect(Side::Server, &rustls::version::TLS13);
+    let (mut stream, _end) = reaped(stream, &reaper);
+    shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent");
+    drop(stream);
+    assert_eq!(reaper.wait_idle(Duration::from_secs(100_000)).await, 1);
+    peer.wire.script(|script| script.then = Then::End);
+    assert_eq!(reaper.wait_idle(PATIENCE).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reaper_without_places_takes_nothing() {
+    let reaper = Reaper::with_limits(ReaperLimits::new().with_max_closings(0));
+    let (stream, _peer) = connect(Side::Server, &rustls::version::TLS13);
+    let (told, report) = oneshot::channel();
+    let mut stream = stream.with_reaper(&reaper).on_end(move |report| told.send(*report).expect("awaited"));
+    shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent");
+    drop(stream);
+    assert_eq!(report.await.expect("once").ending(), Ending::Sent);
+    assert_eq!((reaper.closings(), reaper.shed()), (0, 1));
+}
+
+/// Whoever waits for a reaper to be idle may exit then: every `on_end` was called.
+#[tokio::test(start_paused = true)]
+async fn an_idle_reaper_has_told_everything() {
+    let reaper = Reaper::with_limits(ReaperLimits::new().with_max_closings(1));
+    let mut reports = Vec::new();
+    for _ in 0..20 {
+        let (stream, mut peer) = connect(Side::Server, &rustls::version::TLS13);
+        let (told, report) = oneshot::channel();
+        let mut stream = stream.with_reaper(&reaper).on_end(move |report| told.send(*report).expect("awaited"));
+        shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent");
+        drop(stream);
+        peer.close_notify();
+        reports.push(report);
+    }
+    assert_eq!(reaper.wait_idle(Duration::from_secs(1)).await, 0);
+    for mut report in reports {
+        report.try_recv().expect("told already");
+    }
+}

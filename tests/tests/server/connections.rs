@@ -1,0 +1,103 @@
+//! What requests know of their connection, and how old it may become.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use hyper::{Request, body::Incoming};
+use tls_shutdown::server::{ConnectionInfo, Server, ServerDrain, TlsListener};
+use tls_shutdown_tests::{
+    End,
+    serving::{
+        Client, LONG, Running, ScriptedBody, answer,
+        http2::{self, PING, get, goaways, hello, pong},
+        listener,
+    },
+};
+
+use crate::routes::routes;
+
+#[tokio::test]
+async fn requests_carry_what_is_known_of_their_connection() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let notes = seen.clone();
+    let running = Running::start(move |request: Request<Incoming>| {
+        let info = request.extensions().get::<ConnectionInfo>().expect("known").clone();
+        notes.lock().expect("no panic").push(info);
+        async { answer(ScriptedBody::full(1)) }
+    })
+    .await;
+    let mut client = Client::connect(running.address).await;
+    client.ask("/").await;
+    client.read_message().await;
+    let mut other = Client::connect_http2(running.address).await;
+    other.send([hello(), get(1)].concat()).await;
+    other.frame_of(http2::DATA).await;
+    let seen = seen.lock().expect("no panic");
+    for (info, client, protocol) in [(&seen[0], &client, None), (&seen[1], &other, Some(&b"h2"[..]))] {
+        assert_eq!(info.peer(), client.stream.get_ref().0.local_addr().expect("an address"));
+        assert_eq!(info.protocol(), protocol);
+        assert_eq!(info.server_name(), Some("localhost"));
+        assert!(info.certificates().is_empty());
+        assert!(info.drain().is_ready());
+    }
+}
+
+#[tokio::test]
+async fn requests_carry_the_clients_certificate() {
+    use rustls::{RootCertStore, ServerConfig, crypto::ring::default_provider, server::WebPkiClientVerifier};
+    use tls_shutdown_tests::certificate;
+    let provider = Arc::new(default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate().0).expect("a root");
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots.clone()), provider.clone())
+        .build()
+        .expect("a verifier");
+    let config = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![certificate().0], certificate().1)
+        .expect("a certificate");
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_client_auth_cert(vec![certificate().0], certificate().1)
+        .expect("a certificate");
+    let listener = TlsListener::bind("127.0.0.1:0", config).await.expect("a free port");
+    let service = |request: Request<Incoming>| async move {
+        let info = request.extensions().get::<ConnectionInfo>().expect("known");
+        assert_eq!(info.certificates(), [certificate().0]);
+        answer(ScriptedBody::full(1))
+    };
+    let running = Running::start_with(listener, |server| server, |drain| drain, service);
+    let mut client = Client::connect_with(running.address, client).await;
+    client.ask("/").await;
+    assert_eq!(client.read_message().await.1, b"x");
+}
+
+#[tokio::test]
+async fn old_connections_have_a_last_request() {
+    let aged = |server: Server| server.max_connection_age(Duration::from_millis(50));
+    let window = |drain: ServerDrain| drain.last_request(LONG);
+    let running = Running::start_with(listener().await, aged, window, routes);
+    let mut client = Client::connect(running.address).await;
+    loop {
+        client.ask("/").await;
+        if client.read_message().await.0.contains("connection: close") {
+            break;
+        }
+    }
+    assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
+
+    let mut client = Client::connect_http2(running.address).await;
+    client.send(hello()).await;
+    assert_eq!(goaways(&[client.frame_of(http2::GOAWAY).await]), [(1 << 31) - 1]);
+    let ping = client.frame_of(PING).await;
+    client.send(pong(&ping)).await;
+    let (frames, end) = client.frames_to_end().await;
+    assert_eq!((goaways(&frames), end), (vec![0], End::CloseNotify));
+    assert!(running.drain.is_ready());
+}

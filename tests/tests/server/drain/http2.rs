@@ -1,0 +1,93 @@
+//! HTTP/2 connections in a drain.
+
+use tls_shutdown_tests::{
+    End,
+    serving::{
+        Client, LONG,
+        http2::{
+            self, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, frame, get, get_path, goaways, header_block, hello,
+            is_answered, pong,
+        },
+    },
+    time::turns,
+};
+
+use crate::drain::{SHORT, start};
+
+#[tokio::test]
+async fn http2_is_drained_with_two_goaways() {
+    let mut running = start(|drain| drain.ping_timeout(LONG)).await;
+    let mut client = Client::connect_http2(running.address).await;
+    client.send([hello(), get(1)].concat()).await;
+    while client.frame_of(http2::DATA).await.flags & 1 == 0 {}
+    running.signal();
+    assert_eq!(goaways(&[client.frame_of(http2::GOAWAY).await]), [(1 << 31) - 1]);
+    let ping = client.frame_of(PING).await;
+    // On its way when the client heard of the drain.
+    client.send(get(3)).await;
+    client.send(pong(&ping)).await;
+    let (frames, end) = client.frames_to_end().await;
+    assert!(is_answered(&frames, 3));
+    assert_eq!((goaways(&frames), end), (vec![3], End::CloseNotify));
+    drop(client);
+    let report = running.report().await;
+    assert_eq!((report.requests(), report.responses_cut()), (1, 0), "{report}");
+}
+
+#[tokio::test]
+async fn http2_clients_that_never_answer_ping_do_not_hold_the_drain_up() {
+    for (sent, last, answered) in [
+        (hello(), vec![(1 << 31) - 1, 0], false),
+        ([hello(), get_path(1, "/told")].concat(), vec![(1 << 31) - 1, 1], true),
+        // Within a frame: its end does not come.
+        ([hello(), frame(PING, 0, 0, &[0; 8])[..5].to_vec()].concat(), vec![(1 << 31) - 1, 0], false),
+        // Nothing of a preface, and half of it.
+        (vec![], vec![0], false),
+        (PREFACE[..10].to_vec(), vec![0], false),
+    ] {
+        let mut running = start(|drain| drain.ping_timeout(SHORT).last_request(SHORT)).await;
+        let mut client = Client::connect_http2(running.address).await;
+        client.send(&sent).await;
+        turns(50).await;
+        running.signal();
+        let (frames, end) = client.frames_to_end().await;
+        assert_eq!((goaways(&frames), end), (last, End::CloseNotify), "{sent:?}");
+        assert_eq!(is_answered(&frames, 1), answered, "{sent:?}");
+        drop(client);
+        assert_eq!(running.report().await.responses_cut(), 0, "{sent:?}");
+    }
+}
+
+/// A request whose head has not wholly come is none that was served, and may be made again elsewhere.
+#[tokio::test]
+async fn half_a_header_block_is_no_request() {
+    for (before, last) in [(vec![], 0), (get_path(1, "/told"), 1)] {
+        let mut running = start(|drain| drain.ping_timeout(SHORT).last_request(SHORT)).await;
+        let mut client = Client::connect_http2(running.address).await;
+        client.send([hello(), before, frame(HEADERS, END_STREAM, 3, &header_block("/told"))].concat()).await;
+        turns(50).await;
+        running.signal();
+        let (frames, end) = client.frames_to_end().await;
+        assert_eq!((goaways(&frames), end), (vec![(1 << 31) - 1, last], End::CloseNotify));
+        assert_eq!(is_answered(&frames, 1), last == 1);
+        drop(client);
+        assert_eq!(running.report().await.responses_cut(), 0);
+    }
+}
+
+#[tokio::test]
+async fn http2_streams_at_the_deadline_are_reset() {
+    let mut running = start(|drain| drain).await;
+    let mut client = Client::connect_http2(running.address).await;
+    client.send([hello(), get_path(1, "/stop")].concat()).await;
+    client.frame_of(http2::DATA).await;
+    running.signal();
+    assert_eq!(goaways(&[client.frame_of(http2::GOAWAY).await]), [(1 << 31) - 1]);
+    running.force();
+    let (frames, end) = client.frames_to_end().await;
+    let reset = frames.iter().find(|frame| frame.kind == RST_STREAM).expect("told");
+    assert_eq!((reset.stream, &reset.payload[..]), (1, &[0, 0, 0, 8][..]));
+    assert_eq!((goaways(&frames), end), (vec![1], End::CloseNotify));
+    drop(client);
+    assert_eq!(running.report().await.responses_cut(), 1);
+}

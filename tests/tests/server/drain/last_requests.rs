@@ -1,0 +1,175 @@
+//! The window for a last request, and the grace period.
+
+use std::{pin::pin, time::Duration};
+
+use tls_shutdown::{
+    Ending,
+    server::{DrainPhase, ServerDrain},
+};
+use tls_shutdown_tests::{
+    End,
+    serving::{
+        Client, LONG, Running,
+        http2::{END_HEADERS, GET, HEADERS, frame, get, hello},
+        listener,
+    },
+    soon,
+    time::{pass_time, real_time},
+};
+use tokio::{io::AsyncWriteExt, net::TcpStream, task::yield_now, time::Instant};
+
+use crate::drain::{SHORT, asking, idle, routes, start};
+
+#[tokio::test]
+async fn half_a_head_in_the_window_is_a_request() {
+    for first in ["", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        let running = start(|drain| drain.last_request(SHORT)).await;
+        let mut client = Client::connect(running.address).await;
+        if !first.is_empty() {
+            client.send(first).await;
+            client.read_message().await;
+        }
+        client.send("GET / HTTP/1.1\r\nHo").await;
+        assert_half_a_head_is_a_request(running, client).await;
+    }
+    let post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n\r\n\r\n";
+    let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n";
+    for first in ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", post, chunked] {
+        let running = start(|drain| drain.last_request(SHORT)).await;
+        let mut client = Client::connect(running.address).await;
+        // In one piece with the request before it.
+        client.send(format!("{first}GET / HTTP/1.1\r\nHo")).await;
+        client.read_message().await;
+        assert_half_a_head_is_a_request(running, client).await;
+    }
+}
+
+async fn assert_half_a_head_is_a_request(mut running: Running, mut client: Client) {
+    running.signal();
+    soon(running.drain.reached(DrainPhase::LastRequest)).await;
+    // Past the end of the window, of which a client sees nothing.
+    pass_time(SHORT + SHORT / 2).await;
+    client.send("st: a\r\n\r\n").await;
+    assert!(client.read_message().await.0.contains("connection: close"));
+    assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
+    drop(client);
+    assert_eq!(running.report().await.responses_cut(), 0);
+}
+
+/// RFC 9112 section 2.2 has servers ignore it.
+#[tokio::test]
+async fn an_empty_line_is_no_half_head() {
+    let mut running = start(|drain| drain.last_request(SHORT)).await;
+    let mut client = idle(&running).await;
+    client.send("\r\n").await;
+    running.signal();
+    assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
+    drop(client);
+    assert!(running.report().await.elapsed() < LONG / 2);
+}
+
+#[tokio::test]
+async fn clients_that_are_gone_do_not_hold_the_drain_up() {
+    let mut running = start(|drain| drain).await;
+    let mut upload = Client::connect(running.address).await;
+    upload.send("POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n1234").await;
+    let gone = [asking(&running, "/never").await, asking(&running, "/stop").await, upload];
+    let reset = asking(&running, "/never").await;
+    reset.stream.get_ref().0.set_zero_linger().expect("an option");
+    let kept = asking(&running, "/never").await;
+    running.signal();
+    drop((gone, reset));
+    let endings = [running.end().await, running.end().await, running.end().await, running.end().await];
+    let count = |ending| endings.iter().filter(|end| end.ending() == ending).count();
+    // Unread tickets make a reset of a client's end.
+    assert_eq!(count(Ending::Truncated) + count(Ending::Reset), 4, "{endings:?}");
+    assert_eq!(running.drain.connections(), 1);
+    running.force();
+    drop(kept);
+    assert_eq!(running.report().await.connections(), 5);
+}
+
+#[tokio::test]
+async fn a_request_that_the_system_has_at_the_end_of_the_window_is_answered() {
+    for _ in 0..20 {
+        let mut running = start(|drain| drain.last_request(Duration::ZERO)).await;
+        let mut client = idle(&running).await;
+        // All in one turn of the runtime: the server has not been polled when the drain begins.
+        running.signal();
+        client.ask("/").await;
+        let (data, end) = client.read_to_end().await;
+        assert_eq!(end, End::CloseNotify);
+        assert!(data.ends_with(b"xxxxxxxxxx"), "{}", String::from_utf8_lossy(&data));
+        drop(client);
+        running.report().await;
+    }
+}
+
+/// One budget, whatever the clients do.
+#[tokio::test]
+async fn the_grace_holds() {
+    let grace = Duration::from_secs(2);
+    let quick = |drain: ServerDrain| drain.notice(SHORT).last_request(SHORT).grace_period(grace);
+    let mut running = Running::start_with(listener().await, |server| server, quick, routes);
+    let half = async |text: &'static str| {
+        let mut client = Client::connect(running.address).await;
+        client.send(text).await;
+        client
+    };
+    // Held to the end: none of them closes.
+    let silent = TcpStream::connect(running.address).await.expect("a listener");
+    let half_head = half("GET / HT").await;
+    let upload = half("POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n1234").await;
+    let mut never_reads = Client::connect_narrow(running.address).await;
+    never_reads.ask("/large").await;
+    let (endless, never) = (asking(&running, "/stop").await, asking(&running, "/never").await);
+    let kept = idle(&running).await;
+    let mut http2 = Client::connect_http2(running.address).await;
+    http2.send([hello(), get(1)].concat()).await;
+    let mut stalled = Client::connect_http2(running.address).await;
+    stalled.send([hello(), frame(HEADERS, END_HEADERS, 1, GET)[..5].to_vec()].concat()).await;
+    let endless_upload = half("POST /upload HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    let (reader, mut writer) = tokio::io::split(endless_upload.stream);
+    let uploading = tokio::spawn(async move {
+        while writer.write_all(b"5\r\n12345\r\n").await.is_ok() && writer.flush().await.is_ok() {}
+    });
+    let mut drips = half("").await.stream;
+    let dripping = tokio::spawn(async move {
+        while drips.write_all(b"\r\n").await.is_ok() && drips.flush().await.is_ok() {
+            // The drain runs by the real clock here, and so does the pace of a slow client.
+            real_time(Duration::from_millis(10)).await;
+        }
+    });
+    let connections = 11;
+    let began = Instant::now();
+    running.signal();
+    let report = running.report().await;
+    assert!(began.elapsed() <= grace + grace / 2, "{:?}\n{report}", began.elapsed());
+    assert_eq!(report.left(), 0, "{report}");
+    assert_eq!(report.connections(), connections, "{report}");
+    assert_eq!(report.handshakes_cut(), 1, "{report}");
+    // The endless response, the one that never came, two uploads; that of 50 MB.
+    assert_eq!(report.responses_cut(), 5, "{report}");
+    uploading.abort();
+    dripping.abort();
+    drop((silent, half_head, upload, never_reads, endless, never, kept, http2, stalled, reader));
+}
+
+#[tokio::test]
+async fn a_window_can_be_waited_for_by_servers_that_are_not_ours() {
+    let drain = ServerDrain::on(std::future::ready(())).last_request(LONG).grace_period(LONG);
+    let over = drain.handle().last_request_over();
+    let mut over = pin!(over);
+    let listener = listener().await.with_drain(&drain.handle());
+    let mut held = Some(listener);
+    let run = drain.run(async {
+        tokio::select! {
+            biased;
+            () = over.as_mut() => panic!("the listener is open"),
+            () = yield_now() => {}
+        }
+        held.take();
+        over.await;
+    });
+    assert_eq!(soon(run).await.left(), 0);
+}

@@ -1,0 +1,83 @@
+//! Listeners, servers and streams that take part in one drain.
+
+use std::time::Duration;
+
+use tls_shutdown::{
+    Reaper,
+    server::{Server, ServerDrain},
+};
+use tls_shutdown_tests::{
+    End,
+    serving::{Client, LONG, listener},
+    soon,
+};
+use tokio::{io::AsyncWriteExt, sync::oneshot};
+
+use crate::drain::routes;
+
+#[tokio::test]
+async fn a_stream_that_is_held_for_ever_is_left() {
+    let grace = Duration::from_millis(500);
+    let drain = ServerDrain::on(std::future::ready(())).grace_period(grace);
+    let mut listener = listener().await.with_drain(&drain.handle());
+    let address = listener.local_addr().expect("an address");
+    let client = tokio::spawn(Client::connect(address));
+    let held = soon(listener.accept()).await.expect("a connection");
+    let report = soon(drain.run(async move { while listener.accept().await.is_some() {} })).await;
+    assert_eq!((report.left(), report.connections()), (1, 0), "{report}");
+    assert!(report.elapsed() < grace * 2, "{report}");
+    drop((held, client));
+}
+
+#[tokio::test]
+async fn two_servers_share_a_drain() {
+    let (signal, signalled) = oneshot::channel::<()>();
+    let drain = ServerDrain::on(async move { signalled.await.expect("a signal") }).grace_period(LONG);
+    let handle = drain.handle();
+    let listeners = [listener().await, listener().await];
+    let addresses = listeners.each_ref().map(|listener| listener.local_addr().expect("an address"));
+    let [public, admin] = listeners.map(Server::new);
+    let service = || tower::service_fn(routes);
+    let task = tokio::spawn(async move {
+        let both = async {
+            tokio::join!(public.serve_in(&handle, service()), admin.serve_in(&handle, service()));
+        };
+        drain.run(both).await
+    });
+    let mut clients = Vec::new();
+    for address in addresses {
+        let mut client = Client::connect(address).await;
+        client.ask("/told").await;
+        clients.push(client);
+    }
+    signal.send(()).expect("a server");
+    for mut client in clients {
+        assert!(client.read_message().await.0.contains("connection: close"));
+        assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
+    }
+    let report = soon(task).await.expect("no panic");
+    assert_eq!((report.connections(), report.responses_cut(), report.left()), (2, 0, 0), "{report}");
+}
+
+#[tokio::test]
+async fn two_listeners_share_a_drain_and_a_reaper() {
+    let drain = ServerDrain::on(std::future::ready(())).grace_period(LONG);
+    let handle = drain.handle();
+    let reaper = Reaper::with_limits(tls_shutdown::ReaperLimits::new().with_max_closings(0));
+    let mut listeners = [listener().await, listener().await]
+        .map(|listener| listener.with_reaper(&reaper).with_drain(&handle).max_handshakes(1));
+    let [first, second] = &mut listeners;
+    let clients = [first.local_addr(), second.local_addr()]
+        .map(|address| tokio::spawn(Client::connect(address.expect("an address"))));
+    for listener in [first, second] {
+        let (mut stream, _) = soon(listener.accept()).await.expect("a connection");
+        stream.shutdown().await.expect("sent");
+    }
+    assert_eq!(reaper.shed(), 2);
+    let [mut first, second] = listeners;
+    // The second is dropped before its time.
+    drop(second);
+    let report = soon(drain.run(async move { while first.accept().await.is_some() {} })).await;
+    assert_eq!((report.shed(), report.left()), (2, 0), "{report}");
+    drop(clients);
+}

@@ -1,0 +1,16 @@
+//! Servers over loopback, and what their clients see.
+//!
+//! These tests wait for sockets and short times of the clock, and change nothing of their process, so that they share it. What does change
+//! it has a binary of its own: `logging`, `file_descriptors`.
+
+mod connections;
+mod drain;
+mod early_answers;
+mod http1_endings;
+mod http2_endings;
+mod listener;
+mod routes;
+mod stalls;
+mod tickets;
+mod upgrades;
+mod ways_to_serve;

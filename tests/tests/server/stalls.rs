@@ -1,0 +1,146 @@
+//! Clients that keep the server waiting, and slow ones that do not.
+
+use std::time::Duration;
+
+use hyper::{Request, body::Incoming};
+use tls_shutdown::{
+    Ending,
+    server::{Server, TlsListener},
+};
+use tls_shutdown_tests::{
+    End,
+    serving::{
+        Client, Running, ScriptedBody, answer, body_of,
+        http2::{self, END_STREAM, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, get, get_path, goaways, hello},
+        listener, narrow_socket, offer, offering,
+    },
+    soon,
+    time::pass_time,
+};
+use tokio::{io::AsyncReadExt, net::TcpSocket};
+
+#[tokio::test]
+async fn a_client_that_keeps_the_server_waiting_is_ended() {
+    let short = |server: Server| server.stall_timeout(Duration::from_millis(500));
+    let start = async || {
+        Running::start_with(
+            listener().await,
+            short,
+            |drain| drain,
+            |request: Request<Incoming>| async move {
+                match request.uri().path() {
+                    "/huge" => answer(ScriptedBody::full(50_000_000)),
+                    _ => {
+                        let _ = http_body_util::BodyExt::collect(request.into_body()).await;
+                        answer(ScriptedBody::full(10))
+                    }
+                }
+            },
+        )
+    };
+    // It takes nothing.
+    let mut running = start().await;
+    let mut client = Client::connect_narrow(running.address).await;
+    client.ask("/").await;
+    client.read_message().await;
+    client.ask("/huge").await;
+    let end = running.end().await;
+    assert_eq!((end.ending(), end.requests(), end.responses_cut()), (Ending::TimedOut, 2, 1), "{end}");
+    // It does not go on with its body.
+    let mut client = Client::connect(running.address).await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n1234").await;
+    // The service hears of it, and may answer.
+    let (answer, end) = client.read_to_end().await;
+    assert_eq!((body_of(&answer).len(), end), (10, End::CloseNotify));
+    drop(client);
+    assert_eq!(running.end().await.responses_cut(), 0);
+    // A slow one is none of these.
+    let mut client = Client::connect(running.address).await;
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\n").await;
+    for _ in 0..20 {
+        pass_time(Duration::from_millis(40)).await;
+        client.send("1").await;
+    }
+    assert_eq!(client.read_message().await.1.len(), 10);
+    // It takes nothing by HTTP/2, whatever its windows allow.
+    let mut client = Client::over(narrow_socket(running.address, 4096).await, offer("h2")).await;
+    let windows =
+        [frame(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]), frame(WINDOW_UPDATE, 0, 0, &[0x70, 0, 0, 0])];
+    client.send([http2::PREFACE.to_vec(), windows.concat(), get_path(1, "/huge")].concat()).await;
+    let end = running.end().await;
+    assert_eq!((end.ending(), end.responses_cut()), (Ending::TimedOut, 1), "{end}");
+}
+
+/// It takes longer than the stall limit for what is in the buffers alone, but not for each piece of it.
+#[tokio::test]
+async fn a_client_that_reads_slowly_is_none_that_stalls() {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_send_buffer_size(4096).expect("an option");
+    socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+    let listener = TlsListener::from_tcp(socket.listen(10).expect("a socket"), offering(&[]));
+    // Small windows have pauses of their own.
+    let limit = Duration::from_secs(1);
+    let slow = |server: Server| server.stall_timeout(limit);
+    let mut running =
+        Running::start_with(listener, slow, |drain| drain, |_| async { answer(ScriptedBody::full(60_000)) });
+    let config = tls_shutdown_tests::client_config(&rustls::version::TLS13);
+    let mut client = Client::over(narrow_socket(running.address, 8 * 1024).await, config).await;
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    let began = tokio::time::Instant::now();
+    let mut data = Vec::new();
+    let mut buffer = [0; 1000];
+    loop {
+        pass_time(Duration::from_millis(50)).await;
+        match soon(client.stream.read(&mut buffer)).await.expect("not cut") {
+            0 => break,
+            amount => data.extend_from_slice(&buffer[..amount]),
+        }
+    }
+    assert_eq!(body_of(&data).len(), 60_000);
+    assert!(began.elapsed() > limit * 2);
+    drop(client);
+    assert_eq!(running.end().await.responses_cut(), 0);
+}
+
+/// The windows of HTTP/2 are the client's to open.
+#[tokio::test]
+async fn an_http2_client_that_lets_nothing_through_is_ended() {
+    let limit = Duration::from_millis(500);
+    let short = |server: Server| server.stall_timeout(limit / 5);
+    let routes = |request: Request<Incoming>| async move {
+        match request.uri().path() {
+            "/never" => std::future::pending().await,
+            _ => answer(ScriptedBody::full(100_000)),
+        }
+    };
+    let mut running = Running::start_with(listener().await, short, |drain| drain, routes);
+    // It reads, and answers PING.
+    let mut client = Client::connect_http2(running.address).await;
+    client.send([hello(), get(1), get(3)].concat()).await;
+    let began = tokio::time::Instant::now();
+    let (frames, end) = client.frames_to_end().await;
+    assert!(began.elapsed() >= limit, "{:?}", began.elapsed());
+    let reset: Vec<_> = frames.iter().filter(|frame| frame.kind == RST_STREAM).map(|frame| frame.stream).collect();
+    assert_eq!((&reset[..], &goaways(&frames)[..], end), (&[1, 3][..], &[3][..], End::CloseNotify));
+    let sent: usize = frames.iter().filter(|frame| frame.kind == http2::DATA).map(|frame| frame.payload.len()).sum();
+    assert_eq!(sent, 65_535);
+    drop(client);
+    assert_eq!(running.end().await.responses_cut(), 2);
+
+    // It takes several times the limit, but not without a byte.
+    let mut client = Client::connect_http2(running.address).await;
+    client.send([hello(), get(1)].concat()).await;
+    let opens = |stream| frame(WINDOW_UPDATE, 0, stream, &3_500_u32.to_be_bytes());
+    for _ in 0..10 {
+        pass_time(limit / 4).await;
+        client.send([opens(0), opens(1)].concat()).await;
+    }
+    while client.frame_of(http2::DATA).await.flags & END_STREAM == 0 {}
+    // Neither is a connection ended on which something else waits for the server.
+    client.send([get_path(3, "/never"), get(5)].concat()).await;
+    pass_time(limit * 2).await;
+    client.send(frame(PING, 0, 0, &[7; 8])).await;
+    while client.frame_of(PING).await.payload != [7; 8] {}
+    drop(client);
+    running.end().await;
+}

@@ -1,0 +1,132 @@
+//! Connections that are upgraded to another protocol.
+
+use std::time::Duration;
+
+use hyper::{
+    Request, Response, StatusCode,
+    body::Incoming,
+    header::{CONNECTION, UPGRADE},
+};
+use hyper_util::rt::TokioIo;
+use tls_shutdown::server::{DrainPhase, Server, ServerDrain, Use};
+use tls_shutdown_tests::{
+    End,
+    serving::{Client, Running, ScriptedBody, listener},
+    soon,
+    time::{pass_time, turns},
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::routes::Answer;
+
+/// Upgrades to the protocol that the path names; the connection is dropped after a byte, or held.
+async fn upgrading(mut request: Request<Incoming>) -> Answer {
+    let mut response = Response::new(ScriptedBody::new(&[]));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert(CONNECTION, "upgrade".parse().expect("a value"));
+    let (protocol, task) = request.uri().path()[1..].split_once('/').expect("two parts");
+    response.headers_mut().insert(UPGRADE, protocol.parse().expect("a value"));
+    let task = task.to_owned();
+    tokio::spawn(async move {
+        let upgraded = hyper::upgrade::on(&mut request).await.expect("an upgrade");
+        let mut stream = TokioIo::new(upgraded);
+        stream.write_all(b"!").await.expect("sent");
+        stream.flush().await.expect("sent");
+        match task.as_str() {
+            "drop" => {}
+            "shutdown" => stream.shutdown().await.expect("sent"),
+            "read" => while stream.read_u8().await.is_ok() {},
+            "discard" => while stream.read(&mut [0; 4096]).await.is_ok() {},
+            "write" => while stream.write_all(&[0; 4096]).await.is_ok() {},
+            _ => std::future::pending().await,
+        }
+    });
+    Ok(response)
+}
+
+async fn upgrade(running: &Running, path: &str) -> Client {
+    let mut client = Client::connect_narrow(running.address).await;
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")).await;
+    let (head, _) = client.read_message().await;
+    assert!(head.starts_with("http/1.1 101"), "{head}");
+    assert_eq!(soon(client.stream.read_u8()).await.expect("a byte"), b'!');
+    client
+}
+
+#[tokio::test]
+async fn upgraded_connections_end_as_their_protocol_can_bear() {
+    let mut running = Running::start(upgrading).await;
+    for (path, expected) in [
+        ("/websocket/drop", End::CloseNotify),
+        ("/WebSocket/drop", End::CloseNotify),
+        ("/other/drop", End::Truncation),
+        ("/other/shutdown", End::CloseNotify),
+    ] {
+        let mut client = upgrade(&running, path).await;
+        assert_eq!(client.read_to_end().await, (vec![], expected), "{path}");
+        drop(client);
+        let end = running.end().await;
+        assert_eq!((end.used_as(), end.responses_cut()), (Use::Upgraded, 0), "{path}");
+    }
+}
+
+/// A tunnel, whose end may be the end of a message of somebody else.
+async fn tunnelling(mut request: Request<Incoming>) -> Answer {
+    assert_eq!(request.method(), hyper::Method::CONNECT);
+    let ends_well = request.uri().port_u16() == Some(1);
+    tokio::spawn(async move {
+        let upgraded = hyper::upgrade::on(&mut request).await.expect("a tunnel");
+        let mut stream = TokioIo::new(upgraded);
+        let mut echo = [0; 5];
+        stream.read_exact(&mut echo).await.expect("something");
+        stream.write_all(&echo).await.expect("sent");
+        stream.flush().await.expect("sent");
+        if ends_well {
+            stream.shutdown().await.expect("sent");
+        }
+    });
+    Ok(Response::new(ScriptedBody::new(&[])))
+}
+
+#[tokio::test]
+async fn a_tunnel_ends_as_its_owner_says() {
+    // What the limit for bodies would take for one that does not come.
+    let short = |server: Server| server.stall_timeout(Duration::from_millis(50));
+    let mut running = Running::start_with(listener().await, short, |drain| drain, tunnelling);
+    for (port, expected) in [(1, End::CloseNotify), (2, End::Truncation)] {
+        let mut client = Client::connect(running.address).await;
+        client.send(format!("CONNECT a:{port} HTTP/1.1\r\nHost: a:{port}\r\n\r\n")).await;
+        assert!(client.read_message().await.0.starts_with("http/1.1 200"));
+        // It may be idle for any time.
+        pass_time(Duration::from_millis(200)).await;
+        client.send("hello").await;
+        assert_eq!(client.read_to_end().await, (b"hello".to_vec(), expected), "{port}");
+        drop(client);
+        let end = running.end().await;
+        assert_eq!((end.used_as(), end.responses_cut()), (Use::Upgraded, 0), "{port}");
+    }
+}
+
+#[tokio::test]
+async fn upgraded_connections_have_no_more_time_at_the_deadline() {
+    for path in ["/other/read", "/other/discard", "/other/write"] {
+        let hasty = |drain: ServerDrain| drain.ack_timeout(Duration::ZERO);
+        let mut running = Running::start_with(listener().await, |server| server, hasty, upgrading);
+        let mut client = upgrade(&running, path).await;
+        let drain = running.drain.clone();
+        let client = tokio::spawn(async move {
+            // Never a pause in what there is to read; where the task writes, its client reads nothing.
+            while path.ends_with("discard") && client.stream.write_all(&[0; 4096]).await.is_ok() {}
+            drain.reached(DrainPhase::Exit).await;
+            client
+        });
+        // Until the writer waits for room.
+        turns(2_000).await;
+        running.signal();
+        running.force();
+        assert_eq!(running.end().await.used_as(), Use::Upgraded, "{path}");
+        let report = running.report().await;
+        assert_eq!((report.left(), report.upgraded()), (0, 1), "{path}");
+        soon(client).await.expect("no panic");
+    }
+}

@@ -1,0 +1,159 @@
+//! The rules of the repository, as tests. Each rule is a function from the repository's text to a list of complaints, so that
+//! `every_rule_can_fail` can show it a text that breaks it.
+
+mod citations;
+mod files;
+mod library;
+mod promises;
+mod repository;
+
+use citations::citations_are_listed;
+use files::{examples_are_short, nothing_is_left_behind, tests_await_events, the_changelog_has_the_version};
+use library::{documentation_has_its_headings, events_are_listed, rustls_is_touched_in_few_files, the_table_is_pure};
+use promises::{guarantees_name_their_tests, invariants_name_their_tests, tests_named_in};
+use repository::Repository;
+
+type Rule = fn(&Repository) -> Vec<String>;
+
+#[track_caller]
+fn assert_kept(rule: Rule) {
+    let complaints = rule(&Repository::here());
+    assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
+}
+
+#[test]
+fn purity() {
+    assert_kept(the_table_is_pure);
+}
+
+#[test]
+fn layers() {
+    assert_kept(rustls_is_touched_in_few_files);
+}
+
+#[test]
+fn documentation() {
+    assert_kept(documentation_has_its_headings);
+}
+
+#[test]
+fn leftovers() {
+    assert_kept(nothing_is_left_behind);
+}
+
+#[test]
+fn changelog() {
+    assert_kept(the_changelog_has_the_version);
+}
+
+#[test]
+fn citations_of_specifications() {
+    assert_kept(citations_are_listed);
+}
+
+#[test]
+fn examples() {
+    assert_kept(examples_are_short);
+}
+
+#[test]
+fn invariants() {
+    assert_kept(invariants_name_their_tests);
+    // Where each is, for `cargo test --test tidy invariants -- --nocapture`.
+    println!("{}", tests_named_in(&Repository::here(), "docs/ARCHITECTURE.md").join("\n"));
+}
+
+#[test]
+fn events() {
+    assert_kept(events_are_listed);
+}
+
+#[test]
+fn guarantees() {
+    assert_kept(guarantees_name_their_tests);
+    println!("{}", tests_named_in(&Repository::here(), "docs/integrations.md").join("\n"));
+}
+
+#[test]
+fn waits() {
+    assert_kept(tests_await_events);
+}
+
+/// A rule, the files of a repository, and how many complaints the rule must have.
+type Case<'a> = (Rule, &'a [(&'a str, &'a str)], usize);
+
+#[test]
+fn every_rule_can_fail() {
+    const SENTENCE: &str = "//= https://example.org/spec#1\n//# It MUST\n//#  end.\n";
+    const TEST: &str = "#[tokio::test(start_paused = true)]\n/// It holds.\nasync fn a() {";
+    const ENTRY: &str = "https://example.org/spec#1\n> It MUST end.\n- tested in a.rs";
+    let long = "\n".repeat(61);
+    let closing = "crates/tls-shutdown/src/tls/close_state.rs";
+    let path = concat!("see /tm", "p/x");
+    let sleep = concat!("std::thread::", "sleep(t);");
+    let fenced = "/// ```\n/// # Cancel safety\n/// ```\npub async fn f() {}";
+    let map = "docs/ARCHITECTURE.md";
+    let table = "docs/integrations.md";
+    let warning = "tracing::warn!(%error, \"it fails\");";
+    let version = "[workspace.package]\nversion = \"1.2.3\"";
+    let cases: &[Case] = &[
+        (the_table_is_pure, &[(closing, "use crate::tls::report::Ending;\n// tokio")], 0),
+        (the_table_is_pure, &[(closing, "use crate::session::TlsSession;")], 1),
+        (the_table_is_pure, &[(closing, "let now = tokio::time::Instant::now();")], 1),
+        (rustls_is_touched_in_few_files, &[("crates/tls-shutdown/src/tls/session.rs", "use rustls::Error;")], 0),
+        (rustls_is_touched_in_few_files, &[(closing, "/// as rustls does")], 0),
+        (rustls_is_touched_in_few_files, &[(closing, "fn f(e: &rustls::Error) {}")], 1),
+        (documentation_has_its_headings, &[(closing, "/// # Cancel safety\n#[must_use]\npub async fn f() {}")], 0),
+        (documentation_has_its_headings, &[(closing, fenced)], 1),
+        (documentation_has_its_headings, &[(closing, "pub fn f(\n    &self,\n) -> AsyncShutdown<Self> {")], 1),
+        (documentation_has_its_headings, &[(closing, "/// # Cancellation safety\nstruct S;")], 1),
+        (documentation_has_its_headings, &[(closing, "/// # Panics\n/// # Errors\nfn f() {}")], 1),
+        (nothing_is_left_behind, &[("README.md", path), ("Cargo.lock", path)], 1),
+        (nothing_is_left_behind, &[("a.rs", sleep), ("clippy.toml", sleep)], 1),
+        (the_changelog_has_the_version, &[("Cargo.toml", version), ("CHANGELOG.md", "## [1.2.3] - unreleased")], 0),
+        (the_changelog_has_the_version, &[("Cargo.toml", version), ("CHANGELOG.md", "## [1.2.2]")], 1),
+        (citations_are_listed, &[("a.rs", SENTENCE), ("docs/citations.md", ENTRY)], 0),
+        (citations_are_listed, &[("a.rs", SENTENCE), ("docs/citations.md", "")], 1),
+        (citations_are_listed, &[("a.rs", SENTENCE), ("b.rs", SENTENCE), ("docs/citations.md", ENTRY)], 1),
+        (citations_are_listed, &[("a.rs", ""), ("docs/citations.md", ENTRY)], 1),
+        (citations_are_listed, &[("docs/citations.md", "https://example.org/spec#1\n> It MUST end.")], 1),
+        (examples_are_short, &[("examples/a.rs", &long[..60]), ("examples/tests/a.rs", &long)], 0),
+        (examples_are_short, &[("examples/a.rs", &long), ("examples/src/bin/b.rs", &long)], 2),
+        (examples_are_short, &[("examples/ftps_ccc.rs", &long), ("examples/ftps.rs", &long)], 1),
+        (invariants_name_their_tests, &[(map, "**A.** tested by: `a`"), ("a.rs", "#[test]\nfn a() {}")], 0),
+        (invariants_name_their_tests, &[(map, "**A.** tested by: `a`"), ("a.rs", "// fn a()")], 1),
+        (invariants_name_their_tests, &[(map, "- **A.** tested by: `a`\n- **B.**"), ("a.rs", TEST)], 1),
+        (invariants_name_their_tests, &[(map, "A.")], 1),
+        (invariants_name_their_tests, &[(map, "**A.** tested by: `a`"), ("a.rs", "fn a() {}\n#[test]\nfn b() {}")], 1),
+        (
+            invariants_name_their_tests,
+            &[(map, "**A.** tested by: `a`"), ("a.rs", "proptest! {\n    #[test]\n    fn a(")],
+            0,
+        ),
+        (invariants_name_their_tests, &[(map, "**A.** tested by: `a`"), ("a.rs", "states![\n    b,\n    a,\n];")], 0),
+        (invariants_name_their_tests, &[(map, "**A.** tested by: `a`"), ("a.rs", "states![b];\nasync fn a() {}")], 1),
+        (guarantees_name_their_tests, &[(table, "| g | a | t |\n|---|\n| G | yes | `a` |"), ("a.rs", TEST)], 0),
+        (guarantees_name_their_tests, &[(table, "| g | a | t |\n| G | no: why | `a` |"), ("a.rs", TEST)], 0),
+        (guarantees_name_their_tests, &[(table, "| g | a | t |\n| G | no | `a` |"), ("a.rs", TEST)], 1),
+        (guarantees_name_their_tests, &[(table, "| g | a | t |\n| G | yes: `b` | `a` |"), ("a.rs", TEST)], 1),
+        (guarantees_name_their_tests, &[(table, "| g | a | t |\n| G | yes | |")], 1),
+        (guarantees_name_their_tests, &[(table, "| g | a | t |")], 1),
+        (guarantees_name_their_tests, &[(table, "| g | a | t |\n| G | yes | `a` |"), ("a.rs", "fn a() {}")], 1),
+        (tests_await_events, &[("tests/tests/a.rs", "#[tokio::test(start_paused = true)]\nsleep(t).await;")], 0),
+        (tests_await_events, &[("tests/tests/a.rs", "#[tokio::test]\nsleep(t).await;")], 1),
+        (tests_await_events, &[("crates/a/tests/a.rs", "// sleep(t)\ntokio::time::interval(t);\nrecv_timeout(t);")], 2),
+        (tests_await_events, &[("crates/a/src/a.rs", "sleep(t).await;"), ("tests/src/time.rs", "sleep(t).await;")], 0),
+        (tests_await_events, &[("tests/src/time.rs", "pub async fn real_time(time: Duration) {}")], 1),
+        (
+            tests_await_events,
+            &[("tests/tests/a.rs", "// Nothing reports it.\nreal_time(t).await;\nreal_time(t).await;")],
+            1,
+        ),
+        (events_are_listed, &[(closing, warning), ("docs/guides/observability.md", "`it fails`")], 0),
+        (events_are_listed, &[(closing, warning), ("docs/guides/observability.md", "it fails")], 1),
+    ];
+    for (number, (rule, files, complaints)) in cases.iter().enumerate() {
+        let found = rule(&Repository::of(files));
+        assert_eq!(found.len(), *complaints, "case {number}: {found:?}");
+    }
+}
