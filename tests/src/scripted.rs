@@ -53,7 +53,7 @@ pub fn ending(outcome: Outcome) -> Ending {
 pub fn shut_down(
     stream: &mut Stream,
     policy: ShutdownPolicy,
-) -> task::Spawn<Unconstrained<AsyncShutdown<&mut Stream>>> {
+) -> task::Spawn<Unconstrained<AsyncShutdown<TlsStream<Wire>, &mut Stream>>> {
     task::spawn(unconstrained(stream.shutdown_with(policy)))
 }
 

@@ -62,7 +62,7 @@ fn a_shutdown_allocates_what_rustls_does() {
     for side in Side::BOTH {
         for version in VERSIONS {
             let (stream, _peer) = connect_reserved(side, version);
-            let mut bare = stream.into_session();
+            let mut bare = stream.into_inner();
             let rustls = measure(|| {
                 assert!(poll_once(bare.shutdown()).is_ready());
             });
@@ -125,7 +125,7 @@ fn reading_and_writing_allocates_what_the_bare_stream_does() {
             let (stream, mut peer) = connect_reserved(side, version);
             let wrapped = transfer(stream, &mut peer);
             let (stream, mut peer) = connect_reserved(side, version);
-            let bare = transfer(stream.into_session(), &mut peer);
+            let bare = transfer(stream.into_inner(), &mut peer);
             assert_eq!(wrapped, bare, "{side:?} {version:?}");
         }
     }

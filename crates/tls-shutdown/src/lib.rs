@@ -45,6 +45,7 @@
 //!
 //! Each failure on the way is an [`Ending`] of its own: truncated, reset, timed_out, peer_alert, and so on.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![warn(missing_debug_implementations)]
 
 mod runtime;
 

@@ -17,7 +17,7 @@ use hyper_util::{
 use rustls::version::TLS13;
 use tls_shutdown::{
     Ending, Reaper, Records, ShutdownPolicy, TlsSession,
-    client::{ClientStream, ShutdownLayer},
+    client::{ClientStream, HttpsSession, ShutdownLayer},
 };
 use tls_shutdown_tests::{End, client_config, server_config, witness::WitnessServer};
 use tokio::{
@@ -37,11 +37,10 @@ async fn what_the_client_asks_of_a_connection_is_kept() {
         let connector = layer.layer(https(protocol));
         let stream = connector.clone().oneshot(server.uri("/")).await.unwrap();
         assert_eq!(stream.connected().is_negotiated_h2(), protocol == "h2");
-        let alpn = stream.with_session(|tls| tls.get_ref().1.alpn_protocol().map(<[u8]>::to_vec));
+        let alpn = stream.with_session(|https| https.get_ref().get_ref().1.alpn_protocol().map(<[u8]>::to_vec));
         assert_eq!(alpn, Some((protocol == "h2").then(|| protocol.into())), "hyper-rustls offers nothing for HTTP/1");
 
-        let has_socket =
-            stream.with_session(|tls| <client::TlsStream<_> as TlsSession>::socket(tls.get_ref().0).is_some());
+        let has_socket = stream.with_session(|https| HttpsSession::socket(https.transport()).is_some());
         assert_eq!(has_socket, Some(true), "what a linger needs");
 
         let response = pooled(connector).get(server.uri("/")).await.unwrap();

@@ -72,7 +72,7 @@ async fn a_0_rtt_handshake_that_fails_under_a_write_is_told_as_what_it_is() {
     let (client, server) = with_ticket_for_early_data();
     for (garbage, expected) in [(&b"220 plain"[..], Ending::NotTls), (b"", Ending::NotStarted)] {
         let (mut stream, peer) = connect_with(Side::Client, client.clone(), server.clone());
-        assert!(stream.session().get_ref().1.is_handshaking(), "0-RTT");
+        assert!(stream.get_ref().get_ref().1.is_handshaking(), "0-RTT");
         assert_ready!(task::spawn(stream.write_all(b"early")).poll()).expect("early data");
         peer.wire.deliver(garbage);
         peer.wire.script(|script| script.then = Then::End);

@@ -1,6 +1,6 @@
 //! Closings whose data or close_notify cannot be written.
 
-use std::{io, time::Duration};
+use std::{error::Error, io, time::Duration};
 
 use rustls::SupportedProtocolVersion;
 use tls_shutdown::{Alert, Ending, Reaper};
@@ -41,6 +41,8 @@ async fn a_write_that_fails_at_each_byte_of_the_alert() {
                 let (mut stream, _peer) = connect_failing();
                 let error = shut_down_now(&mut stream, BIDIRECTIONAL).expect_err("a failed write");
                 assert_eq!((error.ending(), error.report().sent()), (failure, false));
+                let source = error.source().expect("the transport's error").downcast_ref::<io::Error>();
+                assert_eq!(source.map(io::Error::kind), Some(kind));
 
                 // Their close_notify came first: that ours did not get out spoils nothing.
                 let (mut stream, mut peer) = connect_failing();

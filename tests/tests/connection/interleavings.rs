@@ -151,7 +151,7 @@ proptest! {
             (false, PeerEnd::Cut) => Ending::Truncated,
             (false, PeerEnd::Reset) => Ending::Reset,
         };
-        prop_assert_eq!(ending(outcome), expected);
+        prop_assert_eq!(ending(outcome.clone()), expected);
         let report = outcome.unwrap_or_else(|error| *error.report());
         if expected == Ending::Complete {
             prop_assert_eq!(report.discarded(), sent as u64);

@@ -236,7 +236,7 @@ async fn key_updates_are_followed_and_not_answered() {
             peer.send(b"under new keys");
             peer.close_notify();
             let outcome = shut_down_now(&mut stream, BIDIRECTIONAL);
-            assert_eq!(ending(outcome), expected, "{requests} requests");
+            assert_eq!(ending(outcome.clone()), expected, "{requests} requests");
             let discarded = outcome.unwrap_or_else(|error| *error.report()).discarded();
             assert_eq!(discarded, if expected == Ending::Complete { 14 } else { 0 });
             assert_eq!(peer.wire.script(|script| script.outbound.len()), 0);

@@ -5,9 +5,9 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use tls_shutdown::{Abort, Alert, Ending};
+use tls_shutdown::{Abort, Alert, Ending, ShutdownReport};
 use tls_shutdown_tests::{
-    Forge, connect,
+    Forge, Side, VERSIONS, connect,
     scripted::{BIDIRECTIONAL, Stream, UNIDIRECTIONAL, each_kind, shut_down, shut_down_now},
     wire_script::Then,
 };
@@ -27,6 +27,20 @@ pub(crate) fn counted(stream: Stream) -> (Stream, impl Fn() -> (usize, Option<En
         *last.lock().expect("no panic") = Some(report.ending());
     });
     (stream, move || (calls_made.load(Ordering::Relaxed), *last_ending.lock().expect("no panic")))
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_observer_of_a_stream_is_called_also_if_one_panics() {
+    let (stream, _peer) = connect(Side::Client, VERSIONS[1]);
+    let calls = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let call = |name: &'static str| {
+        let calls = calls.clone();
+        move |_: &ShutdownReport| calls.lock().expect("no panic").push(name)
+    };
+    let stream = stream.on_end(call("first")).on_end(|_| panic!("an observer")).on_end(call("last"));
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(stream))).expect_err("the panic goes on");
+    assert_eq!(panic.downcast_ref(), Some(&"an observer"));
+    assert_eq!(*calls.lock().expect("no panic"), ["first", "last"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -81,7 +95,7 @@ async fn on_end_is_called_once_whatever_the_path() {
         let (stream, _peer) = connect(side, version);
         let (mut stream, ends) = counted(stream);
         shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent");
-        let _session = stream.into_session();
+        let _session = stream.into_inner();
         assert_eq!(ends(), once(Ending::Sent));
     }
 }

@@ -62,7 +62,7 @@ async fn a_callback_that_panics_keeps_no_transport() {
         let panics = |_: &ShutdownReport| panic!("as a callback may");
         let (stream, peer) = connect(side, version);
         let stream = stream.on_end(panics);
-        catch_unwind(AssertUnwindSafe(|| stream.into_session())).map(drop).expect_err("a panic");
+        catch_unwind(AssertUnwindSafe(|| stream.into_inner())).map(drop).expect_err("a panic");
         assert_eq!(peer.wire.handles(), 1);
 
         let reaper = Reaper::new();

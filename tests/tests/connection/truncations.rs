@@ -84,7 +84,7 @@ async fn nothing_is_said_after_a_truncation_unless_it_is_accepted() {
 async fn a_truncation_met_before_the_stream_was_wrapped_is_one() {
     for (side, version) in each_kind() {
         let (stream, peer) = connect(side, version);
-        let mut bare = stream.into_session();
+        let mut bare = stream.into_inner();
         peer.wire.script(|script| script.then = Then::End);
         assert_ready!(task::spawn(bare.read(&mut [0; 9])).poll()).expect_err("cut");
         let mut stream = ShutdownStream::new(bare);

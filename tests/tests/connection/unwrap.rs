@@ -188,7 +188,7 @@ async fn fin_silence_and_alerts_are_no_close_notify() {
 /// say where TLS ends.
 fn left_in(error: UnwrapError<TlsStream<Records<Wire>>>) -> Vec<u8> {
     let error = error.into_plaintext().expect_err("no end of TLS");
-    error.into_stream().into_session().into_transport().into_parts().0
+    error.into_stream().into_inner().into_transport().into_parts().0
 }
 
 /// New keys may come at any time; a request for ours is answered before close_notify or not at all.

@@ -104,7 +104,7 @@ async fn a_write_only_client_sends_early_data_on_its_next_connection() {
             let mut stream = ShutdownStream::new(connector.connect(name, socket).await.expect("a handshake"));
             stream.write_all(&DATA).await.expect("written");
             stream.shutdown_with(policy).await.expect("closed");
-            assert_eq!(stream.session().get_ref().1.is_early_data_accepted(), accepted, "{policy:?}");
+            assert_eq!(stream.get_ref().get_ref().1.is_early_data_accepted(), accepted, "{policy:?}");
         }
         let seen = tokio::task::spawn_blocking(|| peer.join().expect("no panic")).await.expect("no panic");
         match is_early {

@@ -9,7 +9,7 @@ use rustls::{
 };
 use tls_shutdown::{
     Ending,
-    server::{ConnectionReport, Handshake, ServerDrain, TlsListener},
+    server::{ConnectionReport, ServerDrain, TlsListener},
 };
 use tls_shutdown_tests::{
     End, client_config, server_config,
@@ -47,7 +47,7 @@ async fn sockets_have_their_options() {
     let (mut listener, address, _ends) = observed(|listener| listener.tcp_user_timeout(limit)).await;
     let client = tokio::spawn(Client::connect(address));
     let (stream, _) = soon(listener.accept()).await.expect("a connection");
-    let tcp = stream.session().get_ref().0;
+    let tcp = stream.get_ref().get_ref().get_ref().0;
     assert!(tcp.nodelay().expect("an option"));
     #[cfg(target_os = "linux")]
     assert_eq!(rustix::net::sockopt::tcp_user_timeout(tcp).expect("an option"), 7000);
@@ -74,25 +74,25 @@ async fn the_end_is_told_once_for_each_connection_whatever_the_peer_says() {
         let mut tcp = TcpStream::connect(address).await.expect("a listener");
         tcp.write_all(said).await.expect("sent");
         let end = soon(ends.recv()).await.expect("told");
-        assert_eq!(end.handshake(), Handshake::Unfinished, "{said:?}");
+        assert!(!end.handshake_finished(), "{said:?}");
         assert_ne!(end.ending(), Ending::Aborted, "{said:?}");
         peers.push(tcp);
     }
     // Gone before its first byte, and in the middle of the handshake.
     drop(TcpStream::connect(address).await.expect("a listener"));
-    assert_eq!(soon(ends.recv()).await.expect("told").handshake(), Handshake::Unfinished);
+    assert!(!soon(ends.recv()).await.expect("told").handshake_finished());
     // A certificate that is not trusted.
     let mut config = client_config(&rustls::version::TLS13);
     config.alpn_protocols = vec![b"nothing".to_vec()];
     let tcp = TcpStream::connect(address).await.expect("a listener");
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     soon(connector.connect(ServerName::try_from("localhost").expect("a name"), tcp)).await.expect_err("refused");
-    assert_eq!(soon(ends.recv()).await.expect("told").handshake(), Handshake::Unfinished);
+    assert!(!soon(ends.recv()).await.expect("told").handshake_finished());
     // Finished, and dropped by the server.
     let mut client = Client::connect(address).await;
     assert_eq!(client.read_to_end().await, (vec![], End::Truncation));
     let end = soon(ends.recv()).await.expect("told");
-    assert_eq!((end.handshake(), end.ending()), (Handshake::Finished, Ending::Aborted));
+    assert_eq!((end.handshake_finished(), end.ending()), (true, Ending::Aborted));
     task.abort();
     assert!(soon(ends.recv()).await.is_none(), "each once");
 }
@@ -105,9 +105,9 @@ async fn the_end_is_told_where_the_listener_is_dropped() {
     let (stream, _) = soon(listener.accept()).await.expect("a connection");
     let other = soon(client).await.expect("no panic");
     drop(listener);
-    assert_eq!(soon(ends.recv()).await.expect("told").handshake(), Handshake::Unfinished);
+    assert!(!soon(ends.recv()).await.expect("told").handshake_finished());
     drop(stream);
-    assert_eq!(soon(ends.recv()).await.expect("told").handshake(), Handshake::Finished);
+    assert!(soon(ends.recv()).await.expect("told").handshake_finished());
     assert!(soon(ends.recv()).await.is_none(), "each once");
     drop(other);
 }
@@ -132,11 +132,11 @@ fn the_end_is_told_where_the_runtime_is_dropped() {
     let mut told = Vec::new();
     client.block_on(async {
         while let Some(end) = soon(ends.recv()).await {
-            told.push(end.handshake());
+            told.push(end.handshake_finished());
         }
     });
-    told.sort_by_key(|handshake| *handshake == Handshake::Finished);
-    assert_eq!(told, [Handshake::Unfinished, Handshake::Finished]);
+    told.sort();
+    assert_eq!(told, [false, true]);
 }
 
 #[tokio::test]
@@ -236,7 +236,7 @@ async fn a_blocking_socket_is_made_non_blocking() {
         () = yield_now() => {}
     }
     let client = tokio::spawn(Client::connect(address));
-    soon(listener.accept()).await.expect("a connection");
+    let _stream = soon(listener.accept()).await.expect("a connection");
     soon(client).await.expect("no panic");
 }
 
@@ -264,11 +264,13 @@ async fn what_comes_before_tls_is_read_by_the_hook() {
     });
     let (stream, peer) = soon(listener.accept()).await.expect("a connection");
     assert_eq!(peer, ([192, 0, 2, 7], 40000).into());
-    assert_eq!(stream.connect_info().peer, Some(peer), "what tonic's handlers are told");
+    let mut request = tonic::Request::new(());
+    request.extensions_mut().insert(stream.connect_info());
+    assert_eq!(request.remote_addr(), Some(peer), "what handlers of tonic see");
     soon(client).await.expect("no panic");
     drop(stream);
     let mut told = [soon(ends.recv()).await.expect("told"), soon(ends.recv()).await.expect("told")];
-    told.sort_by_key(|end| end.handshake() == Handshake::Finished);
+    told.sort_by_key(|end| end.handshake_finished());
     assert_eq!(told[0].peer(), refused.local_addr().expect("an address"));
     assert_eq!(told[1].peer(), peer);
     assert_eq!(refused.read(&mut [0; 1]).await.ok().unwrap_or_default(), 0);
@@ -281,7 +283,7 @@ async fn a_hook_that_panics_ends_one_connection() {
     let task = serve(listener);
     for _ in 0..2 {
         let _client = TcpStream::connect(address).await.expect("a listener");
-        assert_eq!(soon(ends.recv()).await.expect("told").handshake(), Handshake::Unfinished);
+        assert!(!soon(ends.recv()).await.expect("told").handshake_finished());
     }
     task.abort();
 }
@@ -355,7 +357,7 @@ async fn what_the_system_has_accepted_is_served_after_close() {
             assert_eq!(soon(client).await.expect("no panic"), (b"served".to_vec(), End::CloseNotify));
         }
         for _ in 0..50 {
-            assert_eq!(soon(ends.recv()).await.expect("told").handshake(), Handshake::Finished);
+            assert!(soon(ends.recv()).await.expect("told").handshake_finished());
         }
         assert!(soon(listener.accept()).await.is_none(), "and it stays closed");
     }

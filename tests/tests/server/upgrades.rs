@@ -8,7 +8,7 @@ use hyper::{
     header::{CONNECTION, UPGRADE},
 };
 use hyper_util::rt::TokioIo;
-use tls_shutdown::server::{DrainPhase, Server, ServerDrain, Use};
+use tls_shutdown::server::{DrainPhase, Server, ServerDrain};
 use tls_shutdown_tests::{
     End,
     serving::{Client, Running, ScriptedBody, listener},
@@ -66,7 +66,7 @@ async fn upgraded_connections_end_as_their_protocol_can_bear() {
         assert_eq!(client.read_to_end().await, (vec![], expected), "{path}");
         drop(client);
         let end = running.end().await;
-        assert_eq!((end.used_as(), end.responses_cut()), (Use::Upgraded, 0), "{path}");
+        assert_eq!((end.was_upgraded(), end.responses_cut()), (true, 0), "{path}");
     }
 }
 
@@ -103,7 +103,7 @@ async fn a_tunnel_ends_as_its_owner_says() {
         assert_eq!(client.read_to_end().await, (b"hello".to_vec(), expected), "{port}");
         drop(client);
         let end = running.end().await;
-        assert_eq!((end.used_as(), end.responses_cut()), (Use::Upgraded, 0), "{port}");
+        assert_eq!((end.was_upgraded(), end.responses_cut()), (true, 0), "{port}");
     }
 }
 
@@ -124,7 +124,7 @@ async fn upgraded_connections_have_no_more_time_at_the_deadline() {
         turns(2_000).await;
         running.signal();
         running.force();
-        assert_eq!(running.end().await.used_as(), Use::Upgraded, "{path}");
+        assert!(running.end().await.was_upgraded(), "{path}");
         let report = running.report().await;
         assert_eq!((report.left(), report.upgraded()), (0, 1), "{path}");
         soon(client).await.expect("no panic");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tls_shutdown::{
-    Reaper,
+    Ending, Reaper,
     server::{Server, ServerDrain},
 };
 use tls_shutdown_tests::{
@@ -11,7 +11,11 @@ use tls_shutdown_tests::{
     serving::{Client, LONG, listener},
     soon,
 };
-use tokio::{io::AsyncWriteExt, sync::oneshot};
+use tokio::{
+    io::AsyncWriteExt,
+    sync::{mpsc, oneshot},
+};
+use tokio_test::assert_pending;
 
 use crate::drain::routes;
 
@@ -27,6 +31,31 @@ async fn a_stream_that_is_held_for_ever_is_left() {
     assert_eq!((report.left(), report.connections()), (1, 0), "{report}");
     assert!(report.elapsed() < grace * 2, "{report}");
     drop((held, client));
+}
+
+/// Whoever accepts a stream may observe its end, too.
+#[tokio::test]
+async fn an_observer_of_the_application_does_not_hide_the_end_from_the_drain() {
+    let drain = ServerDrain::on(std::future::ready(())).grace_period(LONG);
+    let (sender, mut ends) = mpsc::unbounded_channel();
+    let reported = sender.clone();
+    let listener = listener().await.on_end(move |report| reported.send(("listener", report.ending())).expect("a test"));
+    let mut listener = listener.with_drain(&drain.handle());
+    let address = listener.local_addr().expect("an address");
+    let client = tokio::spawn(Client::connect(address));
+    let (stream, _) = soon(listener.accept()).await.expect("a connection");
+    let stream = stream.into_inner().on_end(move |report| sender.send(("stream", report.ending())).expect("a test"));
+    let client = soon(client).await.expect("no panic");
+    let mut draining = tokio_test::task::spawn(drain.run(async move { while listener.accept().await.is_some() {} }));
+    assert_pending!(draining.poll(), "the connection is open");
+    drop(stream);
+    let report = soon(draining).await;
+    assert_eq!((report.connections(), report.left()), (1, 0), "{report}");
+    assert_eq!(
+        [ends.recv().await, ends.recv().await].map(Option::unwrap),
+        [("listener", Ending::Aborted), ("stream", Ending::Aborted)]
+    );
+    drop(client);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use rustls::ClientConnection;
 use tls_shutdown::{
     Ending,
-    server::{Acknowledgement, DrainPhase, Use},
+    server::{Acknowledgement, DrainPhase},
 };
 use tls_shutdown_tests::{
     End,
@@ -156,7 +156,7 @@ async fn each_connection_is_told_and_counted() {
         let clients = each(|| site.connect()).await;
         drop(site.connect_tcp().await);
         let end = soon(site.ends.recv()).await.unwrap();
-        assert_eq!((end.ending(), end.used_as()), (Ending::NotStarted, Use::Served));
+        assert_eq!((end.ending(), end.was_upgraded()), (Ending::NotStarted, false));
         site.drain().await;
         all(clients, async |client| site.serves_last(client).await).await;
         let (handle, mut ends) = (site.handle.clone(), std::mem::replace(&mut site.ends, mpsc::unbounded_channel().1));
