@@ -1,4 +1,4 @@
-//! What holds of every closing, whatever peer, transport and application do. Fuzzing uses this, too.
+//! What holds for every closing, whatever peer, transport and application do. Fuzzing uses it too.
 
 use std::{
     future::poll_fn,
@@ -26,10 +26,10 @@ const STALL: Duration = Duration::from_secs(1);
 const DEADLINE: Duration = Duration::from_secs(2);
 const LINGER: Duration = Duration::from_secs(3);
 const DRAIN: u64 = 5_000;
-/// More than any closing needs that does not spin.
+/// More polls than any closing needs, unless it spins.
 const POLLS: usize = 10_000;
 
-/// The bytes of an input, and zeros behind them.
+/// The bytes of an input. Zeros follow them.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {
@@ -71,12 +71,12 @@ fn policy(input: &mut Input<'_>) -> ShutdownPolicy {
     policy.with_stall_timeout(STALL).with_close_timeout(DEADLINE)
 }
 
-/// Has everything happen that `input` says, then closes, and drops the stream.
+/// Lets everything happen that `input` selects, then closes and drops the stream.
 ///
 /// # Panics
 ///
-/// If the closing does not end within its limits, spins, is told twice or never, says something behind close_notify, or tells
-/// something that the wire does not show.
+/// If the closing does not end within its limits or spins, if `on_end` is not called exactly once, if anything is sent after
+/// close_notify, or if the report differs from what was sent.
 pub fn assert_ends_well(input: &[u8]) {
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
     runtime.block_on(ends_well(Input(input)));
@@ -103,7 +103,7 @@ async fn ends_well(mut input: Input<'_>) {
     wire.script(|script| script.buffering = buffering);
 
     let mut cx = Context::from_waker(Waker::noop());
-    // Keys that change are not followed.
+    // The forge does not follow a change of keys.
     let mut keeps_keys = true;
     while !input.is_empty() {
         match input.below(12) {
@@ -170,7 +170,7 @@ async fn ends_well(mut input: Input<'_>) {
     drop(stream);
     assert_eq!(reaper.wait_idle(STALL * 2 + DEADLINE + LINGER).await, 0, "the reaper is done");
     let told = told.lock().expect("no panic");
-    let [end] = told[..] else { panic!("told {} times", told.len()) };
+    let [end] = told[..] else { panic!("`on_end` was called {} times", told.len()) };
     if let Some(report) = report {
         assert!(!report.sent() || end.sent(), "{report}, then {end}");
         assert!(report.ending() != Ending::Complete || end.ending() == Ending::Complete, "{report}, then {end}");
@@ -185,7 +185,7 @@ async fn ends_well(mut input: Input<'_>) {
     }
 }
 
-/// Closes, within the limits and without a spin.
+/// Closes. Asserts that it ends within the limits and does not spin.
 async fn close(stream: &mut Stream, policy: ShutdownPolicy) -> ShutdownReport {
     let mut polls = 0;
     let mut closing = pin!(stream.shutdown_with(policy));

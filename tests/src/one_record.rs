@@ -1,4 +1,4 @@
-//! What holds of `Records` over any bytes in any pieces. Fuzzing uses this, too.
+//! What holds for `Records` over any bytes in any pieces. Fuzzing uses it too.
 
 use std::{
     io,
@@ -10,7 +10,7 @@ use std::{
 use tls_shutdown::Records;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
-/// A transport that gives its bytes in pieces, and then ends.
+/// A transport that returns its bytes in pieces, and then ends.
 struct Pieces<'a, I> {
     bytes: &'a [u8],
     sizes: I,
@@ -26,11 +26,11 @@ impl<I: Iterator<Item = usize> + Unpin> AsyncRead for Pieces<'_, I> {
     }
 }
 
-/// How far records go, the last one perhaps cut.
+/// Where the records are. The last one may be cut.
 struct Layout {
-    /// Where each is, by its own header.
+    /// The range of each, by its header.
     records: Vec<Range<usize>>,
-    /// Whether what comes behind them is no part of a header.
+    /// Whether bytes follow that begin no header.
     is_not_tls_behind: bool,
 }
 
@@ -54,12 +54,12 @@ impl Layout {
     }
 }
 
-/// Reads `bytes`, which come in pieces of these sizes, in turn, and into so much space at a time.
+/// Reads `bytes`, which come in pieces of these sizes in turn, into a buffer of `space` bytes.
 ///
 /// # Panics
 ///
-/// Where a read gives something of two records or of what is no record, where a byte is lost or changed, or where what is no
-/// record is not told.
+/// If a read returns bytes of two records, or bytes that are no record, if a byte is lost or changed, or if bytes that are no record are
+/// not reported.
 pub fn assert_one_at_a_time(bytes: &[u8], pieces: &[usize], space: usize) {
     let layout = Layout::of(bytes);
     let mut records = Records::new(Pieces { bytes, sizes: pieces.iter().copied().cycle() });

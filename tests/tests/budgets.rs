@@ -29,7 +29,7 @@ fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
     pin!(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// The bytes that a [`ShutdownStream`] may be larger than the stream in it.
+/// How many bytes a [`ShutdownStream`] may add to the stream in it.
 const EXTRA: usize = 64;
 
 #[test]
@@ -42,13 +42,13 @@ fn a_stream_is_hardly_larger_than_the_one_in_it() {
     assert!(extra::<TlsStream<TcpStream>>() <= EXTRA);
 }
 
-/// A connected stream whose transport does not allocate any more.
+/// Connects. The transport allocates nothing afterwards.
 fn connect_reserved(
     side: Side,
     version: &'static rustls::SupportedProtocolVersion,
 ) -> (ShutdownStream<TlsStream<Wire>>, Peer) {
     let mut server = server_config(version);
-    // Tickets that arrive during a shutdown are kept, and what rustls allocates for that is no cost of ours.
+    // rustls allocates for tickets that arrive during a shutdown. That is no cost of ours.
     server.send_tls13_tickets = 0;
     let (stream, peer) = connect_with(side, client_config(version), server);
     peer.wire.reserve();
@@ -73,7 +73,7 @@ fn a_shutdown_allocates_what_rustls_does() {
             });
             assert_eq!(unidirectional.count_total, rustls.count_total, "{side:?} {version:?}");
 
-            // The deadline armed, and passed.
+            // The timer of the close timeout is set, and expires.
             let (mut stream, _peer) = connect_reserved(side, version);
             let policy = ShutdownPolicy::bidirectional();
             let waiting = measure(|| {
@@ -88,7 +88,7 @@ fn a_shutdown_allocates_what_rustls_does() {
             let nothing = measure(|| runtime.block_on(tokio::time::sleep(Duration::from_secs(5))));
             assert_eq!(timed_out.count_total, nothing.count_total, "{side:?} {version:?}");
 
-            // Without a future there is one timer more, made when it is needed.
+            // Without a future the stream has a timer of its own, which it makes when it needs it.
             let (mut stream, _peer) = connect_reserved(side, version);
             let shutdown = measure(|| assert!(poll_once(stream.shutdown()).is_ready() != (side == Side::Client)));
             let timer = u64::from(side == Side::Client);
@@ -150,7 +150,7 @@ fn a_lingering_connection_holds_little_memory() {
         })
         .collect();
     drop(guard);
-    // Beyond the deadline, so that the closings have become lingers.
+    // After the close timeout the closings have become lingers.
     runtime.block_on(async { tokio::time::sleep(ShutdownPolicy::CLOSE_TIMEOUT + Duration::from_secs(1)).await });
     assert_eq!(reaper.closings() as i64, CONNECTIONS);
     let freed = measure(|| {

@@ -30,7 +30,7 @@ async fn each_end_is_logged_with_its_peer_and_each_phase_of_the_drain() {
             "{text}"
         );
     }
-    // What the service logs is in the span, too, also in the tasks of HTTP/2.
+    // The span also contains what the service logs, in the tasks of HTTP/2 too.
     let mut site = Site::start(Integration::Server).await;
     let (mut requests, connection) = hyper_http2(site.connect_http2().await).await;
     assert_eq!(hyper_body(requests.send_request(hyper_request("/logged"))).await.unwrap(), "hello");

@@ -1,4 +1,4 @@
-//! Clients that know nothing of this project: TLS by tokio-rustls, HTTP/1 by hand.
+//! Clients without anything of this project: TLS by tokio-rustls, HTTP/1 by hand.
 
 use std::{
     io::{self, ErrorKind},
@@ -28,13 +28,13 @@ pub type Client<T = TcpStream> = TlsStream<T>;
 pub enum Last {
     /// The server's close_notify.
     CloseNotify,
-    /// TCP ended in order, TLS did not.
+    /// FIN without close_notify.
     Fin,
-    /// The server's system has reset the connection.
+    /// A reset.
     Reset,
 }
 
-/// The certificate's own client. It does not resume sessions: each connection is like the first.
+/// The configuration of all clients. It does not resume sessions, so that each connection is like the first.
 static TRUST: LazyLock<ClientConfig> = LazyLock::new(|| {
     let mut roots = RootCertStore::empty();
     let certificate = CertificateDer::from_pem_file(&CERTIFICATE.cert).expect("a certificate");
@@ -82,7 +82,7 @@ where
     send(client, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
 }
 
-/// Receives until there is this text. Gives what was received, which may go on behind it.
+/// Receives up to this text. Returns what was received, which may be more.
 pub async fn receive_until(client: &mut Client, text: &str) -> Vec<u8> {
     let mut received = Vec::new();
     while !received.windows(text.len()).any(|window| window == text.as_bytes()) {
@@ -92,7 +92,7 @@ pub async fn receive_until(client: &mut Client, text: &str) -> Vec<u8> {
     received
 }
 
-/// Receives to the end. Gives what came, and what the end was.
+/// Receives to the end. Returns what came, and the end.
 pub async fn receive_all<T>(client: &mut Client<T>) -> (Vec<u8>, Last)
 where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -124,20 +124,20 @@ impl Response {
         Some(Self { head, body: received[end..].to_vec() })
     }
 
-    /// Whether the server said that there will be no other.
+    /// Whether the server announces that no other will follow.
     pub fn is_last(&self) -> bool {
         self.head.contains("\r\nconnection: close\r\n")
     }
 }
 
-/// A transport that sends only so many bytes, until it is told to go on.
+/// A transport that sends only this many bytes, until `go_on` changes.
 pub fn halting(mut tcp: TcpStream, bytes: usize, mut go_on: watch::Receiver<()>) -> DuplexStream {
     let (near, mut far) = duplex(64 * 1024);
     tokio::spawn(async move {
         let mut first = vec![0; bytes];
         far.read_exact(&mut first).await?;
         tcp.write_all(&first).await?;
-        // It is also told by the end of the other side.
+        // A sender that is dropped lets it go on, too.
         let _ = go_on.changed().await;
         copy_bidirectional(&mut far, &mut tcp).await
     });

@@ -1,4 +1,4 @@
-//! A client of HTTP/2 by hand (RFC 9113): what it sends, and whether it answers, is the test's to say.
+//! A client of HTTP/2 by hand (RFC 9113). The test decides what it sends and whether it answers.
 
 use std::net::SocketAddr;
 
@@ -136,7 +136,7 @@ impl Http2 {
         Some(frame)
     }
 
-    /// Receives until a stream has ended. Gives the body of its answer.
+    /// Receives until a stream has ended. Returns the body of its answer.
     pub async fn answer(&mut self, stream: u32) -> Option<Vec<u8>> {
         let mut frames = Vec::new();
         loop {

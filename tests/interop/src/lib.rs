@@ -1,9 +1,7 @@
-//! Programs of others as peers of the real `tls-shutdown` command.
+//! What the tests with programs of others share: these programs, the `tls-shutdown` command, networks, and clients by hand.
 //!
-//! `tests/clients.rs` has them talk to `tls-shutdown serve`, and `tests/servers.rs` has `tls-shutdown send` talk to them;
-//! `tests/tickets.rs` has it do so fifty times, and `tests/unwrap.rs` takes TLS off connections to them. The other
-//! tests are proofs of what `tls-shutdown serve` promises, each with a control: a server for which the proof fails. Every process ends
-//! with its test.
+//! In `tests/peers` they are clients of `tls-shutdown serve` and servers of `tls-shutdown send`. The other tests prove what the server and
+//! the client drain promise, each with a control for which the proof fails. Every process ends with its test.
 
 pub mod client;
 pub mod http2;
@@ -34,27 +32,27 @@ pub use server::{Build, LOOPBACK, Server};
 /// The versions of TLS, in the way that most programs spell them.
 pub const VERSIONS: [&str; 2] = ["1.2", "1.3"];
 
-/// No step of a test takes so long, unless it hangs.
+/// No step of a test takes longer than this, unless it hangs.
 const HANG: Duration = Duration::from_secs(60);
 
-/// How a connection ended, as its event tells it: `ending`, `sent`, `received`.
+/// How a connection ended, as its event reports it: `ending`, `sent`, `received`.
 pub type End<'a> = (&'a str, bool, bool);
 
 /// Both close_notify alerts were sent and received.
 pub const COMPLETE: End = ("complete", true, true);
 
-/// What an event tells of the end of a connection.
+/// The end of a connection that an event reports.
 pub fn end(event: &Value) -> End<'_> {
     let field = |name: &str| event[name].as_bool().expect("a boolean");
     (event["ending"].as_str().expect("an ending"), field("sent"), field("received"))
 }
 
-/// Awaits `step`, and fails the test if that hangs.
+/// Awaits `step`. Fails the test if it hangs.
 pub async fn within<T>(step: impl Future<Output = T>) -> T {
     timeout(HANG, step).await.expect("a step hangs")
 }
 
-/// Looks, where nothing tells, until something is so.
+/// Polls until something is so. For what nothing reports, as the state of another process in `/proc`.
 pub async fn glance(mut is_so: impl FnMut() -> bool) {
     within(async {
         while !is_so() {
@@ -64,7 +62,7 @@ pub async fn glance(mut is_so: impl FnMut() -> bool) {
     .await;
 }
 
-/// A program of a Debian package. Without it there is nothing to test.
+/// A program of a Debian package. Fails the test if it is not installed.
 pub fn program(name: &str, package: &str) -> Command {
     let path = env::var_os("PATH").unwrap_or_default();
     let is_there = env::split_paths(&path).any(|directory| directory.join(name).is_file());
@@ -128,14 +126,14 @@ pub async fn run(command: &mut Command, input: &[u8]) -> Output {
     let mut child = command.spawn().expect("the program starts");
     let mut stdin = child.stdin.take().expect("piped");
     let feed = async move {
-        // It may end before it has read everything; its output and status tell.
+        // It may end before it has read everything. Its output and status show whether it should.
         let _ = stdin.write_all(input).await;
     };
     let ((), output) = within(async { tokio::join!(feed, child.wait_with_output()) }).await;
     output.expect("the program can be waited for")
 }
 
-/// Runs a program that has to succeed. Gives its standard output.
+/// Runs a program, which must succeed. Returns its standard output.
 pub async fn run_well(command: &mut Command, input: &[u8]) -> Vec<u8> {
     let output = run(command, input).await;
     let error = String::from_utf8_lossy(&output.stderr);
@@ -143,7 +141,7 @@ pub async fn run_well(command: &mut Command, input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// Runs `tls-shutdown send`. Gives its events, and whether every goal was reached.
+/// Runs `tls-shutdown send`. Returns whether every goal was reached, and the events.
 pub async fn send(port: u16, arguments: &[&str], input: &[u8]) -> (bool, Vec<Value>) {
     let server = format!("127.0.0.1:{port}");
     let mut command = Build::Tests.command("tls-shutdown");
@@ -162,7 +160,7 @@ pub struct Background {
 }
 
 impl Background {
-    /// Starts a program. Its input stays open, and empty.
+    /// Starts a program. Its input stays open and empty.
     pub fn start(command: &mut Command) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("the program starts");
@@ -173,8 +171,7 @@ impl Background {
         Self { _stdin: child.stdin.take().expect("piped"), child, lines }
     }
 
-    /// Starts a server that cannot take port 0, on a port that was free a moment ago. Its output has `ready` once it
-    /// listens.
+    /// Starts a server that cannot take port 0, on a port that was free a moment ago. Its output contains `ready` when it listens.
     pub async fn start_on_free_port(mut command: impl FnMut(u16) -> Command, ready: &str) -> (Self, u16) {
         for _ in 0..10 {
             let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
@@ -187,14 +184,14 @@ impl Background {
         panic!("the server never listens: {:?}", command(0));
     }
 
-    /// The next line of its output that contains `text`, unless it ends before.
+    /// Waits for the next line of its output that contains `text`. Returns `None` if the output ends before.
     pub async fn line_with(&mut self, text: &str) -> Option<String> {
         while let Some(line) = within(self.lines.recv()).await {
             let line = String::from_utf8_lossy(&line).into_owned();
             if line.contains(text) {
                 return Some(line);
             }
-            // Is shown if the test fails.
+            // Shown if the test fails.
             eprint!("{line}");
         }
         None
@@ -218,7 +215,7 @@ impl Background {
         kill_process(id.expect("a process"), signal).expect("it can be signalled");
     }
 
-    /// Waits for its end. Gives the rest of its output.
+    /// Waits for its end, which must be a success. Returns the rest of its output.
     pub async fn output(mut self) -> Vec<u8> {
         let mut output = Vec::new();
         while let Some(line) = within(self.lines.recv()).await {
@@ -238,7 +235,7 @@ async fn forward(output: impl AsyncRead + Unpin, lines: UnboundedSender<Vec<u8>>
     }
 }
 
-/// Who is the first to close a connection.
+/// Who closes a connection first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum First {
     /// The client, once it has the whole response.
@@ -251,8 +248,8 @@ pub enum First {
 pub const REQUESTS: [(First, &str, usize); 2] =
     [(First::Client, "/bytes/1000000", 1_000_000), (First::Server, "/close/100000", 100_000)];
 
-/// Has a client that copies its input and output make a request. Its input ends when the body is whole, or after the
-/// server has closed. Gives the length of the body.
+/// Makes a request through a program that copies its input to the server. Its input ends when the body is whole, or after the server has
+/// closed. Returns the length of the body.
 pub async fn talk(command: &mut Command, first: First, path: &str, length: usize) -> usize {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
     let mut child = command.spawn().expect("the program starts");

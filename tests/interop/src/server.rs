@@ -1,4 +1,4 @@
-//! The servers of this repository as child processes: `tls-shutdown serve`, and the bare one that it is held against.
+//! The servers of this repository as child processes: `tls-shutdown serve`, and the bare server that it is compared with.
 
 use std::{collections::HashMap, fs, net::SocketAddr, path::PathBuf, process::Stdio, sync::LazyLock};
 
@@ -52,13 +52,13 @@ impl Build {
     }
 }
 
-/// Builds the executables of the packages that tests here run. Gives them by name.
+/// Builds the executables that the tests run. Returns their paths by name.
 fn build(profile: &str) -> HashMap<String, PathBuf> {
     let mut build = std::process::Command::new(env!("CARGO"));
     build.args(["build", "--bins", "--package", "tls-shutdown-cli", "--package", env!("CARGO_PKG_NAME")]);
     build.args(["--package", "tls-shutdown-examples"]);
     build.args(["--profile", profile, "--message-format", "json"]);
-    // What cargo says of this package would have others built anew.
+    // With cargo's variables for this package, other packages would be built again.
     for (name, _) in std::env::vars_os() {
         if ["CARGO_MANIFEST_", "CARGO_PKG_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             build.env_remove(name);
@@ -75,7 +75,7 @@ fn build(profile: &str) -> HashMap<String, PathBuf> {
     executables.collect()
 }
 
-/// A running server that tells where it listens, and what happens to it, in JSON.
+/// A running server that reports in JSON where it listens and what happens.
 pub struct Server {
     process: Background,
     /// Where it listens.
@@ -107,14 +107,14 @@ impl Server {
         self.process.signal(signal);
     }
 
-    /// Halts it, so that its system goes on alone.
+    /// Stops the process. Its system goes on accepting connections and data.
     pub async fn halt(&self) {
         self.signal(Signal::STOP);
         let status = format!("/proc/{}/stat", self.id());
         glance(|| fs::read_to_string(&status).expect("it runs").contains(") T ")).await;
     }
 
-    /// Waits until it does not listen any more.
+    /// Waits until it listens no more.
     pub async fn stops_listening(&self) {
         let port = format!(":{:04X}", self.address.port());
         let is_it = |line: &str| {
@@ -138,7 +138,7 @@ impl Server {
         event
     }
 
-    /// Waits for its exit. Gives the events until then, the last of which is of the server drain.
+    /// Waits for its exit. Returns the events until then. The last one is that of the drain.
     pub async fn exit(mut self) -> Vec<Value> {
         let mut events = Vec::new();
         while let Some(event) = self.event().await {

@@ -1,5 +1,7 @@
-//! A client whose pooled connections are drained may exit: each server has seen close_notify on all of them, and the client's
-//! system, which is a namespace of its own, has reset none.
+//! A client that has drained its pooled connections may exit: each server has seen close_notify on all of them, and the client's system,
+//! which is a namespace of its own, has reset none.
+//!
+//! These tests have a process of their own: a hundred handshakes have to be done within half a second.
 
 use tls_shutdown_interop::{
     Background, Build, CERTIFICATE, COMPLETE, Namespace, Server, end, python, run_well, within,
@@ -8,10 +10,10 @@ use tokio::process::Command;
 
 const REQUESTS: &str = "100";
 const CONNECTIONS: usize = 100;
-/// So long that all requests are there, each on a connection of its own.
+/// The delay is long enough that all requests wait at the same time, each on a connection of its own.
 const ROUTE: &str = "delay/500";
 
-/// Runs the example `hyper_client` inside. Gives the number of connections that it tells of, all of which have ended well.
+/// Runs the example `hyper_client` inside. Returns the number of connections that it reports. All have ended completely.
 async fn hyper_client(namespace: &Namespace, url: &str, flags: &[&str]) -> usize {
     let mut client = Build::Tests.command("hyper_client");
     client.args([url, "--insecure", "--requests", REQUESTS]).args(flags);
@@ -28,7 +30,7 @@ fn serve(namespace: &Namespace) -> Command {
     Build::Tests.serve(&format!("{}:0", namespace.near), &[])
 }
 
-/// How many of the next connections of `serve` have ended so that both sides have said close_notify.
+/// How many of the next connections of `serve` end with close_notify from both sides.
 async fn complete(server: &mut Server, connections: usize) -> usize {
     let mut complete = 0;
     for _ in 0..connections {

@@ -1,5 +1,7 @@
-//! Many peers that close badly, or never begin: the server's memory and time stay within limits, others are served meanwhile, and
-//! nothing is left in the end, although the peers are all still there.
+//! Many peers that close badly, or never begin. The memory and the time of the server stay within limits, and it serves others meanwhile. In
+//! the end nothing is left of the connections, although all the peers are still there.
+//!
+//! These tests have a process of their own: they raise the limit of file descriptors, and measure memory and latency under load.
 
 use std::{
     fs,
@@ -61,7 +63,7 @@ impl Flood {
     }
 }
 
-/// What a peer does once the server has said close_notify.
+/// What a peer does after the server has sent close_notify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Peer {
     /// It reads that, and stays.

@@ -1,7 +1,9 @@
 //! Servers behind a balancer are restarted one after the other, under load: no request fails, and no server resets a connection.
 //!
-//! The balancers may try again only where no request can have been sent, which is their default for POST. The servers are alone
-//! in a network namespace, so that its counters are theirs.
+//! The balancers may repeat a request only if they cannot have sent it, which is their default for POST. The servers are alone in a network
+//! namespace, so that its counters are theirs.
+//!
+//! These tests have a process of their own, since their load takes the whole machine.
 
 use std::{collections::BTreeMap, fmt::Write, net::TcpStream, time::Duration};
 
@@ -51,7 +53,7 @@ async fn no_request_fails(balancer: Balancer) {
     assert_eq!((outcome.failed(), aborts), (0, 0), "{outcome:?}");
 }
 
-/// What the load and the system say of some restarts.
+/// The results of the load, and the counters of the system.
 #[derive(Debug)]
 struct Outcome {
     /// Requests that were answered, and failures by their kind.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use axum::body::Bytes;
+use axum::{Router, body::Bytes};
 use futures_util::FutureExt;
 use http_body_util::{BodyExt, Empty};
 use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http2};
@@ -63,7 +63,6 @@ pub struct Site {
     pub address: SocketAddr,
     /// The handle of its drain.
     pub handle: DrainHandle,
-    prepared: Option<(TlsListener, ServerDrain)>,
     stop: Option<oneshot::Sender<()>>,
     release: watch::Sender<bool>,
     report: Option<JoinHandle<DrainReport>>,
@@ -72,8 +71,13 @@ pub struct Site {
 }
 
 impl Site {
-    /// Listens, and serves nothing yet.
-    async fn bind(integration: Integration, plan: impl FnOnce(ServerDrain) -> ServerDrain) -> Self {
+    /// Serves. Its drain has a long window for last requests.
+    pub async fn start(integration: Integration) -> Self {
+        Self::start_with(integration, |drain| drain).await
+    }
+
+    /// Serves, with these settings of its drain.
+    pub async fn start_with(integration: Integration, plan: impl FnOnce(ServerDrain) -> ServerDrain) -> Self {
         let (stop, stopped) = oneshot::channel();
         let drain = plan(ServerDrain::on(stopped.map(drop)).last_request(PATIENCE));
         let handle = drain.handle();
@@ -82,59 +86,11 @@ impl Site {
         let listener = listener.on_end(move |end| {
             let _ = sender.send(end.clone());
         });
-        Self {
-            integration,
-            address: listener.local_addr().expect("an address"),
-            handle,
-            prepared: Some((listener, drain)),
-            stop: Some(stop),
-            release: watch::Sender::new(false),
-            report: None,
-            ends,
-        }
-    }
-
-    /// Serves. Its drain has a long window for last requests.
-    pub async fn start(integration: Integration) -> Self {
-        Self::start_with(integration, |drain| drain).await
-    }
-
-    /// Serves, with these settings of its drain.
-    pub async fn start_with(integration: Integration, plan: impl FnOnce(ServerDrain) -> ServerDrain) -> Self {
-        let mut site = Self::bind(integration, plan).await;
-        site.serve();
-        site
-    }
-
-    fn serve(&mut self) {
-        let (listener, drain) = self.prepared.take().expect("one start");
-        let handle = self.handle.clone();
-        let app = app(handle.clone(), self.release.subscribe());
-        self.report = Some(match self.integration {
-            Integration::Server => tokio::spawn(Server::new(listener).drain(drain).serve(app)),
-            AxumServe => {
-                let app = app.layer(handle.layer());
-                let serving = axum::serve(listener.with_drain(&handle), app)
-                    .with_graceful_shutdown(handle.last_request_over())
-                    .into_future();
-                tokio::spawn(drain.run(serving))
-            }
-            Tonic => {
-                let serving = tonic::transport::Server::builder()
-                    .layer(handle.layer())
-                    .add_routes(Routes::from(app))
-                    .serve_with_incoming_shutdown(listener.with_drain(&handle), handle.last_request_over());
-                tokio::spawn(drain.run(serving))
-            }
-            AcceptLoop => {
-                let mut listener = listener.with_drain(&handle);
-                tokio::spawn(drain.run(async move {
-                    while let Some((stream, _)) = listener.accept().await {
-                        tokio::spawn(echo(stream, handle.clone()));
-                    }
-                }))
-            }
-        });
+        let address = listener.local_addr().expect("an address");
+        let release = watch::Sender::new(false);
+        let app = app(handle.clone(), release.subscribe());
+        let report = Some(serve(integration, listener, drain, app));
+        Self { integration, address, handle, stop: Some(stop), release, report, ends }
     }
 
     /// Begins the drain.
@@ -212,6 +168,36 @@ impl Site {
                 soon(client.stream.shutdown()).await.expect("sent");
                 assert_eq!(client.read_to_end_and_close().await, (String::new(), End::CloseNotify));
             }
+        }
+    }
+}
+
+/// Serves `app`, or echoes lines in an accept loop, until the drain has ended.
+fn serve(integration: Integration, listener: TlsListener, drain: ServerDrain, app: Router) -> JoinHandle<DrainReport> {
+    let handle = drain.handle();
+    match integration {
+        Integration::Server => tokio::spawn(Server::new(listener).drain(drain).serve(app)),
+        AxumServe => {
+            let app = app.layer(handle.layer());
+            let serving = axum::serve(listener.with_drain(&handle), app)
+                .with_graceful_shutdown(handle.last_request_over())
+                .into_future();
+            tokio::spawn(drain.run(serving))
+        }
+        Tonic => {
+            let serving = tonic::transport::Server::builder()
+                .layer(handle.layer())
+                .add_routes(Routes::from(app))
+                .serve_with_incoming_shutdown(listener.with_drain(&handle), handle.last_request_over());
+            tokio::spawn(drain.run(serving))
+        }
+        AcceptLoop => {
+            let mut listener = listener.with_drain(&handle);
+            tokio::spawn(drain.run(async move {
+                while let Some((stream, _)) = listener.accept().await {
+                    tokio::spawn(echo(stream, handle.clone()));
+                }
+            }))
         }
     }
 }

@@ -132,7 +132,7 @@ async fn requests_that_race_with_the_drain_are_answered_or_refused() {
         }
         let answers = 200 + std::iter::from_fn(|| answers.try_recv().ok()).count();
         let lost = server.gates.requests.load(Ordering::SeqCst) - answers;
-        // hyper itself gives up a stream that it opens while it is told to go away, though it sends the request.
+        // hyper gives up a stream that it opens while a GOAWAY arrives, although it sends the request.
         assert!(lost <= if protocol == "h2" { 16 } else { 0 }, "{protocol}: {lost} requests were lost");
         let connections = std::iter::from_fn(|| reports.try_recv().ok()).count();
         assert_eq!(server.ends(connections).await, vec![Some(End::CloseNotify); connections], "{protocol}");
@@ -155,7 +155,7 @@ async fn what_is_in_flight_at_the_limit_is_cut() {
         let error = request.await.unwrap().unwrap_err();
         assert!(is_draining(&*error), "{protocol}: {error:?}");
         server.gates.release.notify_one();
-        assert_ne!(server.ends(1).await, [Some(End::CloseNotify)], "{protocol}: a cut is not told as an end");
+        assert_ne!(server.ends(1).await, [Some(End::CloseNotify)], "{protocol}: a cut does not look like an end");
     }
 }
 
@@ -173,7 +173,7 @@ async fn a_silent_server_costs_the_deadline() {
         assert_eq!(report.ended(), ending.map_or(0, |ending| report.count(ending)), "{report}");
         assert!(report.elapsed() >= limit.min(deadline) && report.elapsed() < LIMIT, "{report}");
 
-        // What was left has gone on.
+        // The connections that were left go on.
         let report = layer.drain().drain(LIMIT).await;
         assert_eq!((report.count(Ending::TimedOut), report.left()), (1, 0), "{report}");
         drop(server.await.unwrap());
@@ -185,7 +185,7 @@ async fn a_drain_keeps_the_tickets_of_what_was_never_read() {
     let server = WitnessServer::new("http/1.1", 1).await;
     let tls = TlsConnector::from(Arc::new(client_config(&TLS13)));
 
-    // The control: nobody has read the tickets.
+    // The control: nobody reads the tickets.
     for _ in 0..2 {
         let mut bare = by_hand(tls.clone()).oneshot(server.uri("/")).await.unwrap();
         bare.shutdown().await.unwrap();
@@ -244,7 +244,7 @@ async fn a_connection_that_is_being_made_is_waited_for_refused_and_ended() {
     assert!(error.unwrap_err().is::<Draining>());
     assert_eq!((report.count(Ending::Complete), report.left()), (1, 0), "{report}");
     assert_eq!(server.ends(1).await, [Some(End::CloseNotify)]);
-    // One that is given up is not waited for.
+    // A drain does not wait for a connector that is dropped.
     let layer = ShutdownLayer::new();
     let mut connector =
         layer.layer(tower::service_fn(|_| std::future::pending::<io::Result<client::TlsStream<TcpStream>>>()));

@@ -69,7 +69,7 @@ async fn the_layer_sets_policy_reaper_and_on_end() {
     stream.shutdown().await.unwrap();
     drop(stream);
     assert_eq!(reaper.closings(), 1, "handed over");
-    assert_eq!(next(&mut reports).await.ending(), Ending::Complete, "the reaper has heard the answer");
+    assert_eq!(next(&mut reports).await.ending(), Ending::Complete, "the reaper has received the answer");
     assert_eq!(server.ends(1).await, [Some(End::CloseNotify)]);
 }
 
@@ -213,7 +213,7 @@ async fn what_is_dropped_between_two_messages_is_closed_and_what_is_cut_is_abort
         stream.flush().await.unwrap();
         drop(stream);
         assert_eq!(next(&mut reports).await.ending(), ending, "{message:?}");
-        // Of the tickets that the client has not read when it aborts, its kernel may make a reset.
+        // The kernel may reset the connection, since the client has not read its tickets when it aborts.
         assert_eq!(server.ends(1).await == [Some(End::CloseNotify)], ending == Ending::Complete, "{message:?}");
     }
 }

@@ -53,7 +53,7 @@ where
     Ok(soon(response.into_body().collect()).await?.to_bytes())
 }
 
-/// So many requests for `uri` at the same time.
+/// Sends `count` requests for `uri` at the same time.
 pub(crate) async fn get_at_once<C>(client: &Https<C>, uri: &Uri, count: usize)
 where
     C: Connect + Clone + Send + Sync + 'static,
@@ -69,7 +69,7 @@ where
     }
 }
 
-/// Whether `Draining` is among the causes of `error`. h2 keeps nothing but the text of an I/O error.
+/// Whether `Draining` is among the causes of `error`. h2 keeps only the text of an I/O error.
 pub(crate) fn is_draining(error: &(dyn Error + 'static)) -> bool {
     error.to_string().contains(&Draining.to_string()) || error.source().is_some_and(is_draining)
 }
@@ -89,7 +89,8 @@ pub(crate) async fn next(reports: &mut mpsc::UnboundedReceiver<ShutdownReport>) 
 
 pub(crate) const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// Accepts one TLS connection, reads once if there is an answer, writes that, and never reads again; gives the stream, to be kept.
+/// Accepts one TLS connection. If there is an answer, it reads once and writes that. It never reads again. Returns the stream, so that the
+/// test keeps it.
 pub(crate) async fn deaf_server(
     answer: &'static [u8],
 ) -> (SocketAddr, tokio::task::JoinHandle<server::TlsStream<TcpStream>>) {
@@ -108,7 +109,7 @@ pub(crate) async fn deaf_server(
     (address, server)
 }
 
-/// A connector made by hand, to one address.
+/// A connector without hyper-rustls.
 pub(crate) fn by_hand(
     tls: TlsConnector,
 ) -> impl Service<Uri, Response = client::TlsStream<TcpStream>, Error = io::Error, Future: Send> + Clone + Send + Sync {

@@ -1,4 +1,4 @@
-//! Closings in which peer, transport and application do whatever bytes at random say.
+//! Closings in which peer, transport and application do what random bytes select.
 
 use proptest::{collection::vec, prelude::*};
 use tls_shutdown_tests::hostile::assert_ends_well;

@@ -11,7 +11,7 @@ use tls_shutdown_tests::{
 use tokio::{io::AsyncWriteExt, sync::oneshot, time::Instant};
 use tokio_test::{assert_pending, assert_ready, task};
 
-/// A client whose 0-RTT handshake is not done: `data` is early, and the peer has not been heard.
+/// A client that has sent `data` early. Nothing of the peer has come, so that the handshake is not done.
 fn connect_early(data: &[u8], accepts: EarlyData) -> (Stream, Peer) {
     let (client, mut server) = with_ticket_for_early_data();
     if accepts == EarlyData::Rejected {

@@ -44,20 +44,20 @@ async fn a_write_that_fails_at_each_byte_of_the_alert() {
                 let source = error.source().expect("the transport's error").downcast_ref::<io::Error>();
                 assert_eq!(source.map(io::Error::kind), Some(kind));
 
-                // Their close_notify came first: that ours did not get out spoils nothing.
+                // The close_notify of the peer came first: it is complete although ours could not be sent.
                 let (mut stream, mut peer) = connect_failing();
                 peer.close_notify();
                 let report = shut_down_now(&mut stream, BIDIRECTIONAL).expect("complete");
                 assert_eq!((report.ending(), report.sent(), report.received()), (Ending::Complete, false, true));
 
-                // Why the peer has gone says more than that it has.
+                // The alert of the peer explains more than the failed write.
                 let (mut stream, peer) = connect_failing();
                 peer.into_forge().alert(Forge::FATAL, 80);
                 let error = shut_down_now(&mut stream, BIDIRECTIONAL).expect_err("an alert");
                 assert_eq!(error.ending(), Ending::PeerAlert(Alert(80)));
                 assert_eq!(error.report().alert(), Some(Alert(80)));
 
-                // An end that follows a failed write adds nothing.
+                // An end after a failed write changes nothing.
                 let (mut stream, peer) = connect_failing();
                 peer.wire.script(|script| script.then = Then::End);
                 assert_eq!(ending(shut_down_now(&mut stream, UNIDIRECTIONAL)), failure);
@@ -91,7 +91,7 @@ async fn data_and_a_reset_with_no_read_between_is_reset() {
                 script.room = 0;
                 script.full = Full::Error(io::ErrorKind::ConnectionReset);
             });
-            // A buffer larger than the data: the read meets the reset behind it, and keeps it to itself.
+            // The buffer is larger than the data: the read meets the reset behind the data, and reports it later.
             let amount = assert_ready!(task::spawn(stream.read(&mut [0; 4000])).poll()).expect("data");
             assert_eq!(amount, 1000);
             peer.wire.script(|script| script.then = Then::End);
@@ -120,7 +120,7 @@ async fn a_failed_write_of_the_application_is_remembered() {
 #[tokio::test(start_paused = true)]
 async fn an_alert_behind_a_cut_connection_is_found() {
     for (side, version) in each_kind() {
-        // The peer has sent an alert, and reset; our data cannot get out.
+        // The peer has sent an alert and a reset. Our data cannot be sent.
         let (mut stream, peer) = connect(side, version);
         peer.wire.script(|script| script.room = 0);
         assert_pending!(task::spawn(stream.write_all(&[0; 100_000])).poll());
@@ -187,7 +187,7 @@ async fn looking_for_the_reason_of_a_failed_write_is_bounded() {
     }
 }
 
-/// A peer that answers, closes and resets at once: what it has said last is behind data that belongs to the application.
+/// The peer answers, closes and resets at once. Its close_notify is behind data that belongs to the application.
 #[tokio::test(start_paused = true)]
 async fn the_reason_of_a_failed_close_is_found_behind_data() {
     for (side, version) in each_kind() {
@@ -206,7 +206,7 @@ async fn the_reason_of_a_failed_close_is_found_behind_data() {
         assert_eq!(&data[..], b"an answer");
         assert_eq!(ending(shut_down_now(&mut stream, UNIDIRECTIONAL)), Ending::Complete);
 
-        // Nobody reads on, and the data is in nobody's way any more.
+        // Nobody reads on. The reaper discards the data.
         let (told, report) = oneshot::channel();
         drop(fail().with_reaper(&Reaper::new()).on_end(move |report| told.send(*report).expect("awaited")));
         let report = report.await.expect("once");
@@ -232,7 +232,7 @@ async fn the_reason_of_a_failed_write_is_found_though_nobody_shuts_down() {
         drop(stream);
         assert_eq!(report.await.expect("once").ending(), Ending::PeerAlert(Alert(80)));
 
-        // What we had to say is lost, though the peer was at its end.
+        // Our data is lost, although the peer had finished its own.
         let (stream, mut peer, report) = fail();
         peer.close_notify();
         drop(stream);
@@ -241,7 +241,7 @@ async fn the_reason_of_a_failed_write_is_found_though_nobody_shuts_down() {
     }
 }
 
-/// The policy says how much is looked through, but not that data is in the way.
+/// The policy limits how much is searched. That it rejects data does not matter here.
 #[tokio::test(start_paused = true)]
 async fn the_reason_is_looked_for_as_far_as_the_policy_goes() {
     const PIECES: usize = 200;
@@ -265,7 +265,7 @@ async fn the_reason_is_looked_for_as_far_as_the_policy_goes() {
         stream = stream.on_end(move |report| told.send(*report).expect("awaited"));
         peer.wire.break_writes();
         assert_pending!(shut_down(&mut stream, REJECT).poll());
-        // More than the data, and less than the alert behind it.
+        // One read takes more than the data, and less than the alert behind it.
         peer.wire.script(|script| script.piece = 40);
         peer.send(b"late");
         peer.into_forge().alert(Forge::FATAL, 80);
@@ -284,7 +284,7 @@ async fn a_failed_write_is_followed_by_nothing() {
         let mut records = peer.records();
         *records.last_mut().expect("a tag") ^= 1;
         peer.wire.deliver(&records);
-        // The transport takes bytes again, and gets none: neither the lost data nor an alert about the bad record.
+        // The transport takes bytes again, and none are written: neither the lost data nor an alert about the bad record.
         peer.wire.script(|script| script.room = usize::MAX);
         assert_eq!(ending(shut_down_now(&mut stream, BIDIRECTIONAL)), Ending::Reset);
         assert_eq!(peer.wire.script(|script| script.outbound.len()), 0);

@@ -36,7 +36,7 @@ async fn nothing_is_said_after_a_fatal_error() {
             }
             assert_eq!(wire.script(|script| script.log.clone()), []);
         }
-        // Our own fatal alert is the last word too.
+        // Nothing follows our own fatal alert either.
         let (mut stream, mut peer) = connect(side, version);
         let mut record = {
             peer.tls.send_close_notify();
@@ -66,7 +66,7 @@ async fn before_our_close_notify_a_bad_record_is_answered_with_an_alert() {
     }
 }
 
-/// rustls 0.23.46 panics if it is asked to go on after these two records.
+/// rustls 0.23.46 panics if it has to process anything after these two records.
 #[tokio::test(start_paused = true)]
 async fn an_empty_handshake_record_before_close_notify_hurts_nobody() {
     for side in Side::BOTH {
@@ -84,7 +84,7 @@ async fn an_empty_handshake_record_before_close_notify_hurts_nobody() {
     }
 }
 
-/// At the limit of its keys rustls ends writing itself, and takes further data to drop it.
+/// At the limit of its keys, rustls ends writing itself. It accepts further data and drops it.
 #[tokio::test(start_paused = true)]
 async fn worn_out_keys_are_never_complete() {
     let mut provider = rustls::crypto::ring::default_provider();

@@ -18,20 +18,20 @@ use tls_shutdown_tests::{
 use tokio::{io::AsyncWriteExt, runtime::Builder};
 use tokio_test::task;
 
-/// One thing that happens.
+/// One event.
 #[derive(Clone, Debug)]
 enum Act {
     /// The peer sends application data.
     Send(usize),
     /// The peer sends close_notify.
     Close,
-    /// This much of what the peer has sent arrives.
+    /// This many bytes of those that the peer has sent arrive.
     Arrive(usize),
-    /// The transport takes this much more.
+    /// The transport takes this many bytes more.
     Take(usize),
     /// The closing is polled.
     Poll,
-    /// The closing is dropped, and made again.
+    /// The closing is dropped, and started again.
     Drop,
 }
 
@@ -46,10 +46,10 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// How the peer's stream ends when the acts are over.
+/// How the peer's stream ends after the events.
 #[derive(Clone, Copy, Debug)]
 enum PeerEnd {
-    /// With close_notify, whole.
+    /// With a whole close_notify.
     Whole,
     /// Without the last byte, by FIN.
     Cut,
@@ -62,8 +62,8 @@ fn policy() -> impl Strategy<Value = ShutdownPolicy> {
 }
 
 proptest! {
-    /// Whatever happens on the way: all application data, then one close_notify and FIN arrive at the peer if the closing has
-    /// succeeded, it is complete only if the peer's close_notify was whole, and `on_end` is called once.
+    /// If the closing succeeds, the peer receives all application data, then one close_notify and FIN. It is complete only if the peer's
+    /// close_notify was whole. `on_end` is called once.
     #[test]
     fn any_order_in_any_pieces(
         client in any::<bool>(),
@@ -89,7 +89,7 @@ proptest! {
             script.piece = piece;
             script.buffering = if buffers { Buffering::UntilFlush } else { Buffering::Off };
         });
-        // rustls takes it all, the transport nothing yet.
+        // rustls takes all of it, and the transport nothing yet.
         let _ = task::spawn(stream.write_all(&vec![7; data])).poll();
 
         let policy = policy.with_max_drain_bytes(u64::MAX);

@@ -23,7 +23,7 @@ async fn the_deadline_does_not_start_again_with_a_new_future() {
         }
         let outcome = stream.shutdown_with(policy).await;
         assert_eq!((ending(outcome), began.elapsed()), (Ending::TimedOut, Duration::from_secs(3)));
-        // Neither does it for another future of the same goal, nor for a longer deadline.
+        // The same holds for another future of the same goal, and for one with a longer timeout.
         let outcome = stream.shutdown_with(BIDIRECTIONAL.with_close_timeout(Duration::from_secs(60))).await;
         assert_eq!((ending(outcome), began.elapsed()), (Ending::TimedOut, Duration::from_secs(3)));
     }
@@ -165,7 +165,7 @@ async fn the_drain_limit_is_exact() {
 async fn records_without_data_are_limited_too() {
     for (side, version) in each_kind() {
         let (mut stream, mut peer) = connect(side, version);
-        // One byte of data in each: far below the limit, with more than 64 KiB of headers and tags around it.
+        // Each has one byte of data: far below the limit. Their headers and tags are more than 64 KiB.
         (0..4000).for_each(|_| peer.send(b"."));
         let outcome = tokio::time::timeout(
             Duration::from_secs(1),
@@ -177,7 +177,7 @@ async fn records_without_data_are_limited_too() {
 
 #[tokio::test(start_paused = true)]
 async fn each_wait_has_its_own_limit() {
-    // The stall limit bounds each time that nothing is accepted; what the peer took to answer in between is not part of it.
+    // The stall timeout limits each time in which nothing is accepted. The time until the peer answers is no part of it.
     let policy = RECEIVE_FIRST.with_stall_timeout(Duration::from_secs(10)).with_close_timeout(Duration::from_secs(120));
     for (side, version) in each_kind() {
         let (mut stream, mut peer) = connect(side, version);

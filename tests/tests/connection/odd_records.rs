@@ -16,8 +16,8 @@ async fn a_forged_close_notify_never_completes() {
         let (_, mut peer) = connect(side, version);
         peer.tls.send_close_notify();
         let length = peer.records().len();
-        // rustls takes the version, and in TLS 1.3 the outer type, for the constants that the RFCs make them, whatever was
-        // received: a change there changes nothing.
+        // The RFCs make the version a constant, and in TLS 1.3 the outer type too. rustls uses the constants, whatever was received: a
+        // change there has no effect.
         let constant = if version == &rustls::version::TLS13 { 0..3 } else { 1..3 };
         for bit in (0..length * 8).filter(|bit| !constant.contains(&(bit / 8))) {
             let (mut stream, mut peer) = connect(side, version);
@@ -34,7 +34,7 @@ async fn a_forged_close_notify_never_completes() {
     }
 }
 
-/// What a peer may send behind our close_notify, and how that ends.
+/// What a peer may send after our close_notify, and how the closing ends.
 struct Odd {
     description: &'static str,
     versions: &'static [&'static SupportedProtocolVersion],
@@ -184,7 +184,7 @@ async fn every_odd_record_after_our_close_notify_has_a_defined_ending() {
             assert!(odd.endings.contains(&report.ending()), "{what}: {outcome:?}");
             assert_eq!(report.discarded(), 9, "{what}: what came before is counted");
             assert_eq!(report.received(), report.ending() == Ending::Complete, "{what}");
-            // Nothing is ever written behind close_notify, whatever is asked of the stream later.
+            // Nothing is ever written after close_notify, whatever the stream has to do later.
             assert_ready!(task::spawn(stream.flush()).poll()).expect("nothing to flush");
             assert_eq!(ending(shut_down_now(&mut stream, BIDIRECTIONAL)), report.ending(), "{what}");
             let _ = task::spawn(stream.read(&mut [0; 9])).poll();

@@ -1,4 +1,4 @@
-//! What `on_end` reports, and aborts, which it reports too.
+//! `on_end` is called once, and reports aborts too.
 
 use std::sync::{
     Arc,
@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_test::{assert_pending, assert_ready, task};
 
-/// A stream whose `on_end` counts, and keeps the ending.
+/// Sets an `on_end` that counts its calls and keeps the last ending.
 pub(crate) fn counted(stream: Stream) -> (Stream, impl Fn() -> (usize, Option<Ending>)) {
     let calls = Arc::new(AtomicUsize::new(0));
     let last = Arc::new(std::sync::Mutex::new(None));
@@ -52,7 +52,7 @@ async fn on_end_is_called_once_whatever_the_path() {
         let (stream, ends) = counted(stream);
         drop(stream);
         assert_eq!(ends(), once(Ending::Aborted));
-        assert_eq!(peer.receive(), Ok((vec![], false)), "a drop says nothing");
+        assert_eq!(peer.receive(), Ok((vec![], false)), "a drop sends nothing");
 
         for how in [Abort::Fin, Abort::Reset] {
             let (stream, mut peer) = connect(side, version);
@@ -103,7 +103,7 @@ async fn on_end_is_called_once_whatever_the_path() {
 #[tokio::test(start_paused = true)]
 async fn an_abort_ends_a_closing_on_its_way() {
     for (side, version) in each_kind() {
-        // Before close_notify is out, it never goes out.
+        // An abort before close_notify was sent: it is never sent.
         let (stream, mut peer) = connect(side, version);
         let (mut stream, ends) = counted(stream);
         peer.wire.script(|script| script.room = 0);
@@ -112,7 +112,7 @@ async fn an_abort_ends_a_closing_on_its_way() {
         assert_eq!(ends(), (1, Some(Ending::Aborted)));
         assert_eq!(peer.receive(), Ok((vec![], false)));
 
-        // Once it is, it is; and what had ended before has ended.
+        // An abort after close_notify was sent, and one after the end.
         let (stream, peer) = connect(side, version);
         let (mut stream, ends) = counted(stream);
         assert_pending!(shut_down(&mut stream, BIDIRECTIONAL).poll());

@@ -79,7 +79,7 @@ async fn a_later_call_raises_the_goal_and_only_then_the_deadline() {
         assert_eq!(ending(shut_down_now(&mut stream, UNIDIRECTIONAL)), Ending::Sent);
         peer.close_notify();
         assert_eq!(ending(shut_down_now(&mut stream, BIDIRECTIONAL)), Ending::Complete);
-        // What is complete stays complete, whatever is asked for.
+        // A complete closing stays complete under every policy.
         for policy in POLICIES {
             assert_eq!(ending(shut_down_now(&mut stream, policy)), Ending::Complete);
         }
@@ -138,7 +138,7 @@ async fn a_received_close_notify_needs_no_read() {
         assert_eq!((report.ending(), report.wire_read()), (Ending::Complete, 0));
         assert_eq!(peer.wire.script(|script| script.reads), reads);
 
-        // The transport may be gone by then.
+        // The transport may be gone at that time.
         let (mut stream, mut peer) = connect(side, version);
         peer.close_notify();
         assert_eq!(assert_ready!(task::spawn(stream.read(&mut [0; 9])).poll()).expect("zero-return"), 0);
@@ -185,7 +185,7 @@ async fn poll_shutdown_runs_the_streams_own_policy() {
 #[tokio::test(start_paused = true)]
 async fn a_new_goal_comes_with_its_policy() {
     for (side, version) in each_kind() {
-        // An end that was no end for the first goal is one for the next.
+        // A truncation fails the first goal. The next one accepts it.
         let (mut stream, peer) = connect(side, version);
         assert_ready!(task::spawn(Box::pin(stream.close_notify())).poll()).expect("sent");
         peer.wire.script(|script| script.then = Then::End);
@@ -194,7 +194,7 @@ async fn a_new_goal_comes_with_its_policy() {
         assert_eq!(report.ending(), Ending::Truncated);
         assert!(peer.wire.is_finished());
 
-        // What was rejected may be discarded, or be read at leisure.
+        // The next goal may discard the data that the first one rejected, and the application may still read it.
         let reject = BIDIRECTIONAL.with_peer_data(PeerData::Reject);
         let (mut stream, mut peer) = connect(side, version);
         peer.send(b"unread");
@@ -221,7 +221,7 @@ async fn tickets_are_received_by_a_client_that_never_reads() {
     peer.close_notify();
     assert_eq!(shut_down_now(&mut stream, BIDIRECTIONAL).expect("complete").tickets(), 2);
 
-    // A server that never answers: as many tickets as are wanted are enough.
+    // A server that never answers: the wanted number of tickets is enough.
     let (mut stream, _peer) = connect(Side::Client, version);
     let report = shut_down_now(&mut stream, BIDIRECTIONAL.until_tickets(2)).expect("tickets");
     assert_eq!((report.ending(), report.tickets()), (Ending::Sent, 2));
@@ -229,7 +229,7 @@ async fn tickets_are_received_by_a_client_that_never_reads() {
     let outcome = stream.shutdown_with(BIDIRECTIONAL.until_tickets(3)).await;
     assert_eq!(ending(outcome), Ending::TimedOut);
 
-    // In TLS 1.2 there is nothing to wait for, and a server receives none.
+    // TLS 1.2 has no such tickets to wait for, and a server receives none.
     let (mut stream, _peer) = connect(Side::Client, &rustls::version::TLS12);
     assert_eq!(ending(shut_down_now(&mut stream, BIDIRECTIONAL.until_tickets(1))), Ending::Sent);
     let (mut stream, mut peer) = connect(Side::Server, version);

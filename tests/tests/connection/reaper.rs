@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_test::{assert_pending, assert_ready, task};
 
-/// Attaches a reaper, and gives what `on_end` will be told, and when.
+/// Attaches a reaper. The receiver gets what `on_end` reports, and when.
 fn reaped(stream: Stream, reaper: &Reaper) -> (Stream, oneshot::Receiver<(ShutdownReport, Instant)>) {
     let (sender, receiver) = oneshot::channel();
     let stream = stream.with_reaper(reaper).on_end(move |report| {
@@ -45,7 +45,7 @@ async fn a_silent_peer_is_listened_to_and_lingered_for() {
         assert_eq!(shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent").ending(), Ending::Sent);
         drop(stream);
         assert_eq!(reaper.closings(), 1);
-        assert_eq!(reaper.wait_idle(Duration::from_secs(1)).await, 1, "a wait ends, and tells what is left");
+        assert_eq!(reaper.wait_idle(Duration::from_secs(1)).await, 1, "a wait ends, and returns what is left");
         let (report, ended) = end.await.expect("once");
         assert_eq!((report.ending(), report.sent(), report.received()), (Ending::Sent, true, false));
         assert_eq!(ended - began, ShutdownPolicy::CLOSE_TIMEOUT, "what was left of it");
@@ -55,7 +55,7 @@ async fn a_silent_peer_is_listened_to_and_lingered_for() {
     }
 }
 
-/// Whatever the callback does, the socket is closed.
+/// The socket is closed although the callback panics.
 #[tokio::test(start_paused = true)]
 async fn a_callback_that_panics_keeps_no_transport() {
     for (side, version) in each_kind() {
@@ -88,7 +88,7 @@ async fn a_linger_ends_though_the_peer_goes_on() {
         let wire = peer.wire.clone();
         let send = async {
             loop {
-                // More than one poll's budget: there is always something left.
+                // More than the budget of one poll, so that there is always something to read.
                 wire.script(|script| {
                     script.piece = 10;
                     script.inbound.resize(5_000, 0);
@@ -113,7 +113,7 @@ async fn the_peers_fin_ends_a_linger() {
         let (mut stream, end) = reaped(stream, &reaper);
         shut_down_now(&mut stream, UNIDIRECTIONAL.with_max_drain_bytes(1000)).expect("sent");
         drop(stream);
-        // Beyond the drain limit, so that the TLS session goes, and the linger begins at once.
+        // More than the drain limit: the TLS session is dropped, and the linger begins at once.
         peer.send(&[0; 2000]);
         let (report, ended) = end.await.expect("once");
         assert_eq!((report.ending(), ended), (Ending::Sent, began));
@@ -188,7 +188,7 @@ async fn a_closing_dropped_on_its_way_goes_on_with_what_is_left_of_its_deadline(
         assert_eq!(report.ending(), Ending::TimedOut, "it was asked to wait for the peer");
         assert_eq!(ended - began, Duration::from_secs(2) + ShutdownPolicy::CLOSE_TIMEOUT);
 
-        // Half of the deadline was used up before the drop.
+        // Half of the close timeout has passed before the drop.
         let began = Instant::now();
         let (stream, _peer) = connect(side, version);
         let (mut stream, end) = reaped(stream, &reaper);
@@ -263,7 +263,7 @@ async fn a_reaper_without_places_takes_nothing() {
     assert_eq!((reaper.closings(), reaper.shed()), (0, 1));
 }
 
-/// Whoever waits for a reaper to be idle may exit then: every `on_end` was called.
+/// After the wait for an idle reaper a process may exit: every `on_end` was called.
 #[tokio::test(start_paused = true)]
 async fn an_idle_reaper_has_told_everything() {
     let reaper = Reaper::with_limits(ReaperLimits::new().with_max_closings(1));

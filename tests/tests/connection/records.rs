@@ -1,11 +1,11 @@
-//! `Records` give one record at a time.
+//! `Records` returns one record at a time.
 
 use proptest::{collection::vec, prelude::*};
 use tls_shutdown_tests::one_record::assert_one_at_a_time;
 
 use crate::unwrap::PLAIN;
 
-/// Bytes that are a record, the beginning of one, or hardly that.
+/// Bytes that are records, the beginning of a record, or neither.
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let record =
         (20..24_u8, any::<u8>(), prop_oneof![0..20_usize, 0..20_000_usize]).prop_map(|(kind, minor, length)| {
@@ -17,8 +17,8 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    /// Any records in any pieces come out as they went in, never more than the rest of one record at a time; what is no record is
-    /// left over.
+    /// Records that come in any pieces are returned unchanged, and one read never crosses the end of a record. Bytes that are no record
+    /// are left over.
     #[test]
     fn records_are_given_one_at_a_time(
         bytes in bytes(),

@@ -33,7 +33,7 @@ async fn a_future_dropped_at_every_poll_goes_on() {
                 peer.tls.send_close_notify();
                 let mut records = peer.records().into_iter();
                 let mut future = Some(shut_down(&mut stream, policy));
-                // Bytes trickle in both directions. The end is a defined one, whoever polled.
+                // Bytes come slowly in both directions. The end does not depend on who polls.
                 let mut outbound = Vec::new();
                 let mut polls = 0;
                 let report = loop {
@@ -108,7 +108,7 @@ async fn split_halves_do_not_lose_each_others_wake_ups() {
                 assert_eq!(assert_ready!(read.poll()).expect("zero-return"), 0);
             }
         }
-        // Whoever reads the end tells the other, also when the transport has woken only one.
+        // The task that reads the end wakes the other one, also if the transport has woken only one.
         let (stream, mut peer) = connect(side, version);
         let (mut reader, mut writer) = tokio::io::split(stream.with_policy(BIDIRECTIONAL));
         let mut byte = [0];
@@ -149,7 +149,7 @@ async fn a_reader_sees_the_end_of_a_closing_that_failed() {
         let error = timeout(Duration::from_secs(60), read).await.expect("at once").expect("no panic");
         assert_eq!(error.expect_err("silence").kind(), io::ErrorKind::TimedOut);
     }
-    // Data and an odd record in one read: first the one, then the other, and never nothing.
+    // Data and an odd record come in one read: first the one is reported, then the other, and never an end.
     for (side, version) in each_kind() {
         let (mut stream, mut peer) = connect(side, version);
         stream.shutdown_with(BIDIRECTIONAL).await.expect_err("silence");

@@ -43,7 +43,7 @@ async fn the_end_after_every_byte_of_the_peer() {
                     let error = outcome.expect_err("cut");
                     assert_eq!(error.ending(), cut, "{arrived} of {length} bytes");
                     assert!(!error.report().received());
-                    assert_eq!(error.report().sent(), policy == BIDIRECTIONAL, "nothing is said after a truncation");
+                    assert_eq!(error.report().sent(), policy == BIDIRECTIONAL, "nothing is sent after a truncation");
                     let kind = io::Error::from(error).kind();
                     assert!(matches!(kind, io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset));
                 }
@@ -96,7 +96,7 @@ async fn a_truncation_met_before_the_stream_was_wrapped_is_one() {
 #[tokio::test(start_paused = true)]
 async fn reading_on_to_an_end_that_is_accepted_ends() {
     for (side, version) in each_kind() {
-        // A TLS stream as the transport reports its own truncation again and again.
+        // As a TLS stream that is the transport: it reports its truncation at each read.
         let (stream, peer) = connect(side, version);
         let mut stream = stream.with_policy(BIDIRECTIONAL.ignore_unexpected_eof());
         assert_ready!(task::spawn(Box::pin(stream.close_notify())).poll()).expect("sent");

@@ -155,7 +155,7 @@ async fn a_peer_that_skips_close_notify_is_not_tls_and_loses_nothing() {
 async fn fin_silence_and_alerts_are_no_close_notify() {
     for (side, version) in each_kind() {
         for unwrap in WAYS {
-            // A record that is not whole: it can be neither decrypted nor taken for plaintext, but it is there.
+            // A record that is not whole. It can be neither decrypted nor taken for plaintext, and it is kept.
             let (stream, mut peer) = connect(side, version);
             let mut half = close_notify_and_plaintext(&mut peer);
             half.truncate(half.len() - PLAIN.len() - 1);
@@ -184,14 +184,14 @@ async fn fin_silence_and_alerts_are_no_close_notify() {
     }
 }
 
-/// What is behind the last record that rustls was given. It is no plaintext: only the peer's close_notify, or bytes that are no record,
-/// say where TLS ends.
+/// The bytes behind the last record that rustls has read. They are no plaintext: TLS ends only with the peer's close_notify, or with bytes
+/// that are no record.
 fn left_in(error: UnwrapError<TlsStream<Records<Wire>>>) -> Vec<u8> {
     let error = error.into_plaintext().expect_err("no end of TLS");
     error.into_stream().into_inner().into_transport().into_parts().0
 }
 
-/// New keys may come at any time; a request for ours is answered before close_notify or not at all.
+/// New keys may come at any time. A request for ours is answered before close_notify or not at all.
 #[tokio::test(start_paused = true)]
 async fn key_updates_before_close_notify_lose_nothing() {
     for side in Side::BOTH {
@@ -223,7 +223,7 @@ async fn after_fin_the_transport_is_of_no_more_use() {
             let error = unwrap_now(stream, unwrap).expect_err("closed");
             assert_eq!(error.error().ending(), Ending::Refused);
         }
-        // After a half-close it still is.
+        // After a half-close it is still of use.
         let (mut stream, mut peer) = connect(side, version);
         assert_ready!(task::spawn(Box::pin(stream.close_notify())).poll()).expect("sent");
         let bytes = close_notify_and_plaintext(&mut peer);
@@ -244,7 +244,7 @@ async fn half_an_alert_is_no_way_back_to_plaintext() {
             let error = stream.into_plaintext(unwrap).await.expect_err("half of it is out");
             assert_eq!((error.error().ending(), error.error().report().sent()), (Ending::TimedOut, false));
         }
-        // Nor is it where the peer goes back to plaintext itself.
+        // The same if the peer itself goes back to plaintext.
         let (stream, peer) = connect(side, version);
         peer.wire.deliver(PLAIN);
         peer.wire.script(|script| script.room = 10);
@@ -269,7 +269,7 @@ async fn a_reaper_does_not_say_what_an_unwrap_did_not() {
     }
 }
 
-/// A client and a server of ours over any transport.
+/// Connects a client and a server of ours over any transport.
 async fn pair<A, B>(near: A, far: B) -> (ShutdownStream<TlsStream<Records<A>>>, ShutdownStream<TlsStream<Records<B>>>)
 where
     A: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -328,7 +328,7 @@ async fn tls_inside_tls_ends_one_inside_the_other() {
     assert_eq!(server.expect("complete").ending(), Ending::Complete);
 }
 
-/// The control: without `Records`, rustls takes the plaintext, and it is gone.
+/// The control: without `Records`, rustls reads the plaintext, and it is lost.
 #[tokio::test(start_paused = true)]
 async fn without_records_the_plaintext_is_lost() {
     for (side, version) in each_kind() {

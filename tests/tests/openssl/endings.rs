@@ -79,7 +79,7 @@ fn send_a_bad_record(mut peer: Openssl) -> Saw {
     saw
 }
 
-/// What a peer does once it has seen our close_notify, and what our shutdown makes of it.
+/// What a peer does after our close_notify, and how our shutdown ends.
 struct Case {
     description: &'static str,
     peer: fn(Openssl) -> Saw,
@@ -158,7 +158,7 @@ async fn quiet_leaves_the_peer_with_a_truncation() {
             let report = stream.shutdown_with(ShutdownPolicy::quiet()).await.expect("quiet");
             assert_eq!((report.ending(), report.sent(), report.received()), (Ending::Quiet, false, false));
             drop(stream);
-            // The tickets that a TLS 1.3 client has not read make a reset of it.
+            // A TLS 1.3 client has not read its tickets, so that its system resets the connection.
             let unread = side == Side::Client && version == &rustls::version::TLS13;
             let expected = if unread { Saw::Reset } else { Saw::UnexpectedEof };
             assert_eq!(joined(peer).await, expected, "{side:?} {version:?}");
@@ -204,7 +204,7 @@ async fn a_truncation_a_reset_and_an_alert_are_not_answered() {
             assert_eq!(joined(peer).await, Saw::UnexpectedEof, "truncation has not become complete");
         }
     }
-    // A server that wants a certificate says so after the client has finished its TLS 1.3 handshake.
+    // A server refuses a client without a certificate after the client has finished its TLS 1.3 handshake.
     let version = &rustls::version::TLS13;
     let (address, _peer) = serve(acceptor(version, ClientCertificate::Required), 1, |_| ());
     let connector = TlsConnector::from(Arc::new(client_config(version)));
@@ -230,7 +230,7 @@ async fn an_abort_and_a_drop_are_no_close() {
                 (How::Abort(Abort::Reset), Saw::Reset),
                 (How::Drop, Saw::UnexpectedEof),
             ] {
-                // The client reads its tickets first, so that no unread byte makes a reset of FIN.
+                // The client reads its tickets first. Unread bytes would turn FIN into a reset.
                 let (mut stream, peer) = pair(side, version, |mut peer: Openssl| {
                     peer.write_all(b"go").expect("sent");
                     read_to_end(&mut peer)

@@ -101,21 +101,21 @@ fn a_stream_may_be_dropped_anywhere() {
         });
         (stream, report)
     };
-    // On a thread without a runtime: the reaper has its own.
+    // On a thread without a runtime: the reaper uses that in which it was made.
     let home = runtime();
     let reaper = home.block_on(async { Reaper::new() });
     let (stream, report) = closing(&home, &reaper);
     std::thread::spawn(|| drop(stream)).join().expect("no panic");
     assert_eq!(received(&report).ending(), Ending::Complete);
 
-    // After the runtime is gone: the connection just ends.
+    // After the end of that runtime: the connection ends at once.
     let (stream, report) = closing(&home, &reaper);
     drop(home);
     drop(stream);
     assert_eq!(received(&report).ending(), Ending::Sent);
     assert_eq!(reaper.closings(), 0);
 
-    // A reaper that was made without a runtime takes that of the thread, or none.
+    // A reaper that was made without a runtime uses that of the thread, if there is one.
     let reaper = Reaper::new();
     let other = runtime();
     let (stream, report) = closing(&other, &reaper);

@@ -31,10 +31,10 @@ use tokio_rustls::TlsConnector;
 
 use crate::{Openssl, UPLOAD, connect_to, joined, pair};
 
-/// An upload as the server has seen it: its length, and the end.
+/// The uploads as the server has seen them: the length and the end of each.
 type Uploads = JoinHandle<Vec<(usize, Saw)>>;
 
-/// Serves uploads. Nothing of each is read before there is a message in the channel.
+/// Serves uploads. The server begins to read each one after a message in the channel.
 fn upload_to(acceptor: openssl::ssl::SslAcceptor, connections: usize) -> (SocketAddr, Sender<()>, Uploads) {
     let (read, told_to_read) = mpsc::channel();
     let (address, peer) = serve(acceptor, connections, move |mut peer| {
@@ -83,8 +83,8 @@ async fn a_write_only_client_loses_nothing_and_resumes() {
     }
 }
 
-/// A bidirectional close keeps the ticket, and the next connection's data goes out with its first bytes. The control, which does
-/// not wait for the ticket, has none to send data with.
+/// A bidirectional close receives the ticket, so that the next connection sends its data with its first bytes. The control does not wait
+/// for the ticket, and sends no early data.
 #[tokio::test]
 async fn a_write_only_client_sends_early_data_on_its_next_connection() {
     const DATA: [u8; 1000] = [7; 1000];
@@ -112,7 +112,7 @@ async fn a_write_only_client_sends_early_data_on_its_next_connection() {
                 let second = (DATA.to_vec(), 0, Saw::ZeroReturn);
                 assert_eq!(seen, [(vec![], DATA.len(), Saw::ZeroReturn), second]);
             }
-            // What arrives of that is up to the reset that the unread ticket causes.
+            // The unread ticket causes a reset. How much arrives before it is open.
             false => assert!(seen.iter().all(|(early, ..)| early.is_empty())),
         }
     }

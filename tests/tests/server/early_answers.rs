@@ -1,4 +1,4 @@
-//! Answers that are sent before the request has wholly come.
+//! Answers that are sent before the whole request has come.
 
 use tls_shutdown_tests::{
     End,
@@ -46,7 +46,7 @@ fn post(stream: u32, path: &str, length: &str) -> Vec<u8> {
 //= https://www.rfc-editor.org/rfc/rfc9113#section-8.1.1
 //# For malformed requests, a server MAY send an HTTP response prior to
 //# closing or resetting the stream.
-/// curl ends an upload that way once it has seen a status from 400 on. Only a part of the answer fits the first windows.
+/// curl ends an upload this way when it has seen a status of 400 or more. Only a part of the answer fits into the first windows.
 #[tokio::test]
 async fn an_early_answer_over_http2_arrives_whole_though_the_upload_is_cut_short() {
     let mut running = Running::start(routes).await;
@@ -70,7 +70,7 @@ async fn an_early_answer_over_http2_arrives_whole_though_the_upload_is_cut_short
         };
         assert_eq!(body, 300_000, "{padding:?}");
         assert_eq!(end.payload, [0; 4], "the rest of the upload is not wanted, which is no error");
-        // The connection is as good as before.
+        // The connection is still of use.
         client.send(get_path(3, "/")).await;
         assert_eq!(client.frame_of(http2::DATA).await.stream, 3);
         drop(client);

@@ -59,16 +59,16 @@ async fn whole_answers_end_with_close_notify() {
 async fn what_is_cut_tells_so() {
     let mut running = Running::start(routes).await;
     for (path, version, expected) in [
-        // Nothing of the answer is out.
+        // Nothing of the answer was sent.
         ("/fail", "1.1", End::CloseNotify),
         ("/fail", "1.0", End::CloseNotify),
         ("/panic", "1.1", End::CloseNotify),
-        // The framing tells.
+        // The framing shows the cut.
         ("/body-panic", "1.1", End::CloseNotify),
         ("/body-fail", "1.1", End::CloseNotify),
         ("/short", "1.1", End::CloseNotify),
         ("/short", "1.0", End::CloseNotify),
-        // Only the end of the connection does.
+        // Only the end of the connection shows it.
         ("/body-panic", "1.0", End::Reset),
         ("/body-fail", "1.0", End::Reset),
     ] {
@@ -92,7 +92,7 @@ async fn what_is_no_request_ends_with_close_notify() {
         assert!(String::from_utf8_lossy(&data).starts_with(received), "{sent:?}");
         assert_eq!(running.end().await.responses_cut(), 0);
     }
-    // Idle after an answer.
+    // The client is idle after an answer.
     let mut client = Client::connect(running.address).await;
     client.ask("/").await;
     client.read_message().await;
@@ -155,8 +155,8 @@ async fn a_reaper_that_takes_nothing_still_lets_close_notify_out() {
     assert_eq!(running.report().await.left(), 0);
 }
 
-/// Every body kind against a server that is dropped at every turn of the runtime: a client that was told that a message is whole has
-/// it whole.
+/// Every kind of body, and a server that is dropped after every turn of the runtime. A client that sees the end of a message has all of
+/// it.
 #[tokio::test]
 async fn close_notify_is_never_a_lie_whenever_the_server_is_dropped() {
     const BODIES: [&[Step]; 9] = [
@@ -190,7 +190,7 @@ async fn close_notify_is_never_a_lie_whenever_the_server_is_dropped() {
                     let case = format!("{steps:?} {knows_its_end:?} HTTP/{version} after {turns} turns: {report}");
                     let is_whole = match version {
                         _ if data.is_empty() => {
-                            // Where nobody has served it yet, nobody has said anything.
+                            // Only a connection that was not served yet may end without close_notify.
                             assert!(end != End::Truncation || report.requests() == 0, "{case}");
                             continue;
                         }
@@ -214,7 +214,7 @@ async fn close_notify_is_never_a_lie_whenever_the_server_is_dropped() {
     assert!(whole > 50 && cut > 10, "{whole} whole, {cut} cut");
 }
 
-/// The client does not read, so that bytes wait in the system, in rustls and in hyper when the server is dropped.
+/// The client does not read. When the server is dropped, bytes wait in the system, in rustls and in hyper.
 #[tokio::test]
 async fn close_notify_is_never_a_lie_wherever_the_bytes_wait() {
     for length in [20_000, 200_000, 1_000_000] {

@@ -88,7 +88,7 @@ async fn http2_floods_end() {
         assert_eq!(end, End::CloseNotify, "{}", data.len());
         running.end().await;
     }
-    // PING is answered for as long as it comes, and a server that drains ends it all the same.
+    // Every PING is answered. A server that drains ends the flood nevertheless.
     let quick = |drain: ServerDrain| drain.ping_timeout(Duration::from_millis(50));
     let mut running = Running::start_with(listener().await, |server| server, quick, routes);
     let mut client = Client::connect_http2(running.address).await;
@@ -124,7 +124,7 @@ async fn http2_responses_that_the_service_cuts_are_counted() {
     }
 }
 
-/// It may still listen, and has to know what became of its requests.
+/// It may still read, and must learn what became of its requests.
 #[tokio::test]
 async fn an_http2_client_that_says_close_notify_hears_what_is_unanswered() {
     let mut running = Running::start(routes).await;

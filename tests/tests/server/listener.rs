@@ -24,7 +24,7 @@ use tokio::{
 };
 use tonic::transport::server::Connected;
 
-/// A listener, and the ends of its connections.
+/// Listens. Returns the listener, its address, and the reports of its connections.
 async fn observed(
     change: impl FnOnce(TlsListener) -> TlsListener,
 ) -> (TlsListener, SocketAddr, mpsc::UnboundedReceiver<ConnectionReport>) {
@@ -36,7 +36,7 @@ async fn observed(
     (listener, address, ends)
 }
 
-/// Accepts for ever, in a task, and drops what it has.
+/// Accepts in a task, and drops each connection.
 fn serve(mut listener: TlsListener) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move { while listener.accept().await.is_some() {} })
 }
@@ -78,17 +78,17 @@ async fn the_end_is_told_once_for_each_connection_whatever_the_peer_says() {
         assert_ne!(end.ending(), Ending::Aborted, "{said:?}");
         peers.push(tcp);
     }
-    // Gone before its first byte, and in the middle of the handshake.
+    // The client leaves before its first byte.
     drop(TcpStream::connect(address).await.expect("a listener"));
     assert!(!soon(ends.recv()).await.expect("told").handshake_finished());
-    // A certificate that is not trusted.
+    // No protocol in common.
     let mut config = client_config(&rustls::version::TLS13);
     config.alpn_protocols = vec![b"nothing".to_vec()];
     let tcp = TcpStream::connect(address).await.expect("a listener");
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     soon(connector.connect(ServerName::try_from("localhost").expect("a name"), tcp)).await.expect_err("refused");
     assert!(!soon(ends.recv()).await.expect("told").handshake_finished());
-    // Finished, and dropped by the server.
+    // The handshake is finished, and the server drops the connection.
     let mut client = Client::connect(address).await;
     assert_eq!(client.read_to_end().await, (vec![], End::Truncation));
     let end = soon(ends.recv()).await.expect("told");
@@ -186,7 +186,7 @@ async fn the_silent_are_shed_first_then_the_oldest() {
     drop((other, third));
 }
 
-/// Far more connections at once than may be in their handshake: none of them is shed for another.
+/// Far more connections come at once than may be in their handshake. None is shed for another.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_burst_is_served() {
     const BURST: usize = 500;

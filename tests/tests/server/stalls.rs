@@ -38,7 +38,7 @@ async fn a_client_that_keeps_the_server_waiting_is_ended() {
             },
         )
     };
-    // It takes nothing.
+    // It reads nothing of the response.
     let mut running = start().await;
     let mut client = Client::connect_narrow(running.address).await;
     client.ask("/").await;
@@ -46,15 +46,15 @@ async fn a_client_that_keeps_the_server_waiting_is_ended() {
     client.ask("/huge").await;
     let end = running.end().await;
     assert_eq!((end.ending(), end.requests(), end.responses_cut()), (Ending::TimedOut, 2, 1), "{end}");
-    // It does not go on with its body.
+    // It does not send the rest of its body.
     let mut client = Client::connect(running.address).await;
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n1234").await;
-    // The service hears of it, and may answer.
+    // The body of the service fails, and the service may answer.
     let (answer, end) = client.read_to_end().await;
     assert_eq!((body_of(&answer).len(), end), (10, End::CloseNotify));
     drop(client);
     assert_eq!(running.end().await.responses_cut(), 0);
-    // A slow one is none of these.
+    // A slow client is not ended.
     let mut client = Client::connect(running.address).await;
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20\r\n\r\n").await;
     for _ in 0..20 {
@@ -62,7 +62,7 @@ async fn a_client_that_keeps_the_server_waiting_is_ended() {
         client.send("1").await;
     }
     assert_eq!(client.read_message().await.1.len(), 10);
-    // It takes nothing by HTTP/2, whatever its windows allow.
+    // Over HTTP/2 it reads nothing, although its windows are open.
     let mut client = Client::over(narrow_socket(running.address, 4096).await, offer("h2")).await;
     let windows =
         [frame(SETTINGS, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]), frame(WINDOW_UPDATE, 0, 0, &[0x70, 0, 0, 0])];
@@ -71,14 +71,14 @@ async fn a_client_that_keeps_the_server_waiting_is_ended() {
     assert_eq!((end.ending(), end.responses_cut()), (Ending::TimedOut, 1), "{end}");
 }
 
-/// It takes longer than the stall limit for what is in the buffers alone, but not for each piece of it.
+/// It needs longer than the stall timeout for what is in the buffers, but not for each piece of it.
 #[tokio::test]
 async fn a_client_that_reads_slowly_is_none_that_stalls() {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_send_buffer_size(4096).expect("an option");
     socket.bind(([127, 0, 0, 1], 0).into()).expect("a free port");
     let listener = TlsListener::from_tcp(socket.listen(10).expect("a socket"), offering(&[]));
-    // Small windows have pauses of their own.
+    // The system pauses by itself when windows are small.
     let limit = Duration::from_secs(1);
     let slow = |server: Server| server.stall_timeout(limit);
     let mut running =
@@ -102,7 +102,7 @@ async fn a_client_that_reads_slowly_is_none_that_stalls() {
     assert_eq!(running.end().await.responses_cut(), 0);
 }
 
-/// The windows of HTTP/2 are the client's to open.
+/// The client opens the windows of HTTP/2.
 #[tokio::test]
 async fn an_http2_client_that_lets_nothing_through_is_ended() {
     let limit = Duration::from_millis(500);
@@ -127,7 +127,7 @@ async fn an_http2_client_that_lets_nothing_through_is_ended() {
     drop(client);
     assert_eq!(running.end().await.responses_cut(), 2);
 
-    // It takes several times the limit, but not without a byte.
+    // It needs several times the limit, but takes some bytes in each.
     let mut client = Client::connect_http2(running.address).await;
     client.send([hello(), get(1)].concat()).await;
     let opens = |stream| frame(WINDOW_UPDATE, 0, stream, &3_500_u32.to_be_bytes());
@@ -136,7 +136,7 @@ async fn an_http2_client_that_lets_nothing_through_is_ended() {
         client.send([opens(0), opens(1)].concat()).await;
     }
     while client.frame_of(http2::DATA).await.flags & END_STREAM == 0 {}
-    // Neither is a connection ended on which something else waits for the server.
+    // A connection on which another request waits for the server is not ended either.
     client.send([get_path(3, "/never"), get(5)].concat()).await;
     pass_time(limit * 2).await;
     client.send(frame(PING, 0, 0, &[7; 8])).await;

@@ -25,7 +25,7 @@ fn config(version: &'static rustls::SupportedProtocolVersion, with: &[TicketKey]
     config
 }
 
-/// A server with these keys, which shuts each connection down.
+/// Starts a server with these keys. It shuts each connection down.
 async fn serve(version: &'static rustls::SupportedProtocolVersion, with: &[TicketKey]) -> SocketAddr {
     serve_replaceable(version, with).await.0
 }

@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::routes::Answer;
 
-/// Upgrades to the protocol that the path names; the connection is dropped after a byte, or held.
+/// Upgrades to the protocol that the path names, and sends a byte. Then it does what the rest of the path names.
 async fn upgrading(mut request: Request<Incoming>) -> Answer {
     let mut response = Response::new(ScriptedBody::new(&[]));
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -70,7 +70,7 @@ async fn upgraded_connections_end_as_their_protocol_can_bear() {
     }
 }
 
-/// A tunnel, whose end may be the end of a message of somebody else.
+/// A tunnel. Its end may be the end of a message of another protocol.
 async fn tunnelling(mut request: Request<Incoming>) -> Answer {
     assert_eq!(request.method(), hyper::Method::CONNECT);
     let ends_well = request.uri().port_u16() == Some(1);
@@ -90,7 +90,7 @@ async fn tunnelling(mut request: Request<Incoming>) -> Answer {
 
 #[tokio::test]
 async fn a_tunnel_ends_as_its_owner_says() {
-    // What the limit for bodies would take for one that does not come.
+    // With this limit a request without its body would be ended.
     let short = |server: Server| server.stall_timeout(Duration::from_millis(50));
     let mut running = Running::start_with(listener().await, short, |drain| drain, tunnelling);
     for (port, expected) in [(1, End::CloseNotify), (2, End::Truncation)] {
@@ -115,12 +115,12 @@ async fn upgraded_connections_have_no_more_time_at_the_deadline() {
         let mut client = upgrade(&running, path).await;
         let drain = running.drain.clone();
         let client = tokio::spawn(async move {
-            // Never a pause in what there is to read; where the task writes, its client reads nothing.
+            // There is always something to read. A task that writes has a client that reads nothing.
             while path.ends_with("discard") && client.stream.write_all(&[0; 4096]).await.is_ok() {}
             drain.reached(DrainPhase::Exit).await;
             client
         });
-        // Until the writer waits for room.
+        // Until the task that writes waits for room.
         turns(2_000).await;
         running.signal();
         running.force();

@@ -52,7 +52,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             let Ok(tls) = acceptor.accept(tcp).await else { return };
             let builder = auto::Builder::new(TokioExecutor::new());
             let connection = builder.serve_connection(TokioIo::new(tls), service_fn(answer)).into_owned();
-            // What becomes of its clients, these tell.
+            // The clients report what becomes of them.
             let _ = watcher.watch(connection).await;
         });
     }

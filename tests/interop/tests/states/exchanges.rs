@@ -145,7 +145,7 @@ async fn lingering_after_an_early_answer() {
         assert!(response.head.starts_with("ttp/1.1 413") && response.is_last(), "{}", response.head);
         assert_eq!(response.body.len(), 300_000);
     }
-    // A connection may have been told before the signal: its answer was on its way then.
+    // The end of a connection may have been reported before the signal, while its answer was on its way.
     let mut events = exit(server).await;
     assert!(signalled.elapsed() < UNCUT, "{:?}", signalled.elapsed());
     let drained = events.pop().expect("an event");

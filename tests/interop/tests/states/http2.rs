@@ -1,4 +1,4 @@
-//! HTTP/2, in which a connection says goodbye with GOAWAY.
+//! HTTP/2 connections, which end with GOAWAY.
 
 use tls_shutdown_interop::{
     Server,
@@ -10,7 +10,7 @@ use crate::{WINDOW, closes, exits, start, tcp, terminate};
 
 states![idle, with_streams, with_a_stream_and_never_answers_a_ping, idle_and_never_answers_a_ping, without_preface,];
 
-/// Two GOAWAYs: the first stops new streams, the second tells which were the last.
+/// Asserts that there are two GOAWAYs: the first stops new streams, the second names the last one.
 fn says_goodbye(last: &[u32], last_stream: u32) {
     assert_eq!(last, [u32::MAX >> 1, last_stream]);
 }
@@ -81,7 +81,7 @@ async fn without_preface() {
         start(async |server: &Server| handshake(tcp(server).await, "h2").await.expect("a handshake")).await;
     let signalled = terminate(&server).await;
     for client in &mut connections {
-        // What the server said first, SETTINGS and WINDOW_UPDATE, then that it has processed nothing.
+        // First come SETTINGS and WINDOW_UPDATE, then a GOAWAY that has processed no stream.
         let frames = closes(client).await;
         assert!(frames.ends_with(&[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]), "{frames:?}");
         assert!(WINDOW.contains(&signalled.elapsed()), "{:?}", signalled.elapsed());

@@ -1,5 +1,7 @@
-//! A signal meets connections in every state there is. Each ends as `--last-request` and `--grace` say, its client sees that it
-//! was meant to end, and the server tells the same. The control of each is a server that is killed instead.
+//! A signal comes while connections are in each possible state. Each connection ends within `--last-request` and `--grace`, its client sees
+//! a proper end, and the server reports the same. The control of each test is a server that is killed instead.
+//!
+//! These tests have a process of their own, since they measure short times.
 
 /// Makes tests of states, and their controls.
 macro_rules! states {
@@ -71,7 +73,7 @@ async fn is_noticed(state: impl Future<Output = ()>) {
     assert!(!failure.is::<Unnoticed>(), "the clients notice nothing, so that the test proves nothing");
 }
 
-/// The server exits. Gives the events until then, the last of which is of the drain.
+/// Waits for the exit. Returns the events until then. The last one is that of the drain.
 pub(crate) async fn exit(server: Server) -> Vec<Value> {
     if SIGNAL.get() == Signal::KILL {
         panic_any(Unnoticed);
@@ -97,7 +99,7 @@ pub(crate) async fn terminate(server: &Server) -> Instant {
     signalled
 }
 
-/// The server exits before the deadline, tells each connection once, and sums them up. Gives its sums.
+/// Asserts that the server exits before the deadline, reports each connection once, and sums them up. Returns its sums.
 pub(crate) async fn exits(server: Server, signalled: Instant, ending: &str) -> Value {
     let mut events = exit(server).await;
     assert!(signalled.elapsed() < UNCUT, "{:?}", signalled.elapsed());

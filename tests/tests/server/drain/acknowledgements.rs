@@ -16,7 +16,7 @@ use tokio::{io::AsyncReadExt, net::TcpSocket};
 
 use crate::drain::SHORT;
 
-/// A server whose answer a client's system has no room for, and that client.
+/// Starts a server, and a client whose system has no room for the whole answer.
 async fn unacknowledged(
     limits: tls_shutdown::ReaperLimits,
     drain: impl FnOnce(ServerDrain) -> ServerDrain,

@@ -23,7 +23,7 @@ async fn http2_is_drained_with_two_goaways() {
     running.signal();
     assert_eq!(goaways(&[client.frame_of(http2::GOAWAY).await]), [(1 << 31) - 1]);
     let ping = client.frame_of(PING).await;
-    // On its way when the client heard of the drain.
+    // It is on its way when the client learns of the drain.
     client.send(get(3)).await;
     client.send(pong(&ping)).await;
     let (frames, end) = client.frames_to_end().await;
@@ -39,9 +39,9 @@ async fn http2_clients_that_never_answer_ping_do_not_hold_the_drain_up() {
     for (sent, last, answered) in [
         (hello(), vec![(1 << 31) - 1, 0], false),
         ([hello(), get_path(1, "/told")].concat(), vec![(1 << 31) - 1, 1], true),
-        // Within a frame: its end does not come.
+        // A frame whose end does not come.
         ([hello(), frame(PING, 0, 0, &[0; 8])[..5].to_vec()].concat(), vec![(1 << 31) - 1, 0], false),
-        // Nothing of a preface, and half of it.
+        // Nothing of the preface, and half of it.
         (vec![], vec![0], false),
         (PREFACE[..10].to_vec(), vec![0], false),
     ] {
@@ -58,7 +58,7 @@ async fn http2_clients_that_never_answer_ping_do_not_hold_the_drain_up() {
     }
 }
 
-/// A request whose head has not wholly come is none that was served, and may be made again elsewhere.
+/// A request whose head has not come completely is not served, and the client may repeat it elsewhere.
 #[tokio::test]
 async fn half_a_header_block_is_no_request() {
     for (before, last) in [(vec![], 0), (get_path(1, "/told"), 1)] {

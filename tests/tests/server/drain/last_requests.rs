@@ -37,7 +37,7 @@ async fn half_a_head_in_the_window_is_a_request() {
     for first in ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", post, chunked] {
         let running = start(|drain| drain.last_request(SHORT)).await;
         let mut client = Client::connect(running.address).await;
-        // In one piece with the request before it.
+        // In one segment with the request before it.
         client.send(format!("{first}GET / HTTP/1.1\r\nHo")).await;
         client.read_message().await;
         assert_half_a_head_is_a_request(running, client).await;
@@ -56,7 +56,7 @@ async fn assert_half_a_head_is_a_request(mut running: Running, mut client: Clien
     assert_eq!(running.report().await.responses_cut(), 0);
 }
 
-/// RFC 9112 section 2.2 has servers ignore it.
+/// RFC 9112 section 2.2 requires that servers ignore it.
 #[tokio::test]
 async fn an_empty_line_is_no_half_head() {
     let mut running = start(|drain| drain.last_request(SHORT)).await;
@@ -81,7 +81,7 @@ async fn clients_that_are_gone_do_not_hold_the_drain_up() {
     drop((gone, reset));
     let endings = [running.end().await, running.end().await, running.end().await, running.end().await];
     let count = |ending| endings.iter().filter(|end| end.ending() == ending).count();
-    // Unread tickets make a reset of a client's end.
+    // If tickets are unread, the end of a client is a reset.
     assert_eq!(count(Ending::Truncated) + count(Ending::Reset), 4, "{endings:?}");
     assert_eq!(running.drain.connections(), 1);
     running.force();
@@ -94,7 +94,7 @@ async fn a_request_that_the_system_has_at_the_end_of_the_window_is_answered() {
     for _ in 0..20 {
         let mut running = start(|drain| drain.last_request(Duration::ZERO)).await;
         let mut client = idle(&running).await;
-        // All in one turn of the runtime: the server has not been polled when the drain begins.
+        // In one turn of the runtime: nothing polls the server between the signal and the request.
         running.signal();
         client.ask("/").await;
         let (data, end) = client.read_to_end().await;
@@ -105,7 +105,7 @@ async fn a_request_that_the_system_has_at_the_end_of_the_window_is_answered() {
     }
 }
 
-/// One budget, whatever the clients do.
+/// The grace period holds, whatever the clients do.
 #[tokio::test]
 async fn the_grace_holds() {
     let grace = Duration::from_secs(2);
@@ -116,7 +116,7 @@ async fn the_grace_holds() {
         client.send(text).await;
         client
     };
-    // Held to the end: none of them closes.
+    // The test keeps all of them: no client closes.
     let silent = TcpStream::connect(running.address).await.expect("a listener");
     let half_head = half("GET / HT").await;
     let upload = half("POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n1234").await;
@@ -148,7 +148,7 @@ async fn the_grace_holds() {
     assert_eq!(report.left(), 0, "{report}");
     assert_eq!(report.connections(), connections, "{report}");
     assert_eq!(report.handshakes_cut(), 1, "{report}");
-    // The endless response, the one that never came, two uploads; that of 50 MB.
+    // The endless response, the one that never begins, those of two uploads, and that of 50 MB.
     assert_eq!(report.responses_cut(), 5, "{report}");
     uploading.abort();
     dripping.abort();

@@ -47,7 +47,7 @@ pub(crate) async fn start(drain: impl FnOnce(ServerDrain) -> ServerDrain) -> Run
     Running::start_with(listener().await, |server| server, |plan| drain(plan.grace_period(LONG)), routes)
 }
 
-/// A connection that has had an answer, and is kept.
+/// Connects, and gets an answer.
 pub(crate) async fn idle(running: &Running) -> Client {
     let mut client = Client::connect(running.address).await;
     client.ask("/").await;
@@ -55,7 +55,7 @@ pub(crate) async fn idle(running: &Running) -> Client {
     client
 }
 
-/// A connection with a request that the server knows of.
+/// Connects, and sends a request for `path` that the server has read.
 pub(crate) async fn asking(running: &Running, path: &str) -> Client {
     let mut client = idle(running).await;
     client.ask(path).await;

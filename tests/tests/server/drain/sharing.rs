@@ -104,7 +104,7 @@ async fn two_listeners_share_a_drain_and_a_reaper() {
     }
     assert_eq!(reaper.shed(), 2);
     let [mut first, second] = listeners;
-    // The second is dropped before its time.
+    // The second listener is dropped early.
     drop(second);
     let report = soon(drain.run(async move { while first.accept().await.is_some() {} })).await;
     assert_eq!((report.shed(), report.left()), (2, 0), "{report}");

@@ -1,4 +1,4 @@
-//! What a drain does whatever the protocol.
+//! What a drain does with every protocol.
 
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ async fn handshakes_in_progress_are_served() {
             tls.write_tls(&mut tcp).unwrap();
             begun.push(rustls::StreamOwned::new(tls, tcp));
         }
-        // What listens no more has all of them in their handshake, and so does what has accepted a later one.
+        // A later connection has ended, so that the server has accepted all of these.
         drop(site.connect().await);
         soon(site.ends.recv()).await.unwrap();
         site.drain().await;
@@ -135,7 +135,7 @@ async fn the_exit_waits_for_acknowledgements() {
             Tonic => client.send(large_over_http2()).await,
             _ => client.send("GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n").await,
         }
-        // HTTP/2 begins with frames that are no answer, and ends with the client. Most of the answer is in the system's buffer now.
+        // HTTP/2 begins with frames that are no answer. Most of the answer is in the buffers of the system now.
         soon(client.stream.read_exact(&mut vec![0; LARGE / 4])).await.unwrap();
         soon(client.stream.shutdown()).await.unwrap();
         let end = soon(site.ends.recv()).await.unwrap();

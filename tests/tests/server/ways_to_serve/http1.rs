@@ -1,4 +1,4 @@
-//! HTTP/1, and the accept loop where it can do the same.
+//! HTTP/1. The accept loop is tested too if it can do the same.
 
 use futures_util::FutureExt;
 use tls_shutdown_tests::{
@@ -85,7 +85,7 @@ async fn a_response_in_progress_is_finished() {
         site.drain().await;
         site.release();
         all(begun, async |mut client| {
-            // The head could not say that it is the last one, so that the client has its window still.
+            // The head was sent before the drain, without `Connection: close`. So the client still has its window.
             let chunks = client.read_until("\r\n0\r\n\r\n").await;
             assert_eq!(chunks, "6\r\nbegun,\r\n8\r\nreleased\r\n0\r\n\r\n");
             client.is_served_last(GET).await;
@@ -231,7 +231,7 @@ async fn a_response_that_ends_with_the_connection_is_never_cut_by_close_notify()
                 assert_eq!(report.responses_cut(), CONNECTIONS as u64, "{report}");
                 all(waiting, async |mut client| assert_eq!(client.read_to_end_and_close().await.1, End::Reset)).await;
             }
-            // Their tasks are axum's, and the process's exit ends them.
+            // The tasks belong to axum. They end with the process.
             _ => assert_eq!(report.left(), CONNECTIONS, "{report}"),
         }
     }

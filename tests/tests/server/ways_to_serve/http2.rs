@@ -13,10 +13,10 @@ use tokio::io::AsyncWriteExt;
 
 use crate::ways_to_serve::{SHORT, all, each};
 
-/// The last stream that the first GOAWAY names: any.
+/// The last stream in the first GOAWAY: every stream is still served.
 const ANNOUNCED: u32 = (1 << 31) - 1;
 
-/// A client of HTTP/2 that has the server's SETTINGS.
+/// Connects for HTTP/2, and reads the server's SETTINGS.
 async fn settled(site: &Site) -> Client {
     let mut client = site.connect_http2().await;
     client.send(hello()).await;
@@ -24,7 +24,7 @@ async fn settled(site: &Site) -> Client {
     client
 }
 
-/// The last stream that the next GOAWAY names.
+/// Reads up to the next GOAWAY. Returns its last stream.
 async fn next_goaway(client: &mut Client) -> u32 {
     goaways(&[client.frame_of(GOAWAY).await])[0]
 }
@@ -64,7 +64,7 @@ async fn http2_streams_in_progress_are_finished() {
         site.release();
         all(begun, async |(requests, connection, response)| {
             assert_eq!(soon(response.into_body().collect()).await.unwrap().to_bytes(), "begun,released");
-            // `axum::serve` would send GOAWAY at the end of the window only.
+            // `axum::serve` would send GOAWAY only at the end of the window.
             drop(requests);
             soon(connection).await.unwrap();
         })
@@ -76,7 +76,7 @@ async fn http2_streams_in_progress_are_finished() {
 #[tokio::test]
 async fn http2_clients_get_two_goaways_and_close_notify() {
     for integration in Integration::HTTP2 {
-        // For `axum::serve`, which sends GOAWAY at the end of the window only.
+        // `axum::serve` sends GOAWAY only at the end of the window.
         let mut site = Site::start_with(integration, |drain| drain.last_request(SHORT)).await;
         let idle = each(|| settled(&site)).await;
         site.drain().await;

@@ -11,10 +11,10 @@ use futures_util::future::join_all;
 
 pub(crate) const CONNECTIONS: usize = 10;
 
-/// A window that is over soon.
+/// A short window.
 pub(crate) const SHORT: Duration = Duration::from_millis(300);
 
-/// As many of something as there are connections, side by side.
+/// Makes [`CONNECTIONS`] of something, side by side.
 pub(crate) async fn each<T, F: Future<Output = T>>(make: impl Fn() -> F) -> Vec<T> {
     join_all((0..CONNECTIONS).map(|_| make())).await
 }

@@ -8,10 +8,10 @@ use tls_shutdown_interop::{
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 const CONNECTIONS: usize = 50;
-/// It is left to chance whether a server sees the signal or its connections first.
+/// A server sees the signal or its connections first, by chance.
 const ROUNDS: usize = 5;
 
-/// Signals a server that cannot see its connections yet. Gives how many are served.
+/// Signals a server that has not accepted its connections yet. Returns how many are served.
 async fn served(server: &Server) -> usize {
     server.halt().await;
     let mut waiting = Vec::new();

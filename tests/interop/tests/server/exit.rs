@@ -1,5 +1,5 @@
-//! What the system has still to send when a server exits is lost with the network of its container. So a server exits when its
-//! clients have everything. And what it sends to close is one segment for each.
+//! A container loses what its system still has to send when the server exits. So a server exits when its clients have everything. It closes
+//! each connection with one segment.
 
 use std::time::Duration;
 
@@ -17,13 +17,13 @@ use tokio::{
 
 /// Some seconds of the slow wire.
 const LENGTH: usize = 3_000_000;
-/// What is not there by now never comes.
+/// What has not come in this time never comes.
 const SILENCE: Duration = Duration::from_secs(3);
 
-/// When a client says that it has nothing more to say.
+/// When a client sends its close_notify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Farewell {
-    /// Right after its request. The server has nothing to wait for then but acknowledgements.
+    /// Right after its request. Then the server waits only for acknowledgements.
     Early,
     /// When it has the whole answer.
     Late,
@@ -37,8 +37,8 @@ fn bare_server(listen: &str) -> Command {
     Build::Tests.bare_server(listen)
 }
 
-/// Stops a server that is answering over a slow wire, and takes the wire away when it exits. Gives the length of the answer that
-/// the client has, if it sees an end.
+/// Stops a server that sends an answer over a slow wire, and takes the wire away when the server exits. Returns the length of the answer
+/// and its end, if the client sees an end.
 async fn stop(server: impl Fn(&str) -> Command, farewell: Farewell) -> Option<(usize, Last)> {
     let namespace = Namespace::new();
     namespace.slow_down();

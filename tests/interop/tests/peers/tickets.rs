@@ -33,7 +33,7 @@ enum Server {
 #[derive(Debug, PartialEq)]
 struct Count {
     bytes: usize,
-    /// `None` where it does not tell.
+    /// `None` if the server does not report it.
     resumed: Option<usize>,
 }
 
@@ -52,7 +52,7 @@ impl Server {
             Self::Gnutls => {
                 let command = |port: u16| {
                     let mut server = program("gnutls-serv", "gnutls-bin");
-                    // It counts nothing, but at this level it tells the length of each record.
+                    // It counts nothing. At this level it logs the length of each record.
                     server.args(["--echo", "--debug", "5", "--port", &port.to_string()]);
                     server.args(["--x509certfile", cert, "--x509keyfile", key]);
                     server.arg("--priority=NORMAL:-VERS-ALL:+VERS-TLS1.3");
@@ -159,7 +159,7 @@ impl Server {
         }
     }
 
-    /// Uploads over one connection after the other, each of which `finish` writes to and ends. Gives how many were resumed.
+    /// Uploads over one connection after the other. `finish` writes to each and ends it. Returns how many were resumed.
     async fn upload(self, port: u16, size: usize, finish: impl AsyncFn(TlsStream<TcpStream>, &[u8])) -> usize {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(&CERTIFICATE.cert).expect("a certificate")).expect("a root");
@@ -181,12 +181,12 @@ impl Server {
         resumed
     }
 
-    /// Uploads by `tls-shutdown send`; by the library where the server wants a request around the zeros that `send` writes. Gives
-    /// how many connections were resumed, all being complete.
+    /// Uploads by `tls-shutdown send`, or by the library if the server wants a request around the zeros. All connections end completely.
+    /// Returns how many were resumed.
     async fn send(self, port: u16, size: usize) -> usize {
         if self == Self::Nginx {
             let finish = async |stream, bytes: &[u8]| {
-                // nginx sends no close_notify where it has read ours before, as it may with a short request: it goes first.
+                // nginx sends no close_notify if it has read ours before, which may happen with a short request. So it goes first.
                 let mut stream = ShutdownStream::new(stream).with_policy(ShutdownPolicy::receive_first());
                 stream.write_all(bytes).await.expect("written");
                 stream.shutdown().await.expect("complete");
@@ -214,7 +214,7 @@ async fn every_byte_arrives_and_sessions_resume(server: Server) {
     }
 }
 
-/// The control. Gives how many bytes of the larger uploads were sent, and how many have arrived.
+/// The control. Returns how many bytes of the larger uploads were sent, and how many have arrived.
 async fn bare_streams(server: Server, resumed: usize) -> (usize, usize) {
     let mut total = (0, 0);
     // Less than that, a server may have read before the reset comes.

@@ -22,7 +22,7 @@ async fn ftps_ccc() -> (Background, u16) {
     (server, port)
 }
 
-/// Lists the server's directory. Gives the listing, and what curl has sent over the control connection, as it is on the wire.
+/// Lists the server's directory. Returns the listing, and the bytes that curl has sent over the control connection.
 async fn curl(port: u16, options: &[&str]) -> (Vec<u8>, Vec<u8>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
     let url = format!("ftp://{}/", listener.local_addr().expect("an address"));
@@ -98,7 +98,7 @@ const VERSIONS: [(&SupportedProtocolVersion, &str); 2] =
     [(&rustls::version::TLS12, "1.2"), (&rustls::version::TLS13, "1.3")];
 const ROLES: [&str; 2] = ["client", "server"];
 
-/// Connects to Python, which is a client or a server and takes TLS off, or does not, as `mode` says.
+/// Connects to Python, which is a client or a server. `mode` selects whether and how it takes TLS off.
 async fn python(
     role: &str,
     (version, name): (&'static SupportedProtocolVersion, &str),

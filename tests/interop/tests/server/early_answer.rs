@@ -1,4 +1,4 @@
-//! A server that answers before it has read the request, and closes, must not have its answer destroyed by a reset.
+//! No reset destroys the answer of a server that answers before it has read the request, and closes.
 
 use std::{fs, iter::repeat_with, path::Path};
 
@@ -9,11 +9,11 @@ use tokio::{process::Command, task::JoinSet};
 
 const ROUTE: &str = "/reject/300000";
 const ANSWER: &str = "413 300000";
-/// As short as most are: its end comes with it, and with the RST_STREAM that says that the upload is not wanted.
+/// A short answer, as most are. Its end comes in one piece with it, and with the RST_STREAM that refuses the rest of the upload.
 const SHORT_ROUTE: &str = "/reject/10";
 const SHORT_ANSWER: &str = "413 10";
-/// More than buffers and windows take, so that most of the answer is still to come when curl ends its upload: it does that once it
-/// has seen the status, with fewer bytes than its Content-Length says.
+/// More than buffers and windows take, so that most of the answer has not come when curl ends its upload. curl does that when it has seen
+/// the status, with fewer bytes than its Content-Length.
 const LARGE_ROUTE: &str = "/reject/20000000";
 const LARGE_ANSWER: &str = "413 20000000";
 /// Lengths of the request's body.
@@ -25,7 +25,7 @@ const TRIES_OF_THE_CONTROL: usize = 30;
 const CLIENTS: usize = 5;
 const PAUSING: usize = 10;
 
-/// The client has closed, too; it has only left; its system has reset what it left unread.
+/// The client has closed, too. Or it has left. Or its system has reset the connection, since it left something unread.
 const ENDINGS: [End; 3] = [("complete", true, true), ("sent", true, false), ("reset", true, false)];
 
 /// Uploads some times, one after the other, with a pause of some seconds in the middle of each.
@@ -45,7 +45,7 @@ fn curl_over(protocol: &str, server: &Server, route: &str, version: &str, body: 
     client
 }
 
-/// Runs some clients at once. Gives the lines that they print, one for each answer.
+/// Runs clients at the same time. Returns the lines that they print, one for each answer.
 async fn together(clients: impl Iterator<Item = Command>) -> Vec<String> {
     let mut running = JoinSet::new();
     for mut client in clients {

@@ -1,5 +1,4 @@
-//! A close_notify says that everything was sent. The server never says so of a message that was cut, whatever cut it, and always
-//! says so of one that was not.
+//! close_notify means that everything was sent. The server never sends it after a message that was cut, and always after one that was not.
 
 use std::{collections::BTreeMap, fs, net::Ipv4Addr};
 
@@ -12,15 +11,15 @@ use tls_shutdown_interop::{
 
 /// More than the buffers on both sides hold.
 const MUCH: usize = 20_000_000;
-/// Up to here a body may fit into them, by the system's own lights.
+/// A body of up to this length may fit into the buffers of the system.
 const LARGEST: usize = 5_000_000;
-/// Less than hyper keeps in its own.
+/// Less than the buffer of hyper.
 const STEP: usize = 100_000;
-/// Lengths of a body: in one piece with the head, in one record, in many, and more than the server gets rid of at once.
+/// Lengths of a body: in one piece with the head, in one record, in many records, and more than can be sent at once.
 const LENGTHS: [usize; 5] = [0, 10, 10_000, 300_000, 3_000_000];
 const TRIES: usize = 10;
 
-/// What a client got: the length of the body, and the end.
+/// Requests a path. Returns the length of the body, and the end.
 async fn receive(client: &mut Client, path: &str) -> (usize, Last) {
     get(client, path).await;
     let (received, last) = receive_all(client).await;
@@ -83,7 +82,7 @@ async fn a_body_that_ends_in_a_drain_ends_with_close_notify() {
     assert_eq!(through_a_drain("/close").await, [(MUCH, Last::CloseNotify); TRIES]);
 }
 
-/// Clients, one for each path, that read the first bytes, and then nothing until the server has exited at its deadline. Gives what
+/// Starts one client for each path. Each reads the first bytes, and then nothing until the server has exited at its deadline. Returns what
 /// they have in the end.
 async fn stalled_at_the_deadline(paths: &[String]) -> Vec<(Vec<u8>, Last)> {
     let server = Server::serve(&["--last-request", "0s", "--grace", "1s"]).await;
@@ -123,7 +122,7 @@ async fn whoever_sees_a_close_notify_after_the_deadline_has_everything() {
     }
 }
 
-/// A cut between chunks may end with a close_notify: that the last chunk is missing tells the client.
+/// A cut between chunks may end with close_notify, since the client misses the last chunk.
 #[tokio::test]
 async fn chunks_that_the_deadline_cuts_have_no_last_one() {
     let paths = vec!["/drip/1000/10".to_owned(); TRIES];
@@ -133,7 +132,7 @@ async fn chunks_that_the_deadline_cuts_have_no_last_one() {
     }
 }
 
-/// A server that says close_notify after whatever it has: OpenSSL's, with a file that holds half a response.
+/// The control: OpenSSL's server sends close_notify after whatever it has, here a file with half a response.
 #[tokio::test]
 async fn a_cut_that_ends_with_close_notify_is_seen() {
     let files = directory().join("half");

@@ -13,7 +13,7 @@ const TRUNCATED: End = ("truncated", false, false);
 /// The same, after.
 const SENT: End = ("sent", true, false);
 
-/// Has a script request `path`. Gives the length of the body it got.
+/// Runs a script that requests `path`. Returns the length of the body that it got.
 async fn script(mut command: Command, server: &Server, path: &str, version: &str, more: &str) -> usize {
     command.args([&server.address.port().to_string(), path, &CERTIFICATE.cert, version, more]);
     let output = run_well(&mut command, b"").await;
@@ -37,7 +37,7 @@ async fn curl_over_http1() {
 }
 
 /// curl 7.88 ends HTTP/2 connections without close_notify, and its system resets them if something is unread. Others may
-/// close them: what it did, curl itself tells.
+/// close them. The trace of curl shows what it did.
 #[tokio::test]
 async fn curl_over_http2() {
     let mut server = Server::serve(&[]).await;

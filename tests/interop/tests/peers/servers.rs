@@ -9,7 +9,7 @@ const BYTES: usize = 3_000_000;
 /// The server ends TCP instead of sending close_notify.
 const TRUNCATED: End = ("truncated", true, false);
 
-/// Sends zeros over two connections. Gives what was resumed.
+/// Sends zeros over two connections. Returns which of them were resumed.
 async fn send_twice(port: u16, more: &[&str], expected: End<'_>) -> [bool; 2] {
     let bytes = BYTES.to_string();
     let arguments = [&["--bytes", &bytes, "--connections", "2"], more].concat();
@@ -42,7 +42,7 @@ async fn openssl() {
 async fn gnutls() {
     for version in VERSIONS {
         let command = |port: u16| {
-            // It cannot be told to listen on the loopback interface alone.
+            // It has no option to listen only on the loopback interface.
             let mut server = program("gnutls-serv", "gnutls-bin");
             server.args(["--echo", "--port", &port.to_string()]);
             server.args(["--x509certfile", &CERTIFICATE.cert, "--x509keyfile", &CERTIFICATE.key]);
@@ -51,7 +51,7 @@ async fn gnutls() {
         };
         let (_server, port) = Background::start_on_free_port(command, "...done").await;
         assert_eq!(send_twice(port, &[], COMPLETE).await, [false, true], "TLS {version}");
-        // It gives lines back, which are discarded.
+        // It echoes lines, which are discarded.
         let lines = b"0123456789abcde\n".repeat(BYTES / 16);
         let (success, events) = send(port, &["--drain-limit", "3MB"], &lines).await;
         let [event] = &events[..] else { panic!("one connection: {events:?}") };

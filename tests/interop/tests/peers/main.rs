@@ -1,0 +1,8 @@
+//! Programs of others as peers of the `tls-shutdown` command, and of the library.
+//!
+//! They share a process: each test has processes, ports and files of its own, and no time in them is short.
+
+mod clients;
+mod servers;
+mod tickets;
+mod unwrap;
