@@ -1,6 +1,6 @@
 //! Rules of the library's source.
 
-use crate::repository::{LIBRARY, Repository, code, has_word, numbered};
+use crate::repository::{LIBRARY, Repository, code, has_word, numbered, without_tests};
 
 /// The table does no I/O and knows no clock, no tokio and no rustls.
 pub(crate) fn the_table_is_pure(repository: &Repository) -> Vec<String> {
@@ -11,34 +11,27 @@ pub(crate) fn the_table_is_pure(repository: &Repository) -> Vec<String> {
         let imports = line.starts_with("use ") && !line.starts_with("use crate::tls::report::");
         let names = ["std", "core", "tokio", "tokio_rustls", "rustls", "Instant"];
         if imports || names.iter().any(|name| has_word(line, name)) {
-            complaints.push(format!("{path}:{number}: more than `crate::report`: {line}"));
+            complaints.push(format!("{path}:{number}: more than `crate::tls::report`: {line}"));
         }
     }
     complaints
 }
 
-/// The files that may name rustls and tokio-rustls. Two of them drive a connection, so that a new version of either is a small port. The
-/// others make one from a configuration, or report its certificates.
-const FILES_THAT_NAME_RUSTLS: [&str; 6] = [
-    "tls/session.rs",
-    "tls/records.rs",
-    "server/listener/mod.rs",
-    "server/mod.rs",
-    "server/tickets.rs",
-    "integrations/tonic.rs",
-];
+/// The files of `tls/` that name rustls and tokio-rustls, so that a new version of either is a small port. The files of `server/` and
+/// `client/` name them for configurations and certificates.
+const FILES_THAT_NAME_RUSTLS: [&str; 2] = ["session.rs", "tls_error.rs"];
 
-/// Only these files name rustls.
+/// Below HTTP, only these files name rustls.
 pub(crate) fn rustls_is_touched_in_few_files(repository: &Repository) -> Vec<String> {
+    let folder = format!("{LIBRARY}tls/");
     let mut complaints = Vec::new();
-    for (path, text) in repository.files(LIBRARY, ".rs") {
-        if path.strip_prefix(LIBRARY).is_some_and(|file| FILES_THAT_NAME_RUSTLS.contains(&file)) {
+    for (path, text) in repository.files(&folder, ".rs") {
+        if path.strip_prefix(&folder).is_some_and(|file| FILES_THAT_NAME_RUSTLS.contains(&file)) {
             continue;
         }
-        for (number, line) in numbered(text) {
-            if ["rustls", "tokio_rustls"].iter().any(|name| has_word(code(line), name)) {
-                complaints.push(format!("{path}:{number}: belongs in session.rs: {}", line.trim()));
-            }
+        let text = without_tests(text);
+        for line in text.lines().filter(|line| ["rustls", "tokio_rustls"].iter().any(|name| has_word(line, name))) {
+            complaints.push(format!("{path}: belongs in session.rs: {}", line.trim()));
         }
     }
     complaints

@@ -3,12 +3,14 @@
 
 mod citations;
 mod files;
+mod layout;
 mod library;
 mod promises;
 mod repository;
 
 use citations::citations_are_listed;
 use files::{examples_are_short, nothing_is_left_behind, tests_await_events, the_changelog_has_the_version};
+use layout::{files_are_short, files_have_no_circles, imports_go_down};
 use library::{documentation_has_its_headings, events_are_listed, rustls_is_touched_in_few_files, the_table_is_pure};
 use promises::{guarantees_name_their_tests, invariants_name_their_tests, tests_named_in};
 use repository::Repository;
@@ -29,6 +31,21 @@ fn purity() {
 #[test]
 fn layers() {
     assert_kept(rustls_is_touched_in_few_files);
+}
+
+#[test]
+fn imports_run_downwards() {
+    assert_kept(imports_go_down);
+}
+
+#[test]
+fn circles() {
+    assert_kept(files_have_no_circles);
+}
+
+#[test]
+fn lengths() {
+    assert_kept(files_are_short);
 }
 
 #[test]
@@ -89,6 +106,8 @@ fn every_rule_can_fail() {
     const ENTRY: &str = "https://example.org/spec#1\n> It MUST end.\n- tested in a.rs";
     let long = "\n".repeat(61);
     let closing = "crates/tls-shutdown/src/tls/close_state.rs";
+    let driver = "crates/tls-shutdown/src/tls/driver/mod.rs";
+    let server = "crates/tls-shutdown/src/server/mod.rs";
     let path = concat!("see /tm", "p/x");
     let sleep = concat!("std::thread::", "sleep(t);");
     let fenced = "/// ```\n/// # Cancel safety\n/// ```\npub async fn f() {}";
@@ -103,6 +122,32 @@ fn every_rule_can_fail() {
         (rustls_is_touched_in_few_files, &[("crates/tls-shutdown/src/tls/session.rs", "use rustls::Error;")], 0),
         (rustls_is_touched_in_few_files, &[(closing, "/// as rustls does")], 0),
         (rustls_is_touched_in_few_files, &[(closing, "fn f(e: &rustls::Error) {}")], 1),
+        (imports_go_down, &[(closing, "use crate::runtime::timer::Timer;\nuse crate::tls::report::Ending;")], 0),
+        (
+            imports_go_down,
+            &[(closing, "use crate::{\n    runtime::timer::Timer,\n    server::{Server, TlsListener},\n};")],
+            2,
+        ),
+        (imports_go_down, &[(closing, "fn f() { crate::client::g(); }\n// crate::server::h();")], 1),
+        (imports_go_down, &[(closing, "use crate::Ending;"), ("crates/tls-shutdown/src/utils/a.rs", "")], 2),
+        (
+            imports_go_down,
+            &[(server, "use super::super::client::A;\n#[cfg(test)]\nmod tests {\n    use crate::client::A;\n}")],
+            0,
+        ),
+        (files_have_no_circles, &[(closing, "use super::driver::A;"), (driver, "use super::report::B;")], 0),
+        (
+            files_have_no_circles,
+            &[(closing, "use super::driver::A;"), (driver, "use crate::tls::{a::C, close_state::B};")],
+            2,
+        ),
+        (files_have_no_circles, &[(closing, "pub use super::driver::A;"), (driver, "use super::close_state::B;")], 0),
+        (files_are_short, &[(closing, &"fn f() {}\n".repeat(451))], 1),
+        (
+            files_are_short,
+            &[(closing, &format!("{}#[cfg(test)]\nmod tests {{\n{}}}", "a\n".repeat(440), "b\n".repeat(90)))],
+            0,
+        ),
         (documentation_has_its_headings, &[(closing, "/// # Cancel safety\n#[must_use]\npub async fn f() {}")], 0),
         (documentation_has_its_headings, &[(closing, fenced)], 1),
         (documentation_has_its_headings, &[(closing, "pub fn f(\n    &self,\n) -> AsyncShutdown<Self> {")], 1),

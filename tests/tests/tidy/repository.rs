@@ -112,3 +112,21 @@ fn tests(text: &str) -> Vec<&str> {
     }
     names
 }
+
+/// The text without comments and without the module of its tests.
+pub(crate) fn without_tests(text: &str) -> String {
+    let mut lines = Vec::new();
+    let mut rest = text.lines();
+    while let Some(line) = rest.next() {
+        if line.trim_start().starts_with("#[cfg(") && line.contains("test") {
+            let Some(next) = rest.next() else { break };
+            if !next.trim_end().ends_with(';') {
+                let end = format!("{}}}", " ".repeat(next.len() - next.trim_start().len()));
+                rest.by_ref().find(|line| *line == end);
+            }
+            continue;
+        }
+        lines.push(code(line));
+    }
+    lines.join("\n")
+}

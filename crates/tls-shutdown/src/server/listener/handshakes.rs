@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
-use super::ConfigHandle;
+use super::config::ConfigHandle;
 use crate::{
     server::{
         connection::{Accepted, Observers},
