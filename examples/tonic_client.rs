@@ -8,20 +8,20 @@ mod trust;
 use std::{error::Error, time::Duration};
 
 use clap::Parser;
-use hyper::http::uri::PathAndQuery;
+use hyper::{Uri, http::uri::PathAndQuery};
 use hyper_rustls::HttpsConnectorBuilder;
 use tls_shutdown::client::ShutdownLayer;
 use tls_shutdown_examples::error_chain;
 use tonic::{Request, client::Grpc, transport::Endpoint};
 use tonic_prost::ProstCodec;
-use tower::Layer;
+use tower::ServiceBuilder;
 use trust::{Trust, client_config};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Parser)]
 struct Arguments {
-    url: String,
+    url: Uri,
     text: String,
     #[command(flatten)]
     trust: Trust,
@@ -31,11 +31,13 @@ struct Arguments {
 async fn main() -> Result<(), Box<dyn Error>> {
     let Arguments { url, text, trust } = Arguments::parse();
 
-    // This connector does TLS, so tonic needs none of its `tls-` features.
+    // The connector does TLS. With its own `tls-` features, tonic refuses https here, so the endpoint's URL is only a placeholder.
     let https =
         HttpsConnectorBuilder::new().with_tls_config(client_config(&trust)?).https_only().enable_http2().build();
     let layer = ShutdownLayer::new().on_end(|report| println!("{report}"));
-    let channel = Endpoint::from_shared(url)?.connect_with_connector(layer.layer(https)).await;
+    let endpoint = Endpoint::from_static("http://placeholder").origin(url.clone());
+    let connector = ServiceBuilder::new().map_request(move |_| url.clone()).layer(layer.clone()).service(https);
+    let channel = endpoint.connect_with_connector(connector).await;
     let channel = channel.map_err(|error| error_chain(&error))?;
 
     let mut client = Grpc::new(channel);
