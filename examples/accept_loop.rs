@@ -1,4 +1,4 @@
-//! A protocol of one's own over our listener: lines are echoed, and at the drain each client is told farewell.
+//! A line protocol over `TlsListener`: the server echoes lines, and sends `farewell` when it drains.
 //!
 //! `cargo run --bin accept_loop 127.0.0.1:8443 cert.pem`
 

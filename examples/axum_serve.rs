@@ -1,4 +1,4 @@
-//! `axum::serve` over our listener, for those who want to keep it. `docs/integrations.md` says what it does not do.
+//! `axum::serve` over `TlsListener`, without `Server`. `docs/integrations.md` lists what is missing then.
 //!
 //! `cargo run --bin axum_serve 127.0.0.1:8443 cert.pem`
 
@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let app = Router::new()
         .route("/", get(|ConnectInfo(peer): ConnectInfo<PeerAddress>| async move { format!("you are {}\n", peer.0) }))
-        .layer(handle.layer()) // has responses say `Connection: close` in time
+        .layer(handle.layer()) // adds `Connection: close` to the last response of each connection
         .into_make_service_with_connect_info::<PeerAddress>();
     let serving = axum::serve(listener, app).with_graceful_shutdown(handle.last_request_over());
     let report = drain.run(serving.into_future()).await;

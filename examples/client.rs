@@ -1,6 +1,6 @@
-//! A TLS client that uploads, reads the answer, and closes so that nothing is lost and the session can be resumed.
+//! A TLS client that uploads, reads the response, and closes so that no data is lost and the session can be resumed.
 //!
-//! `cargo run --bin client 127.0.0.1:8443 cert.pem`, where the server is `server`.
+//! `cargo run --bin client 127.0.0.1:8443 cert.pem`, with the example `server` as the server.
 
 use std::{error::Error, sync::Arc};
 
@@ -27,9 +27,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(&vec![b'.'; UPLOAD]).await?;
     stream.flush().await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?; // to the server's close_notify: a truncation is an error
-    println!("{answer}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await?; // reads to the server's close_notify; a truncation is an error
+    println!("{response}");
 
     let report = stream.shutdown_with(ShutdownPolicy::bidirectional()).await?;
     println!("{report}");

@@ -1,6 +1,6 @@
-//! An FTPS server whose control connection goes back to plaintext (CCC), whatever the client does, and under TLS again.
+//! An FTPS server whose control connection can return to plaintext (CCC), and start TLS again.
 //!
-//! `cargo run --bin ftps_ccc -- --listen 127.0.0.1:2121 --cert cert.pem` writes its self-signed certificate to `cert.pem`. Try
+//! `cargo run --bin ftps_ccc -- --listen 127.0.0.1:2121 --cert cert.pem` writes its self-signed certificate to `cert.pem`. Then:
 //! `curl -k --ssl-reqd --ftp-ssl-ccc -u anyone:anything ftp://127.0.0.1:2121/`
 
 use std::{
@@ -23,20 +23,20 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 const LISTING: &[u8] = b"-rw-r--r-- 1 ftp ftp 5 Jan 01 2000 hello.txt\r\n";
-/// How long a client may be silent.
-const IDLE: Duration = Duration::from_secs(300);
-/// How long it may take to fetch a listing.
-const FETCH: Duration = Duration::from_secs(30);
-const LONGEST_LINE: usize = 512;
-/// Until the next accept, where one has failed: descriptors may have run out.
+/// How long a client may send no command.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// How long a client may take to fetch a listing.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_LINE_BYTES: usize = 512;
+/// The pause after a failed accept. The process may have no file descriptors left.
 const BACKOFF: Duration = Duration::from_millis(100);
 
 #[derive(Parser)]
 struct Arguments {
-    /// Where to listen
+    /// The address to listen on
     #[arg(long, value_name = "HOST:PORT")]
     listen: String,
-    /// Where to write the certificate
+    /// The file to write the certificate to
     #[arg(long, value_name = "FILE")]
     cert: Option<PathBuf>,
 }
@@ -53,12 +53,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .with_no_client_auth()
         .with_single_cert(vec![certified.cert.into()], certified.signing_key.into())?;
     let (acceptor, reaper) = (TlsAcceptor::from(Arc::new(config)), Reaper::new());
-    let listener = TcpListener::bind(&listen).await.map_err(|error| format!("cannot listen at {listen}: {error}"))?;
+    let listener = TcpListener::bind(&listen).await.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
     println!("listening {}", listener.local_addr()?);
     loop {
         match listener.accept().await {
             Ok((tcp, peer)) => {
-                tokio::spawn(connection(tcp, peer, acceptor.clone(), reaper.clone()));
+                tokio::spawn(serve_connection(tcp, peer, acceptor.clone(), reaper.clone()));
             }
             Err(error) => {
                 eprintln!("cannot accept: {error}");
@@ -68,7 +68,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-async fn connection(tcp: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, reaper: Reaper) {
+async fn serve_connection(tcp: TcpStream, peer: SocketAddr, acceptor: TlsAcceptor, reaper: Reaper) {
     let served = async {
         tcp.set_nodelay(true)?;
         let address = tcp.local_addr()?.ip().to_canonical();
@@ -84,15 +84,15 @@ struct Session {
     acceptor: TlsAcceptor,
     reaper: Reaper,
     peer: SocketAddr,
-    /// Ours.
+    /// The address of the server.
     address: IpAddr,
-    /// Where the next listing is to be fetched.
+    /// The listener at which the client will fetch the next listing.
     data: Option<TcpListener>,
     protection: Protection,
     login: Login,
 }
 
-/// Of data connections.
+/// The protection of data connections.
 enum Protection {
     Clear,
     Private,
@@ -105,43 +105,43 @@ enum Login {
     Done,
 }
 
-/// What the control connection is.
+/// The state of the control connection.
 #[derive(Clone, Copy)]
 enum Control {
     Plain,
     Tls,
 }
 
-/// Why there are no more commands.
+/// What follows the last command.
 #[derive(PartialEq)]
-enum End {
-    /// TLS is put on, or taken off.
-    Changes,
-    Goodbye,
+enum Next {
+    /// TLS starts, or ends.
+    SwitchTls,
+    Close,
 }
 
 impl Session {
     async fn serve(mut self, tcp: TcpStream) -> io::Result<()> {
         let peer = self.peer;
         let mut plain = Plaintext::new(tcp);
-        say(&mut plain, "220 ready").await?;
-        while self.answer(&mut plain, Control::Plain).await? == End::Changes {
+        reply(&mut plain, "220 ready").await?;
+        while self.answer_commands(&mut plain, Control::Plain).await? == Next::SwitchTls {
             let (early, tcp) = plain.into_parts();
             if !early.is_empty() {
-                // It must not pass for something that came under TLS.
-                return Err(io::Error::other("plaintext behind AUTH"));
+                // These bytes must not be taken for data that came under TLS.
+                return Err(io::Error::other("plaintext after AUTH"));
             }
-            let tls = timeout(IDLE, self.acceptor.accept(Records::new(tcp))).await??;
+            let tls = timeout(IDLE_TIMEOUT, self.acceptor.accept(Records::new(tcp))).await??;
             let mut stream = ShutdownStream::new(tls).on_end(move |report| println!("{peer} {report}"));
-            let end = self.answer(&mut stream, Control::Tls).await;
-            if !matches!(end, Ok(End::Changes)) {
-                // Whoever closes gets our close_notify. After an error the shutdown tells it.
+            let next = self.answer_commands(&mut stream, Control::Tls).await;
+            if !matches!(next, Ok(Next::SwitchTls)) {
+                // Sends close_notify. After an error, the shutdown returns the error.
                 return stream.with_reaper(&self.reaper).shutdown().await;
             }
-            // Who closes first, the server cannot know, and need not: it closes, and waits. A client that closes too, before or
-            // after, is the good case. One that does not, as curl in its passive mode, sends its next command. That is no TLS
-            // record, and is kept; and nothing can be missing before it, since CCC was the last command under TLS.
-            let policy = ShutdownPolicy::unidirectional().with_close_timeout(IDLE);
+            // Either side may close first, so the server sends close_notify and waits for the client's. curl in its passive mode sends
+            // none: its next command follows in plaintext. The stream keeps these bytes, because they are no TLS record. No data is
+            // missing before them, because CCC was the last command under TLS.
+            let policy = ShutdownPolicy::unidirectional().with_close_timeout(IDLE_TIMEOUT);
             plain = match stream.with_policy(policy).into_plaintext(Unwrap::Initiate).await {
                 Ok(plain) => plain,
                 Err(error) => error.into_plaintext()?,
@@ -150,84 +150,86 @@ impl Session {
         Ok(())
     }
 
-    /// Answers commands until one changes or ends the control connection.
-    async fn answer<C>(&mut self, control: &mut C, kind: Control) -> io::Result<End>
+    /// Answers commands until one switches TLS or ends the connection.
+    async fn answer_commands<C>(&mut self, control: &mut C, kind: Control) -> io::Result<Next>
     where
         C: AsyncRead + AsyncWrite + Unpin,
     {
         loop {
-            let line = match timeout(IDLE, read_line(control)).await {
+            let line = match timeout(IDLE_TIMEOUT, read_line(control)).await {
                 Ok(line) => line?,
                 Err(_) => {
-                    say(control, "421 too long without a word").await?;
-                    return Ok(End::Goodbye);
+                    reply(control, "421 idle for too long").await?;
+                    return Ok(Next::Close);
                 }
             };
-            let Some(line) = line else { return Ok(End::Goodbye) };
-            if line.len() > LONGEST_LINE {
-                say(control, "500 too long a line").await?;
+            let Some(line) = line else { return Ok(Next::Close) };
+            if line.len() > MAX_LINE_BYTES {
+                reply(control, "500 the line is too long").await?;
                 continue;
             }
             match (line.split_once(' ').unwrap_or((&line, "")), kind) {
                 (("QUIT", _), _) => {
-                    say(control, "221 bye").await?;
-                    return Ok(End::Goodbye);
+                    reply(control, "221 bye").await?;
+                    return Ok(Next::Close);
                 }
                 (("FEAT", _), _) => {
-                    say(control, "211-\r\n AUTH TLS\r\n CCC\r\n EPSV\r\n PBSZ\r\n PROT\r\n211 end").await?
+                    reply(control, "211-\r\n AUTH TLS\r\n CCC\r\n EPSV\r\n PBSZ\r\n PROT\r\n211 end").await?
                 }
                 (("AUTH", "TLS"), Control::Plain) => {
-                    say(control, "234 begin").await?;
-                    return Ok(End::Changes);
+                    reply(control, "234 start the TLS handshake").await?;
+                    return Ok(Next::SwitchTls);
                 }
-                (("NOOP", _), _) => say(control, "200 nothing done").await?,
+                (("NOOP", _), _) => reply(control, "200 ok").await?,
                 (("USER", _), Control::Tls) => {
                     self.login = Login::Named;
-                    say(control, "331 any password will do").await?;
+                    reply(control, "331 send any password").await?;
                 }
                 (("PASS", _), Control::Tls) if self.login == Login::Named => {
                     self.login = Login::Done;
-                    say(control, "230 welcome").await?;
+                    reply(control, "230 welcome").await?;
                 }
-                _ if self.login != Login::Done => say(control, "530 AUTH TLS, USER and PASS first").await?,
+                _ if self.login != Login::Done => reply(control, "530 send AUTH TLS, USER and PASS first").await?,
                 (("CCC", _), Control::Tls) => {
-                    say(control, "200 goodbye to TLS").await?;
-                    return Ok(End::Changes);
+                    reply(control, "200 TLS ends").await?;
+                    return Ok(Next::SwitchTls);
                 }
-                (("CCC", _), Control::Plain) => say(control, "533 it is in plaintext").await?,
-                (("PBSZ", _), Control::Tls) => say(control, "200 PBSZ=0").await?,
+                (("CCC", _), Control::Plain) => reply(control, "533 the connection is in plaintext").await?,
+                (("PBSZ", _), Control::Tls) => reply(control, "200 PBSZ=0").await?,
                 (("PROT", "C"), Control::Tls) => {
                     self.protection = Protection::Clear;
-                    say(control, "200 in clear").await?;
+                    reply(control, "200 data in plaintext").await?;
                 }
                 (("PROT", "P"), Control::Tls) => {
                     self.protection = Protection::Private;
-                    say(control, "200 under TLS").await?;
+                    reply(control, "200 data under TLS").await?;
                 }
-                (("PWD", _), _) => say(control, "257 \"/\"").await?,
-                (("SYST", _), _) => say(control, "215 UNIX Type: L8").await?,
-                (("TYPE", _), _) => say(control, "200 as you like").await?,
+                (("PWD", _), _) => reply(control, "257 \"/\"").await?,
+                (("SYST", _), _) => reply(control, "215 UNIX Type: L8").await?,
+                (("TYPE", _), _) => reply(control, "200 ok").await?,
                 (("PASV", _), _) if self.address.is_ipv4() => {
                     let port = self.open_data().await?;
                     let host = self.address.to_string().replace('.', ",");
-                    say(control, &format!("227 ({host},{},{})", port / 256, port % 256)).await?;
+                    reply(control, &format!("227 ({host},{},{})", port / 256, port % 256)).await?;
                 }
                 (("EPSV", _), _) => {
                     let port = self.open_data().await?;
-                    say(control, &format!("229 (|||{port}|)")).await?;
+                    reply(control, &format!("229 (|||{port}|)")).await?;
                 }
                 (("LIST", _), _) => match self.data.take() {
                     Some(data) => {
-                        say(control, "150 it comes").await?;
-                        match timeout(FETCH, self.list(data)).await {
-                            Ok(Ok(())) => say(control, "226 that was all").await?,
-                            Ok(Err(error)) => say(control, &format!("426 the data connection failed: {error}")).await?,
-                            Err(_) => say(control, "425 nobody has fetched it").await?,
+                        reply(control, "150 the listing follows").await?;
+                        match timeout(FETCH_TIMEOUT, self.send_listing(data)).await {
+                            Ok(Ok(())) => reply(control, "226 the listing is complete").await?,
+                            Ok(Err(error)) => {
+                                reply(control, &format!("426 the data connection failed: {error}")).await?
+                            }
+                            Err(_) => reply(control, "425 no data connection in time").await?,
                         }
                     }
-                    None => say(control, "425 PASV or EPSV first").await?,
+                    None => reply(control, "425 send PASV or EPSV first").await?,
                 },
-                _ => say(control, "502 unknown").await?,
+                _ => reply(control, "502 unknown command").await?,
             }
         }
     }
@@ -237,11 +239,11 @@ impl Session {
         Ok(data.local_addr()?.port())
     }
 
-    /// The end of a data connection is the end of what comes over it: that is why it ends with close_notify.
-    async fn list(&self, data: TcpListener) -> io::Result<()> {
+    /// Sends the listing. The end of the connection is the end of the listing, so it must end with close_notify.
+    async fn send_listing(&self, data: TcpListener) -> io::Result<()> {
         let (mut tcp, peer) = data.accept().await?;
         if peer.ip().to_canonical() != self.peer.ip().to_canonical() {
-            return Err(io::Error::other("it is not from where the commands come"));
+            return Err(io::Error::other("the data connection is from another address"));
         }
         match self.protection {
             Protection::Clear => {
@@ -257,15 +259,16 @@ impl Session {
     }
 }
 
-async fn say(control: &mut (impl AsyncWrite + Unpin), reply: &str) -> io::Result<()> {
-    let said = async {
-        control.write_all(format!("{reply}\r\n").as_bytes()).await?;
+async fn reply(control: &mut (impl AsyncWrite + Unpin), text: &str) -> io::Result<()> {
+    let sending = async {
+        control.write_all(format!("{text}\r\n").as_bytes()).await?;
         control.flush().await
     };
-    timeout(IDLE, said).await?
+    timeout(IDLE_TIMEOUT, sending).await?
 }
 
-/// The next command, in upper case; of a line that is too long the beginning. Byte by byte, so as not to take what belongs to TLS.
+/// Reads the next command, in upper case. Keeps only the first bytes of a line that is too long. Reads byte by byte, so that it reads no
+/// byte that belongs to TLS.
 async fn read_line(control: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<String>> {
     let mut line = Vec::new();
     loop {
@@ -275,7 +278,7 @@ async fn read_line(control: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<
         }
         match byte {
             [b'\n'] => return Ok(Some(String::from_utf8_lossy(&line).trim_end().to_ascii_uppercase())),
-            [byte] if line.len() <= LONGEST_LINE => line.push(byte),
+            [byte] if line.len() <= MAX_LINE_BYTES => line.push(byte),
             _ => {}
         }
     }

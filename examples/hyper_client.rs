@@ -1,7 +1,7 @@
-//! Requests at once over pooled connections of hyper-util's client, which all end properly before the program does.
+//! hyper-util's client sends requests in parallel over pooled connections. All connections end properly before the program exits.
 //!
-//! `cargo run --bin hyper_client https://127.0.0.1:8443/bytes/1000 --requests 100 --insecure`, and with `--http2` over one
-//! connection. The server may be `cargo run -- serve`. Standard output has one line for each connection, then the drain's.
+//! `cargo run --bin hyper_client https://127.0.0.1:8443/bytes/1000 --requests 100 --insecure`, with `cargo run -- serve` as the server.
+//! With `--http2`, there is one connection. Standard output has one line for each connection, then one for the drain.
 
 mod trust;
 
@@ -13,12 +13,12 @@ use hyper::{Uri, body::Bytes};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tls_shutdown::client::ShutdownLayer;
-use tls_shutdown_examples::reasons;
+use tls_shutdown_examples::error_chain;
 use tokio::{task::JoinSet, time::timeout};
 use tower::Layer;
 use trust::{Trust, client_config};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Parser)]
 struct Arguments {
@@ -42,7 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut tasks = JoinSet::new();
     for _ in 0..requests {
         let (client, url) = (client.clone(), url.clone());
-        tasks.spawn(timeout(LIMIT, async move {
+        tasks.spawn(timeout(TIMEOUT, async move {
             let response = client.get(url).await?;
             let status = response.status();
             let length = response.into_body().collect().await?.to_bytes().len();
@@ -52,7 +52,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let results = tasks.join_all().await.into_iter().map(|result| result.unwrap_or_else(|late| Err(late.into())));
     let (answers, errors): (Vec<_>, Vec<_>) = results.partition(Result::is_ok);
     answers.into_iter().flatten().for_each(|answer| eprintln!("{answer}"));
-    errors.iter().flat_map(|result| result.as_ref().err()).for_each(|error| eprintln!("{}", reasons(&**error)));
-    println!("{}", layer.drain().drain(LIMIT).await);
+    errors.iter().flat_map(|result| result.as_ref().err()).for_each(|error| eprintln!("{}", error_chain(&**error)));
+    println!("{}", layer.drain().drain(TIMEOUT).await);
     if errors.is_empty() { Ok(()) } else { Err(format!("{} of {requests} requests failed", errors.len()).into()) }
 }

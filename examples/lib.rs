@@ -1,4 +1,4 @@
-//! What the examples share, which is no concern of theirs: arguments, and configurations for a self-signed certificate.
+//! Code that the examples share: arguments, and configurations for a self-signed certificate.
 
 use std::{
     error::Error,
@@ -18,24 +18,24 @@ use rustls::{
 /// The arguments of most examples.
 #[derive(Debug, Parser)]
 pub struct Arguments {
-    /// HOST:PORT, to listen at or to connect to
+    /// The HOST:PORT to listen on or to connect to
     pub address: String,
-    /// A file with the server's certificate; a server makes one, with a key, if it is not there
+    /// The file with the server's certificate and key. A server creates it if it does not exist
     pub cert: PathBuf,
 }
 
 impl Arguments {
-    /// Those of this program. Without them it ends, and tells its usage.
+    /// Parses the arguments of this program. Prints the usage and exits if they are wrong.
     pub fn parse() -> Self {
         Parser::parse()
     }
 }
 
-/// A configuration for `localhost` with the certificate and the key that are in `file`, which is made if it is not there.
+/// Returns a configuration for `localhost` with the certificate and the key in `file`. Creates the file if it does not exist.
 ///
 /// # Errors
 ///
-/// When the file can be neither read nor written, or is no such file.
+/// If the file cannot be read or written, or has no certificate or key.
 pub fn server_config(file: impl AsRef<Path>, protocols: &[&str]) -> Result<ServerConfig, Box<dyn Error>> {
     let file = file.as_ref();
     if !file.exists() {
@@ -51,11 +51,11 @@ pub fn server_config(file: impl AsRef<Path>, protocols: &[&str]) -> Result<Serve
     Ok(config)
 }
 
-/// A configuration that trusts the certificate in `file`.
+/// Returns a configuration that trusts the certificate in `file`.
 ///
 /// # Errors
 ///
-/// When there is none.
+/// If the file has no certificate.
 pub fn client_config(file: impl AsRef<Path>) -> Result<ClientConfig, Box<dyn Error>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(file)?)?;
@@ -63,7 +63,7 @@ pub fn client_config(file: impl AsRef<Path>) -> Result<ClientConfig, Box<dyn Err
     Ok(builder.with_safe_default_protocol_versions()?.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// An error, and what is behind it.
-pub fn reasons(error: &(dyn Error + 'static)) -> String {
+/// The error and its sources, in one line.
+pub fn error_chain(error: &(dyn Error + 'static)) -> String {
     successors(Some(error), |&error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

@@ -1,4 +1,4 @@
-//! Metrics of connections and of the drain, for Prometheus: all that there is to count comes from two reports and the drain's handle.
+//! Metrics of connections and of the drain, for Prometheus. They come from `ConnectionReport` and `DrainHandle`.
 //!
 //! `cargo run --bin metrics 127.0.0.1:8443 cert.pem`, then `curl -k https://127.0.0.1:8443/metrics`
 
@@ -25,11 +25,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (ended, cut) = (Family::<[(&str, &str); 1], Counter>::default(), Counter::<u64>::default());
     let age = Histogram::new(exponential_buckets(0.01, 4.0, 10));
     registry.register("connections_ended", "Connections by how they ended", ended.clone());
-    registry.register("responses_cut", "Responses of which a part only was sent", cut.clone());
+    registry.register("responses_cut", "Responses that were not sent to their end", cut.clone());
     registry.register_with_unit("connection_age", "Time from accept to end", Unit::Seconds, age.clone());
     let (open, in_flight, phase) = (Gauge::<i64>::default(), Gauge::<i64>::default(), Gauge::<i64>::default());
-    registry.register("connections_open", "Connections, those in their handshake among them", open.clone());
-    registry.register("requests_in_flight", "Requests without a whole response", in_flight.clone());
+    registry.register("connections_open", "Open connections, including those in their handshake", open.clone());
+    registry.register("requests_in_flight", "Requests whose response is not complete", in_flight.clone());
     registry.register("drain_phase", "0 serving, 1 notice, 2 last request, 3 deadline, 4 exit, 5 ended", phase.clone());
     let registry = Arc::new(registry);
     let listener = TlsListener::bind(address, server_config(cert, &["h2", "http/1.1"])?).await?;
@@ -52,7 +52,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .drain(drain)
         .serve(Router::new().route("/metrics", metrics))
         .await;
-    // Nobody scrapes a process that ends: the log has the rest.
+    // The process exits before the next scrape, so the last values go to the log.
     let mut text = String::new();
     encode(&mut text, &registry)?;
     println!("{report}\n{text}");

@@ -1,6 +1,6 @@
-//! hyper-util's client over a connector made by hand: a function from an address to a stream of tokio-rustls.
+//! hyper-util's client over your own connector: a function that takes a URL and returns a tokio-rustls stream.
 //!
-//! `cargo run --bin own_connector https://localhost:8443/count cert.pem`, where the server is `server`.
+//! `cargo run --bin own_connector https://localhost:8443/count cert.pem`, with the example `server` as the server.
 
 use clap::Parser;
 use std::{error::Error, io, path::PathBuf, sync::Arc, time::Duration};
@@ -15,12 +15,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tower::{ServiceBuilder, service_fn};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Parser)]
 struct Arguments {
     url: Uri,
-    /// What the client trusts
+    /// The file with the certificate to trust
     cert: PathBuf,
 }
 
@@ -31,8 +31,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let tls = TlsConnector::from(Arc::new(config));
 
     let layer = ShutdownLayer::new().on_end(|report| println!("{report}"));
-    let connector = ServiceBuilder::new().map_future(Box::pin).layer(layer.clone()).timeout(LIMIT).service(service_fn(
-        move |url: Uri| {
+    let connector = ServiceBuilder::new().map_future(Box::pin).layer(layer.clone()).timeout(TIMEOUT).service(
+        service_fn(move |url: Uri| {
             let tls = tls.clone();
             async move {
                 let host = url.host().ok_or(io::ErrorKind::InvalidInput)?;
@@ -40,13 +40,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 let tcp = TcpStream::connect((host, url.port_u16().unwrap_or(443))).await?;
                 tls.connect(name, tcp).await
             }
-        },
-    ));
+        }),
+    );
     let client = Client::builder(TokioExecutor::new()).build(connector);
 
     let request = Request::post(url).body(Full::new(Bytes::from(vec![b'.'; 1_000_000])))?;
     let response = client.request(request).await?;
     println!("{} {:?}", response.status(), response.into_body().collect().await?.to_bytes());
-    println!("{}", layer.drain().drain(LIMIT).await);
+    println!("{}", layer.drain().drain(TIMEOUT).await);
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! An HTTPS server that ends well: at Ctrl-C or SIGTERM no request is lost, and every connection gets its close_notify.
+//! An HTTPS server that exits gracefully: after Ctrl-C or SIGTERM no request is lost, and every connection gets a close_notify.
 //!
-//! `cargo run --bin server 127.0.0.1:8443 cert.pem` makes a self-signed certificate where there is none in `cert.pem`.
+//! `cargo run --bin server 127.0.0.1:8443 cert.pem` creates `cert.pem`, with a self-signed certificate, if it does not exist.
 
 use std::{error::Error, time::Duration};
 

@@ -1,6 +1,6 @@
-//! A client of a protocol that puts TLS on a connection and takes it off again, as SMTP, IMAP, LDAP and FTP know it: here FTP.
+//! An FTP client that starts TLS on a plaintext connection, ends it, and starts it again. SMTP, IMAP and LDAP have similar commands.
 //!
-//! `cargo run --bin starttls 127.0.0.1:2121 cert.pem`, where the server is `ftps_ccc`.
+//! `cargo run --bin starttls 127.0.0.1:2121 cert.pem`, with the example `ftps_ccc` as the server.
 
 use std::{error::Error, io, sync::Arc, time::Duration};
 
@@ -39,7 +39,7 @@ async fn talk() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Byte by byte, so as not to take what belongs to TLS.
+/// Sends a command and reads its reply, byte by byte, so that it reads no byte that belongs to TLS.
 async fn ask(control: &mut (impl AsyncRead + AsyncWrite + Unpin), command: &str, expected: &str) -> io::Result<()> {
     control.write_all(command.as_bytes()).await?;
     control.flush().await?;
@@ -49,5 +49,5 @@ async fn ask(control: &mut (impl AsyncRead + AsyncWrite + Unpin), command: &str,
     }
     let reply = String::from_utf8_lossy(&line);
     print!("{command}{reply}");
-    if reply.starts_with(expected) { Ok(()) } else { Err(io::Error::other("not the reply that was expected")) }
+    if reply.starts_with(expected) { Ok(()) } else { Err(io::Error::other("unexpected reply")) }
 }

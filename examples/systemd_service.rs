@@ -1,4 +1,4 @@
-//! A service of systemd: it takes the socket of its socket unit, and tells when it is ready and how its drain goes.
+//! A systemd service: it uses the socket of its socket unit, and reports when it is ready and how its drain proceeds.
 //! `docs/guides/systemd.md` has the units.
 //!
 //! `systemd-socket-activate -l 127.0.0.1:8443 target/debug/systemd_service cert.pem`
@@ -15,7 +15,7 @@ use tls_shutdown_examples::server_config;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let cert = args().nth(1).ok_or("usage: systemd_service CERT_FILE")?;
-    let socket = systemd::listening_sockets()?.pop().ok_or("systemd has opened no socket")?;
+    let socket = systemd::listening_sockets()?.pop().ok_or("systemd passed no socket")?;
     let listener = TlsListener::from_std(socket, server_config(cert, &["h2", "http/1.1"])?)?;
     println!("listening on https://{}", listener.local_addr()?);
 

@@ -1,27 +1,27 @@
-//! A channel of tonic, whose connection ends properly before the program does.
+//! A tonic channel whose connection ends properly before the program exits.
 //!
 //! `cargo run --bin tonic_client https://127.0.0.1:8443 TEXT --insecure` calls `/echo.Echo/Say` with a
-//! `google.protobuf.StringValue`. A generated client takes the same channel.
+//! `google.protobuf.StringValue`. A generated client uses the same channel.
 
 mod trust;
 
 use std::{error::Error, time::Duration};
 
 use clap::Parser;
-use hyper::http::uri::PathAndQuery;
+use hyper::{Uri, http::uri::PathAndQuery};
 use hyper_rustls::HttpsConnectorBuilder;
 use tls_shutdown::client::ShutdownLayer;
-use tls_shutdown_examples::reasons;
+use tls_shutdown_examples::error_chain;
 use tonic::{Request, client::Grpc, transport::Endpoint};
 use tonic_prost::ProstCodec;
-use tower::Layer;
+use tower::ServiceBuilder;
 use trust::{Trust, client_config};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Parser)]
 struct Arguments {
-    url: String,
+    url: Uri,
     text: String,
     #[command(flatten)]
     trust: Trust,
@@ -31,18 +31,20 @@ struct Arguments {
 async fn main() -> Result<(), Box<dyn Error>> {
     let Arguments { url, text, trust } = Arguments::parse();
 
-    // https by this connector, and so by none of tonic's `tls-` features.
+    // The connector does TLS. With its own `tls-` features, tonic refuses https here, so the endpoint's URL is only a placeholder.
     let https =
         HttpsConnectorBuilder::new().with_tls_config(client_config(&trust)?).https_only().enable_http2().build();
     let layer = ShutdownLayer::new().on_end(|report| println!("{report}"));
-    let channel = Endpoint::from_shared(url)?.connect_with_connector(layer.layer(https)).await;
-    let channel = channel.map_err(|error| reasons(&error))?;
+    let endpoint = Endpoint::from_static("http://placeholder").origin(url.clone());
+    let connector = ServiceBuilder::new().map_request(move |_| url.clone()).layer(layer.clone()).service(https);
+    let channel = endpoint.connect_with_connector(connector).await;
+    let channel = channel.map_err(|error| error_chain(&error))?;
 
     let mut client = Grpc::new(channel);
     client.ready().await?;
     let path = PathAndQuery::from_static("/echo.Echo/Say");
     let answer = client.unary(Request::new(text), path, ProstCodec::<String, String>::default()).await?;
     println!("{}", answer.into_inner());
-    println!("{}", layer.drain().drain(LIMIT).await);
+    println!("{}", layer.drain().drain(TIMEOUT).await);
     Ok(())
 }

@@ -1,23 +1,19 @@
-//! A gRPC server of tonic over our listener. Where there is a `.proto` file, `add_service` takes the generated service instead.
+//! A tonic gRPC server over `TlsListener`. With a `.proto` file, pass the generated service to `add_service` instead.
 //!
 //! `cargo run --bin tonic_server 127.0.0.1:8443 cert.pem`
 
 use std::{convert::Infallible, error::Error};
 
 use axum::{Router, body::Body, http, routing::post_service};
-use tls_shutdown::{
-    integrations::tonic::TlsConnectInfo,
-    server::{ServerDrain, TlsListener},
-};
+use tls_shutdown::server::{ServerDrain, TlsListener};
 use tls_shutdown_examples::{Arguments, server_config};
 use tonic::{Request, Response, Status, server::Grpc, service::Routes, transport::Server};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
 
-/// `google.protobuf.StringValue` in and out.
+/// Takes and returns a `google.protobuf.StringValue`. `request.peer_certs()` has the certificates of a client that sends some.
 async fn greet(request: Request<String>) -> Result<Response<String>, Status> {
-    let peer = request.extensions().get::<TlsConnectInfo>().and_then(|connection| connection.peer);
-    let peer = peer.ok_or_else(|| Status::internal("no connection"))?;
+    let peer = request.remote_addr().ok_or_else(|| Status::internal("no address"))?;
     Ok(Response::new(format!("hello {} at {peer}", request.into_inner())))
 }
 

@@ -1,5 +1,5 @@
-//! The CPU time that a server spends to drain idle connections: `Server` against hyper-util's `GracefulShutdown`. Client and servers
-//! are processes of their own; the client answers each close, and closes.
+//! Compares the CPU time in which `Server` and hyper-util's `GracefulShutdown` drain idle connections. The client and each server are
+//! processes of their own. The client answers each close_notify, and closes.
 
 use std::{
     convert::Infallible,
@@ -34,19 +34,19 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream, server};
 
-use crate::{accepting, trusting};
+use crate::{client_that_trusts, server_config};
 
 const CONNECTIONS: usize = 8000;
-/// What a process needs beside its connections.
+/// The file descriptors that a process needs besides those of its connections.
 const OTHER_DESCRIPTORS: u64 = 200;
 const ROUNDS: usize = 5;
 const AT_ONCE: usize = 64;
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const HEADER_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Compares the servers, in turns.
+/// Measures the servers in turns, and prints the ratios.
 pub(crate) async fn compare() {
-    let connections = CONNECTIONS.min(descriptors().saturating_sub(OTHER_DESCRIPTORS) as usize);
+    let connections = CONNECTIONS.min(raise_descriptor_limit().saturating_sub(OTHER_DESCRIPTORS) as usize);
     for (server, other) in
         [("ours", "bare"), ("without acknowledgement", "bare"), ("without acknowledgement", "bare, lingering")]
     {
@@ -58,17 +58,18 @@ pub(crate) async fn compare() {
             ratios.push(ours.as_secs_f64() / bare.as_secs_f64());
         }
         ratios.sort_by(f64::total_cmp);
-        println!("{server}, against {other}: ratio {:.2} (median of {ROUNDS} pairs)", ratios[ROUNDS / 2]);
+        println!("{server}, compared with {other}: ratio {:.2} (median of {ROUNDS} pairs)", ratios[ROUNDS / 2]);
     }
 }
 
-/// Raises the limit of file descriptors as far as it goes.
-fn descriptors() -> u64 {
+/// Raises the limit of file descriptors to its maximum, and returns that.
+fn raise_descriptor_limit() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).expect("up to the maximum");
     limit.maximum.unwrap_or(u64::MAX)
 }
 
+/// Runs one kind of server, and returns the CPU time of its drain.
 async fn measure(server: &str, connections: usize) -> Duration {
     let program = std::env::current_exe().expect("this program");
     let mut child: Child = Command::new(program)
@@ -81,7 +82,7 @@ async fn measure(server: &str, connections: usize) -> Duration {
     let mut line = || lines.next().expect("a line").expect("text");
     let address: SocketAddr = line().parse().expect("an address");
     let certificate = line().split(',').map(|byte| byte.parse().expect("a byte")).collect::<Vec<u8>>();
-    let connector = trusting(certificate.into());
+    let connector = client_that_trusts(certificate.into());
     let mut connecting = JoinSet::new();
     let mut idle = Vec::new();
     for _ in 0..connections {
@@ -95,32 +96,33 @@ async fn measure(server: &str, connections: usize) -> Duration {
     child.stdin.take().expect("piped").write_all(b"drain\n").expect("a server");
     while closing.join_next().await.is_some() {}
     let nanoseconds = line().parse().expect("a number");
-    child.wait().expect("its end");
+    child.wait().expect("an exit");
     Duration::from_nanos(nanoseconds)
 }
 
-/// A connection that has had an answer.
+/// Connects, and receives one response.
 async fn connect(connector: TlsConnector, address: SocketAddr) -> TlsStream<TcpStream> {
     let tcp = TcpStream::connect(address).await.expect("a server");
     let name = ServerName::try_from("localhost").expect("a name");
     let mut stream = connector.connect(name, tcp).await.expect("a handshake");
     stream.write_all(REQUEST).await.expect("sent");
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"hello") {
-        answer.push(stream.read_u8().await.expect("an answer"));
+    let mut response = Vec::new();
+    while !response.ends_with(b"hello") {
+        response.push(stream.read_u8().await.expect("a response"));
     }
     stream
 }
 
+/// Waits for close_notify, and answers it.
 async fn close(mut stream: TlsStream<TcpStream>) {
     assert_eq!(stream.read(&mut [0; 16]).await.expect("close_notify"), 0);
     stream.shutdown().await.ok();
 }
 
-/// Serves until it is told to drain, and tells the CPU time that this took.
+/// Serves until a line comes on standard input. Then drains, and prints the CPU time of the drain.
 pub(crate) async fn serve(kind: &str) {
-    descriptors();
-    let (config, certificate) = accepting();
+    raise_descriptor_limit();
+    let (config, certificate) = server_config();
     let certificate: Vec<_> = certificate.iter().map(u8::to_string).collect();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     println!("{}\n{}", listener.local_addr().expect("an address"), certificate.join(","));
@@ -154,7 +156,7 @@ async fn serve_ours(listener: TlsListener, drain: ServerDrain) {
     server.serve(tower::service_fn(hello)).await;
 }
 
-/// A stream whose shutdown reads on to the client's end, as a server has to that wants its last data to arrive.
+/// A stream whose shutdown reads to the client's end. A server must do so to be sure that its last data arrives.
 struct Lingering(server::TlsStream<TcpStream>);
 
 impl AsyncRead for Lingering {

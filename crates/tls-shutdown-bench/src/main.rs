@@ -1,11 +1,11 @@
-//! The data path of `ShutdownStream` against the bare tokio-rustls stream over loopback, as ratios: both take turns in one process,
-//! so that what else the machine does meets both.
+//! Compares the throughput of `ShutdownStream` with that of the bare tokio-rustls stream over loopback. Both take turns in one process,
+//! so that other load on the machine affects both. The results are ratios.
 //!
 //! ```console
 //! $ cargo run --release -p tls-shutdown-bench
 //! ```
 //!
-//! With `drain`, the CPU time that a server's drain takes, against hyper-util's.
+//! With the argument `drain`, compares the CPU time of a server drain with that of hyper-util's.
 
 mod drain;
 
@@ -30,16 +30,16 @@ const BULK_WRITE: usize = 64 * 1024;
 const MESSAGES: usize = 20_000;
 const MESSAGE: usize = 100;
 
-/// One transfer over a connected pair; gives its seconds.
+/// A transfer over a pair of connected streams.
 #[derive(Clone, Copy)]
 enum Load {
-    /// All one way, in large writes.
+    /// Large writes in one direction.
     Bulk,
-    /// A small message there and back, and again.
+    /// Small messages, each with a small answer.
     Messages,
 }
 
-/// What is compared with the bare stream.
+/// The stream to compare with the bare one.
 #[derive(Clone, Copy)]
 enum Contender {
     /// `ShutdownStream`.
@@ -54,7 +54,7 @@ async fn main() {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["drain"] => drain::compare().await,
         ["drain", server] => drain::serve(server).await,
-        // In a task, as connections are.
+        // Servers, too, run connections in tasks.
         _ => tokio::spawn(compare()).await.expect("no panic"),
     }
 }
@@ -65,7 +65,7 @@ async fn compare() {
         for (load, name) in [(Load::Bulk, "bulk throughput"), (Load::Messages, "small messages")] {
             let mut ratios = Vec::new();
             for round in 0..ROUNDS {
-                // Who goes first changes, so that neither always finds a warm cache.
+                // The order alternates, because the second one may find warm caches.
                 let (bare, wrapped) = if round % 2 == 0 {
                     let bare = run_bare(load, &peers).await;
                     (bare, run_contender(contender, load, &peers).await)
@@ -106,6 +106,7 @@ async fn run_contender(contender: Contender, load: Load, peers: &Peers) -> f64 {
     }
 }
 
+/// Runs a transfer. Returns its duration in seconds.
 async fn run<C, S>(load: Load, mut client: C, mut server: S) -> f64
 where
     C: AsyncRead + AsyncWrite + Unpin,
@@ -131,7 +132,7 @@ where
             tokio::join!(send, receive);
         }
         Load::Messages => {
-            let ask = async {
+            let request = async {
                 let mut buffer = [0; MESSAGE];
                 for _ in 0..MESSAGES {
                     client.write_all(&[7; MESSAGE]).await.expect("sent");
@@ -145,7 +146,7 @@ where
                     server.write_all(&buffer).await.expect("sent");
                 }
             };
-            tokio::join!(ask, answer);
+            tokio::join!(request, answer);
         }
     }
     began.elapsed().as_secs_f64()
@@ -153,7 +154,7 @@ where
 
 async fn connect<T>(
     (connector, acceptor): &Peers,
-    between: fn(TcpStream) -> T,
+    wrap: fn(TcpStream) -> T,
 ) -> (client::TlsStream<T>, server::TlsStream<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -165,19 +166,19 @@ where
     near.set_nodelay(true).expect("an option");
     far.set_nodelay(true).expect("an option");
     let name = ServerName::try_from("localhost").expect("a name");
-    let (client, server) = tokio::join!(connector.connect(name, between(near)), acceptor.accept(between(far)));
+    let (client, server) = tokio::join!(connector.connect(name, wrap(near)), acceptor.accept(wrap(far)));
     (client.expect("a handshake"), server.expect("a handshake"))
 }
 
 type Peers = (TlsConnector, TlsAcceptor);
 
 fn configurations() -> Peers {
-    let (server, certificate) = accepting();
-    (trusting(certificate), TlsAcceptor::from(server))
+    let (server, certificate) = server_config();
+    (client_that_trusts(certificate), TlsAcceptor::from(server))
 }
 
-/// A server, and its certificate.
-fn accepting() -> (Arc<ServerConfig>, CertificateDer<'static>) {
+/// Returns the configuration of a server, and its certificate.
+fn server_config() -> (Arc<ServerConfig>, CertificateDer<'static>) {
     let certified = rcgen::generate_simple_self_signed(["localhost".into()]).expect("a certificate");
     let key = PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
     let certificate = certified.cert.der().clone();
@@ -190,8 +191,8 @@ fn accepting() -> (Arc<ServerConfig>, CertificateDer<'static>) {
     (Arc::new(server), certificate)
 }
 
-/// A client that trusts `certificate`.
-fn trusting(certificate: CertificateDer<'static>) -> TlsConnector {
+/// Returns a client that trusts `certificate`.
+fn client_that_trusts(certificate: CertificateDer<'static>) -> TlsConnector {
     let mut roots = RootCertStore::empty();
     roots.add(certificate).expect("a root");
     let client = ClientConfig::builder_with_provider(Arc::new(default_provider()))

@@ -4,6 +4,7 @@ use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use bytesize::ByteSize;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use humantime::parse_duration;
 use rustls::pki_types::ServerName;
 use tls_shutdown::{ShutdownPolicy, server::ServerDrain};
 
@@ -23,70 +24,74 @@ pub(crate) enum Command {
     Send(SendArguments),
 }
 
-/// Serve HTTPS, and tell how each connection ended.
+/// Serve HTTPS, and report how each connection ended.
 ///
-/// SIGTERM and Ctrl-C end it gracefully: requests in progress are answered, every connection gets its close_notify. A second one
-/// cuts what is in progress; the exit still takes up to two seconds where clients do not take what was sent to them.
+/// SIGTERM or Ctrl-C starts a graceful exit: the server finishes the requests in progress and sends close_notify on every connection.
+/// A second signal cuts the requests in progress. The exit then takes up to two seconds if clients do not read.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   tls-shutdown serve
-  curl -k https://127.0.0.1:8443/                  the routes
+  curl -k https://127.0.0.1:8443/                  list the routes
   curl -k https://127.0.0.1:8443/bytes/1000000 | wc -c
 
   tls-shutdown serve --listen '[::]:8443' --cert cert.pem --key key.pem --json
-  tls-shutdown serve --notice 10s --grace 60s      behind a load balancer that takes 10 s to notice")]
+  tls-shutdown serve --notice 10s --grace 60s      for a load balancer that needs 10 s to react")]
 pub(crate) struct ServeArguments {
-    /// Where to listen; port 0 takes a free one.
+    /// Listen on this address. Port 0 chooses a free port.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8443")]
     pub(crate) listen: Endpoint,
-    /// Certificate chain in PEM format [default: a self-signed one].
+    /// Read the certificate chain from this PEM file [default: a self-signed certificate].
     #[arg(long, value_name = "FILE", requires = "key")]
     pub(crate) cert: Option<PathBuf>,
-    /// Private key in PEM format.
+    /// Read the private key from this PEM file.
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub(crate) key: Option<PathBuf>,
-    /// Protocols to offer, the preferred one first.
+    /// Offer these protocols, in order of preference.
     #[arg(long, value_enum, value_name = "PROTOCOLS", value_delimiter = ',', default_value = "h2,http/1.1")]
     pub(crate) alpn: Vec<Protocol>,
-    /// How connections are closed.
+    /// Choose how connections are closed.
     ///
-    /// After unidirectional, too, the peer is still listened to in the background: what it still sends must not reset the
-    /// connection.
+    /// With unidirectional, the server sends close_notify and keeps reading in the background, so that late data of the client does
+    /// not reset the connection.
     #[arg(long, value_enum, default_value = "unidirectional")]
     pub(crate) policy: ServerPolicy,
-    /// How long the peer's close_notify is waited for.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "5s")]
-    pub(crate) deadline: Duration,
-    /// How much of what the peer still sends is decrypted and discarded while its close_notify is waited for.
-    #[arg(long, value_name = "SIZE", default_value = "1MiB")]
-    pub(crate) drain_limit: ByteSize,
-    /// End connections whose client takes nothing of a response for so long, or, on HTTP/1, sends nothing of a request's body. A client
-    /// of HTTP/2 that opens no window has five times as long.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "60s")]
-    pub(crate) stall_limit: Duration,
-    /// After the signal, go on as before for so long, but with /health not ready.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "0s")]
+    /// Wait this long for the client's close_notify.
+    #[arg(long, alias = "deadline", value_name = "DURATION", value_parser = parse_duration, default_value = "5s")]
+    pub(crate) close_timeout: Duration,
+    /// Discard up to this much data while waiting for the client's close_notify.
+    #[arg(long, alias = "drain-limit", value_name = "SIZE", default_value = "1MiB")]
+    pub(crate) max_drain_bytes: ByteSize,
+    /// Close a connection whose client reads nothing of a response for this long.
+    ///
+    /// On HTTP/1, the same timeout applies to a client that sends nothing of a request body. An HTTP/2 client that opens no
+    /// flow-control window has five times as long.
+    #[arg(long, alias = "stall-limit", value_name = "DURATION", value_parser = parse_duration, default_value = "60s")]
+    pub(crate) stall_timeout: Duration,
+    /// After the signal, serve as before for this long, but report not ready on /health.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "0s")]
     pub(crate) notice: Duration,
-    /// Then stop accepting, and give idle connections so long for a last request.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "5s")]
+    /// After the notice, stop accepting, and wait this long for a last request on idle connections.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "5s")]
     pub(crate) last_request: Duration,
-    /// Time from the signal to the exit at most, everything included.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "25s")]
+    /// Exit at most this long after the signal. All other times count towards it.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "25s")]
     pub(crate) grace: Duration,
-    /// Print one JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// Write data to a TLS server, never read any, close, and tell how that ended.
+/// Write data to a TLS server, close the connection, and report how it ended.
 ///
-/// The exit code is 0 only if everything was written and every connection was closed as the policy asks. A server that takes nothing
-/// for a minute is given up; so are all further connections if one cannot be made.
+/// The command does not read the server's data. It discards it during the close.
 ///
-/// The deadline counts from the moment the system has accepted our close_notify, which is not when the peer has read it: a peer
-/// that reads 3 MB at 200 kB/s has most of it in the system's buffers then, and answers 15 seconds later. That is why it is longer
-/// than usual by default.
+/// The exit code is 0 only if all data was written and every connection was closed as the policy requires. A connection fails if the
+/// server accepts no data for a minute. The command stops at the first connection that it cannot make.
+///
+/// The close timeout starts when the system accepts our close_notify. The server may read it much later: a server that reads 3 MB at
+/// 200 kB/s then still has most of the data in front of it, and answers 15 seconds later. For this reason the default is longer
+/// than usual.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -94,43 +99,43 @@ Examples:
   tls-shutdown send 127.0.0.1:8443 --insecure --bytes 3MB --connections 2 --json
   tls-shutdown send 127.0.0.1:8443 --ca ca.pem --server-name example.org --policy receive-first < request.txt")]
 pub(crate) struct SendArguments {
-    /// The server.
+    /// The server to connect to.
     #[arg(value_name = "HOST:PORT")]
     pub(crate) server: Endpoint,
-    /// How connections are closed.
+    /// Choose how connections are closed.
     ///
-    /// Only bidirectional and receive-first know that a server has read everything: one that closes when it has, as most do. quiet
-    /// tells it nothing, and after unidirectional what it still sends, session tickets among it, may reset the connection and destroy
-    /// data on its way.
+    /// Only bidirectional and receive-first can confirm that the server has read all data. The server must close after it has read
+    /// everything, as most servers do. After unidirectional, whatever the server still sends, such as session tickets, may reset the
+    /// connection and destroy data in transit.
     #[arg(long, value_enum, default_value = "bidirectional")]
     pub(crate) policy: ClientPolicy,
-    /// How long connect and handshake may take, and then how long the server's close_notify is waited for.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "30s")]
-    pub(crate) deadline: Duration,
-    /// How much of what the server sends is discarded while its close_notify is waited for.
-    #[arg(long, value_name = "SIZE", default_value = "1MiB")]
-    pub(crate) drain_limit: ByteSize,
-    /// How much to write, zeros [default: standard input to its end].
+    /// Wait this long for the server's close_notify. Connecting, with the handshake, may take as long.
+    #[arg(long, alias = "deadline", value_name = "DURATION", value_parser = parse_duration, default_value = "30s")]
+    pub(crate) close_timeout: Duration,
+    /// Discard up to this much data while waiting for the server's close_notify.
+    #[arg(long, alias = "drain-limit", value_name = "SIZE", default_value = "1MiB")]
+    pub(crate) max_drain_bytes: ByteSize,
+    /// Write this many zero bytes [default: standard input, to its end].
     #[arg(long, value_name = "SIZE")]
     pub(crate) bytes: Option<ByteSize>,
-    /// How many connections to make, one after the other; more than one needs --bytes.
+    /// Make this many connections, one after the other. More than one requires --bytes.
     #[arg(long, value_name = "NUMBER", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: u32,
-    /// Trust the certificates in this PEM file instead of the system's.
+    /// Trust the certificates in this PEM file instead of those of the system.
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     pub(crate) ca: Option<PathBuf>,
     /// Trust every certificate.
     #[arg(long)]
     pub(crate) insecure: bool,
-    /// The name in the server's certificate [default: HOST].
+    /// Expect this name in the server's certificate [default: HOST].
     #[arg(long, value_name = "NAME", value_parser = parse_server_name)]
     pub(crate) server_name: Option<ServerName<'static>>,
-    /// Print one JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// What `serve` speaks over TLS.
+/// An application protocol of `serve`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Protocol {
     #[value(name = "h2")]
@@ -140,7 +145,7 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
-    /// Its name in ALPN (RFC 7301).
+    /// The protocol's name in ALPN (RFC 7301).
     pub(crate) fn alpn(self) -> &'static [u8] {
         match self {
             Self::Http2 => b"h2",
@@ -149,36 +154,36 @@ impl Protocol {
     }
 }
 
-/// How `serve` closes. Receive-first is not for HTTP, where a server may have to close a connection that its client keeps.
+/// How `serve` closes connections. It has no receive-first, because an HTTP server must be able to close before its client does.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum ServerPolicy {
-    /// Send nothing: the peer sees a truncation, and an answer that is given before the request was read may be lost.
+    /// Send nothing: the client sees a truncation, and a response to a request that was not read to its end may be lost.
     Quiet,
-    /// Send close_notify, and do not wait for the peer's.
+    /// Send close_notify, and do not wait for the client's.
     Unidirectional,
-    /// Send close_notify, and wait for the peer's.
+    /// Send close_notify, and wait for the client's.
     Bidirectional,
 }
 
-/// How `send` closes.
+/// How `send` closes connections.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum ClientPolicy {
-    /// Send nothing: the peer sees a truncation.
+    /// Send nothing: the server sees a truncation.
     Quiet,
-    /// Send close_notify, and do not wait for the peer's.
+    /// Send close_notify, and do not wait for the server's.
     Unidirectional,
-    /// Send close_notify, and wait for the peer's.
+    /// Send close_notify, and wait for the server's.
     Bidirectional,
-    /// Wait for the peer's close_notify, then send ours.
+    /// Wait for the server's close_notify, then send ours.
     ReceiveFirst,
 }
 
 impl Arguments {
-    /// The command line, once it makes sense as a whole. Otherwise, or for `--help`, the process ends here.
+    /// Parses the command line. Exits if arguments are wrong or contradict each other, and after `--help`.
     pub(crate) fn parse_or_exit() -> Self {
         let arguments = Self::parse();
         if let Command::Send(SendArguments { connections: 2.., bytes: None, .. }) = arguments.command {
-            let message = "--connections above 1 needs --bytes: standard input can be sent only once";
+            let message = "--connections above 1 requires --bytes: standard input can be sent only once";
             Self::command().error(ErrorKind::MissingRequiredArgument, message).exit();
         }
         if let Command::Serve(ServeArguments { notice, grace, .. }) = &arguments.command
@@ -187,8 +192,8 @@ impl Arguments {
         {
             let [notice, grace] = [notice, grace].map(|duration| humantime::format_duration(*duration));
             let message = format!(
-                "--notice {notice} leaves nothing of --grace {grace}, which it is a part of: all requests would be cut; \
-                 raise --grace to the notice and the longest request"
+                "--notice {notice} uses up --grace {grace}, and all requests would be cut: \
+                 set --grace to at least the notice plus the longest request"
             );
             Self::command().error(ErrorKind::ValueValidation, message).exit();
         }
@@ -203,11 +208,11 @@ impl ServeArguments {
             ServerPolicy::Unidirectional => ShutdownPolicy::unidirectional(),
             ServerPolicy::Bidirectional => ShutdownPolicy::bidirectional(),
         };
-        policy.with_close_timeout(self.deadline).with_max_drain_bytes(self.drain_limit.as_u64())
+        policy.with_close_timeout(self.close_timeout).with_max_drain_bytes(self.max_drain_bytes.as_u64())
     }
 
     pub(crate) fn format(&self) -> Format {
-        if self.json { Format::Json } else { Format::Lines }
+        if self.json { Format::Json } else { Format::Text }
     }
 }
 
@@ -219,15 +224,15 @@ impl SendArguments {
             ClientPolicy::Bidirectional => ShutdownPolicy::bidirectional(),
             ClientPolicy::ReceiveFirst => ShutdownPolicy::receive_first(),
         };
-        policy.with_close_timeout(self.deadline).with_max_drain_bytes(self.drain_limit.as_u64())
+        policy.with_close_timeout(self.close_timeout).with_max_drain_bytes(self.max_drain_bytes.as_u64())
     }
 
     pub(crate) fn format(&self) -> Format {
-        if self.json { Format::Json } else { Format::Lines }
+        if self.json { Format::Json } else { Format::Text }
     }
 }
 
-/// A host, by name or address, and a port.
+/// A host (a name or an address) and a port.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
     pub(crate) host: String,
@@ -240,7 +245,7 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, String> {
         let expected = || "expected HOST:PORT, such as example.org:443 or [::1]:443".to_owned();
         let (host, port) = text.rsplit_once(':').ok_or_else(expected)?;
-        let port = port.parse().map_err(|_| format!("'{port}' is not a port, a number up to {}", u16::MAX))?;
+        let port = port.parse().map_err(|_| format!("'{port}' is not a port number (0 to {})", u16::MAX))?;
         let host = match host.strip_prefix('[') {
             Some(address) => address.strip_suffix(']').ok_or_else(expected)?,
             None if host.contains(':') => return Err(expected()),

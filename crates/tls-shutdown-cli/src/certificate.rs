@@ -1,4 +1,4 @@
-//! Certificates: what `serve` shows, and what `send` trusts.
+//! Certificates: the one that `serve` presents, and those that `send` trusts.
 
 use std::{path::Path, sync::Arc};
 
@@ -14,17 +14,17 @@ use crate::{
     failure::Failure,
 };
 
-/// The names for which a self-signed certificate is made.
+/// The names in the self-signed certificate.
 const SELF_SIGNED_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
 pub(crate) fn server_config(arguments: &ServeArguments) -> Result<ServerConfig, Failure> {
     let (chain, key) = match (&arguments.cert, &arguments.key) {
         (Some(cert), Some(key)) => (load_certificates(cert)?, load_key(key)?),
-        _ => self_signed()?,
+        _ => generate_self_signed()?,
     };
     let mut config = ServerConfig::builder_with_provider(ring::default_provider().into())
         .with_safe_default_protocol_versions()
-        .map_err(|error| Failure::new(format!("cannot set TLS up: {error}")))?
+        .map_err(|error| Failure::new(format!("cannot set up TLS: {error}")))?
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .map_err(|error| Failure::new(format!("cannot use this certificate with this key: {error}")))?;
@@ -32,25 +32,25 @@ pub(crate) fn server_config(arguments: &ServeArguments) -> Result<ServerConfig, 
     Ok(config)
 }
 
-/// One configuration for all connections: a session is resumed only by the configuration that has its ticket.
+/// Returns the configuration of all connections. They must share it, because it stores the tickets for resumption.
 pub(crate) fn client_config(arguments: &SendArguments) -> Result<ClientConfig, Failure> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .map_err(|error| Failure::new(format!("cannot set TLS up: {error}")))?;
+        .map_err(|error| Failure::new(format!("cannot set up TLS: {error}")))?;
     let builder = match arguments.insecure {
         true => builder.dangerous().with_custom_certificate_verifier(Arc::new(TrustAll(provider))),
         false => builder.with_root_certificates(match &arguments.ca {
-            Some(file) => roots_in(file)?,
-            None => roots_of_the_system()?,
+            Some(file) => roots_from_file(file)?,
+            None => system_roots()?,
         }),
     };
     Ok(builder.with_no_client_auth())
 }
 
-fn self_signed() -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Failure> {
+fn generate_self_signed() -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Failure> {
     let certified = rcgen::generate_simple_self_signed(SELF_SIGNED_NAMES.map(str::to_owned))
-        .map_err(|error| Failure::new(format!("cannot make a self-signed certificate: {error}")))?;
+        .map_err(|error| Failure::new(format!("cannot generate a self-signed certificate: {error}")))?;
     Ok((vec![certified.cert.into()], certified.signing_key.into()))
 }
 
@@ -71,12 +71,12 @@ fn cannot_read(what: &str, file: &Path, error: &pem::Error) -> Failure {
     let file = file.display();
     Failure::new(match error {
         pem::Error::Io(error) => format!("cannot read the {what} {file}: {error}"),
-        pem::Error::NoItemsFound => format!("there is no {what} in {file}: it has to be in PEM format"),
+        pem::Error::NoItemsFound => format!("{file} contains no {what} in PEM format"),
         error => format!("the {what} in {file} is not valid PEM: {error}"),
     })
 }
 
-fn roots_in(file: &Path) -> Result<RootCertStore, Failure> {
+fn roots_from_file(file: &Path) -> Result<RootCertStore, Failure> {
     let mut roots = RootCertStore::empty();
     for certificate in load_certificates(file)? {
         roots
@@ -86,17 +86,17 @@ fn roots_in(file: &Path) -> Result<RootCertStore, Failure> {
     Ok(roots)
 }
 
-fn roots_of_the_system() -> Result<RootCertStore, Failure> {
+fn system_roots() -> Result<RootCertStore, Failure> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
-        return Err(Failure::new("this system has no trusted certificates: give some with --ca, or use --insecure"));
+        return Err(Failure::new("this system has no trusted certificates: pass some with --ca, or use --insecure"));
     }
     Ok(roots)
 }
 
-/// Trusts every certificate; that the server has the key to it is still checked.
+/// Trusts every certificate. It still checks that the server has the private key.
 #[derive(Debug)]
 struct TrustAll(Arc<CryptoProvider>);
 

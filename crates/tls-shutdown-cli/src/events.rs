@@ -1,4 +1,4 @@
-//! Standard output: JSON objects or lines for people, one for each thing that happened.
+//! Standard output: one line for each event, as a JSON object or as text for people.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -14,40 +14,40 @@ use tls_shutdown::{
     server::{Acknowledgement, ConnectionReport, DrainHandle, DrainReport},
 };
 
-/// How long the process waits, at its exit, for a reader of its standard output.
-const PRINT_LIMIT: Duration = Duration::from_millis(500);
+/// How long the process waits for a slow reader of its standard output before it exits.
+const FINISH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Takes the line that is on a terminal away.
+/// Clears the current line of a terminal.
 pub(crate) const CLEAR_LINE: &str = "\r\x1b[K";
 
-/// How events are printed.
+/// The format of standard output.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Format {
     Json,
-    Lines,
+    Text,
 }
 
-/// Prints what happens.
+/// Prints events.
 #[derive(Debug)]
 pub(crate) struct Events {
     format: Format,
     printer: Printer,
 }
 
-/// What there is to tell of one connection of `send`.
+/// How one connection of `send` ended.
 #[derive(Debug)]
-pub(crate) struct Sent {
-    pub(crate) report: ShutdownReport,
-    pub(crate) resumption: Resumption,
+pub(crate) struct SendReport {
+    pub(crate) shutdown: ShutdownReport,
+    pub(crate) handshake: Handshake,
     /// Application bytes that were written.
     pub(crate) bytes: u64,
 }
 
-/// Whether a handshake resumed an earlier session.
+/// The kind of a TLS handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Resumption {
-    Resumed,
+pub(crate) enum Handshake {
     Full,
+    Resumed,
 }
 
 impl Events {
@@ -61,7 +61,7 @@ impl Events {
         });
     }
 
-    /// One connection of `serve` has ended.
+    /// Reports the end of a connection of `serve`.
     pub(crate) fn closed(&self, report: &ConnectionReport) {
         let mut event = json!({ "event": "closed", "peer": report.peer().to_string() });
         describe(&mut event, report.shutdown());
@@ -70,29 +70,29 @@ impl Events {
         self.print(&event, || report.to_string());
     }
 
-    /// One connection of `send` has ended.
-    pub(crate) fn sent(&self, sent: &Sent) {
-        let Sent { report, resumption, bytes } = sent;
+    /// Reports the end of a connection of `send`.
+    pub(crate) fn sent(&self, report: &SendReport) {
+        let SendReport { shutdown, handshake, bytes } = report;
         let mut event = json!({ "event": "closed" });
-        describe(&mut event, report);
-        event["tickets"] = report.tickets().into();
-        event["resumed"] = (*resumption == Resumption::Resumed).into();
+        describe(&mut event, shutdown);
+        event["tickets"] = shutdown.tickets().into();
+        event["resumed"] = (*handshake == Handshake::Resumed).into();
         event["bytes"] = (*bytes).into();
-        let handshake = match resumption {
-            Resumption::Resumed => ", session resumed",
-            Resumption::Full => "",
+        let resumed = match handshake {
+            Handshake::Full => "",
+            Handshake::Resumed => ", session resumed",
         };
-        self.print(&event, || format!("{report}, {bytes} bytes written{handshake}"));
+        self.print(&event, || format!("{shutdown}, {bytes} bytes written{resumed}"));
     }
 
-    /// The server drain has come to its next phase. Only for people: programs find the phases in what is told of the whole.
+    /// Reports the phase that the server drain has entered, as text only. In JSON, the `drained` event has the time in each phase.
     pub(crate) fn draining(&self, drain: &DrainHandle) {
-        if let Format::Lines = self.format {
+        if let Format::Text = self.format {
             self.printer.print(format!("draining: {}, open connections: {}", drain.phase(), drain.connections()));
         }
     }
 
-    /// The server has drained.
+    /// Reports the end of the server drain.
     pub(crate) fn drained(&self, report: &DrainReport) {
         let event = json!({
             "event": "drained",
@@ -122,20 +122,21 @@ impl Events {
         self.print(&event, || report.to_string());
     }
 
-    /// Waits until everything is printed, if anybody reads it. Nothing is printed after that. The error, if there was one, was logged.
+    /// Waits until everything is printed, or until [`FINISH_TIMEOUT`]. Later events are not printed. Returns the first error, which was
+    /// logged already.
     pub(crate) fn finish(&self) -> io::Result<()> {
-        self.printer.finish(PRINT_LIMIT)
+        self.printer.finish(FINISH_TIMEOUT)
     }
 
-    fn print(&self, event: &Value, line: impl FnOnce() -> String) {
+    fn print(&self, event: &Value, text: impl FnOnce() -> String) {
         self.printer.print(match self.format {
             Format::Json => event.to_string(),
-            Format::Lines => line(),
+            Format::Text => text(),
         });
     }
 }
 
-/// What both commands tell of a closed connection.
+/// Adds the fields that the `closed` events of both commands share.
 fn describe(event: &mut Value, report: &ShutdownReport) {
     event["ending"] = report.ending().name().into();
     event["sent"] = report.sent().into();
@@ -151,56 +152,53 @@ fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 10_000.0).round() / 10.0
 }
 
-/// Writes lines to standard output, in a thread of its own: a reader that keeps the pipe and does not read must not stop the
-/// connections.
+/// Writes lines to standard output in a thread of its own, so that a reader that does not read never blocks the connections.
 #[derive(Debug)]
 struct Printer {
+    /// `None` after [`finish`](Self::finish).
     lines: Mutex<Option<mpsc::Sender<String>>>,
-    /// Disconnected when everything is written. What could not be, but for a reader that is gone, comes before.
-    written: Mutex<mpsc::Receiver<io::Error>>,
+    /// Receives the result when all lines are written.
+    result: Mutex<mpsc::Receiver<io::Result<()>>>,
 }
 
 impl Printer {
     fn start() -> Self {
-        let (lines, to_print) = mpsc::channel::<String>();
-        let (is_writing, written) = mpsc::channel();
-        // On a terminal, a line takes the place of the one that shows how a drain goes.
-        let start = if io::stdout().is_terminal() { CLEAR_LINE } else { "" };
-        thread::spawn(move || {
-            let is_writing: mpsc::Sender<io::Error> = is_writing;
-            let mut first_error = None;
-            for line in to_print {
-                // Each line at once, for those who wait for it. That nobody reads any more is no reason to stop serving.
-                let mut output = io::stdout().lock();
-                let printed = writeln!(output, "{start}{line}").and_then(|()| output.flush());
-                if let Err(error) = printed
-                    && error.kind() != io::ErrorKind::BrokenPipe
-                    && first_error.is_none()
-                {
-                    tracing::warn!(%error, "cannot write to standard output");
-                    first_error = Some(error);
-                }
-            }
-            // Whoever hears of it exits.
-            let _ = first_error.map(|error| is_writing.send(error));
-        });
-        Self { lines: Mutex::new(Some(lines)), written: Mutex::new(written) }
+        let (lines, to_print) = mpsc::channel();
+        let (finished, result) = mpsc::channel();
+        thread::spawn(move || finished.send(print_all(to_print)));
+        Self { lines: Mutex::new(Some(lines)), result: Mutex::new(result) }
     }
 
     fn print(&self, line: String) {
         if let Some(lines) = &*self.lines.lock().unwrap_or_else(PoisonError::into_inner) {
-            // The thread ends with the channel alone.
+            // The thread receives until this sender is dropped.
             let _ = lines.send(line);
         }
     }
 
-    /// Takes no more lines, and waits until all are written, or for `limit`.
-    fn finish(&self, limit: Duration) -> io::Result<()> {
+    /// Accepts no more lines, and waits until all are written, or until `timeout`. Returns the first error.
+    fn finish(&self, timeout: Duration) -> io::Result<()> {
         *self.lines.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        match self.written.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(limit) {
-            Ok(error) => Err(error),
-            // Whether they are written, or nobody reads them: there is nothing more to do.
-            Err(_) => Ok(()),
+        let result = self.result.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(timeout);
+        // A reader that does not read is not an error of this process.
+        result.unwrap_or(Ok(()))
+    }
+}
+
+/// Writes each line at once. Returns the first error. A closed pipe is no error: the server goes on without a reader.
+fn print_all(lines: mpsc::Receiver<String>) -> io::Result<()> {
+    // On a terminal, the line replaces the one that shows the progress of a drain.
+    let start = if io::stdout().is_terminal() { CLEAR_LINE } else { "" };
+    let mut result = Ok(());
+    for line in lines {
+        let mut output = io::stdout().lock();
+        if let Err(error) = writeln!(output, "{start}{line}").and_then(|()| output.flush())
+            && error.kind() != io::ErrorKind::BrokenPipe
+            && result.is_ok()
+        {
+            tracing::warn!(%error, "cannot write to standard output");
+            result = Err(error);
         }
     }
+    result
 }

@@ -1,8 +1,8 @@
-//! [`Failure`]: why the command gives up, for the person who called it.
+//! [`Failure`]: the message with which the command fails.
 
 use std::fmt;
 
-/// One line that says what happened, and what to do where that is known.
+/// One line for the user: what happened, and what to do about it if that is known.
 #[derive(Debug)]
 pub(crate) struct Failure(String);
 

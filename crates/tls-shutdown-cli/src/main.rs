@@ -1,4 +1,4 @@
-//! The `tls-shutdown` command: TLS connections that end properly, to be tried out and measured.
+//! The `tls-shutdown` command: a server and a client to try out and measure how TLS connections end.
 
 mod arguments;
 mod certificate;
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     match result {
         Ok(exit_code) => exit_code,
         Err(failure) => {
-            // The exit code tells it, too, where nobody can read this.
+            // The exit code reports the failure even if standard error is closed.
             let _ = writeln!(io::stderr(), "tls-shutdown: {failure}");
             ExitCode::FAILURE
         }

@@ -1,6 +1,7 @@
-//! Tells how the server drain goes while it goes.
+//! Shows the progress of the server drain.
 
 use std::{
+    future::pending,
     io::{self, IsTerminal, Write},
     sync::Arc,
     time::Duration,
@@ -14,17 +15,17 @@ use tokio::{
 
 use crate::events::{CLEAR_LINE, Events};
 
-/// How often the line on a terminal is drawn anew.
-const REDRAW: Duration = Duration::from_millis(100);
+/// How often the line on a terminal is redrawn.
+const REDRAW_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What tells.
+/// The task that shows the progress.
 pub(crate) struct Progress(JoinHandle<()>);
 
 impl Progress {
-    /// Tells nothing more, and leaves nothing on the terminal.
-    pub(crate) async fn end(self) {
+    /// Stops the task, and clears its line on the terminal.
+    pub(crate) async fn stop(self) {
         self.0.abort();
-        // It may be drawing.
+        // The task may be drawing right now.
         let _ = self.0.await;
         if io::stderr().is_terminal() {
             let _ = write!(io::stderr(), "{CLEAR_LINE}");
@@ -32,37 +33,37 @@ impl Progress {
     }
 }
 
-/// Tells of each phase as an event, and, where standard error is a terminal, what is left in a line that changes.
+/// Reports each phase as an event. If standard error is a terminal, also shows there what is left, in a line that is redrawn.
 pub(crate) fn show(drain: DrainHandle, events: Arc<Events>) -> Progress {
-    Progress(tokio::spawn(async move {
-        let draw = async {
-            drain.reached(DrainPhase::Notice).await;
-            if !io::stderr().is_terminal() {
-                std::future::pending::<()>().await;
-            }
-            let mut redraw = interval(REDRAW);
-            loop {
-                redraw.tick().await;
-                draw(&drain);
-            }
-        };
-        let tell = async {
-            for phase in [DrainPhase::Notice, DrainPhase::LastRequest, DrainPhase::Deadline, DrainPhase::Exit] {
-                drain.reached(phase).await;
-                // A phase that was skipped is none.
-                if drain.phase() == phase {
-                    events.draining(&drain);
-                }
-            }
-        };
-        tokio::join!(draw, tell);
-    }))
+    Progress(tokio::spawn(async move { tokio::join!(report_phases(&drain, &events), redraw(&drain)).0 }))
 }
 
-fn draw(drain: &DrainHandle) {
-    let left = drain.ends_at().map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
-    let (phase, connections, requests) = (drain.phase(), drain.connections(), drain.in_flight());
-    let left = left.as_secs_f64();
-    // Nobody is harmed if it cannot be seen.
-    let _ = write!(io::stderr(), "{CLEAR_LINE}{phase}: {connections} open, {requests} in flight, {left:.1} s at most");
+async fn report_phases(drain: &DrainHandle, events: &Events) {
+    for phase in [DrainPhase::Notice, DrainPhase::LastRequest, DrainPhase::Deadline, DrainPhase::Exit] {
+        drain.reached(phase).await;
+        // The drain may have skipped this phase.
+        if drain.phase() == phase {
+            events.draining(drain);
+        }
+    }
+}
+
+/// Redraws the line until the task is stopped.
+async fn redraw(drain: &DrainHandle) {
+    if !io::stderr().is_terminal() {
+        return pending().await;
+    }
+    drain.reached(DrainPhase::Notice).await;
+    let mut ticks = interval(REDRAW_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let left = drain.ends_at().map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
+        let (phase, connections, requests) = (drain.phase(), drain.connections(), drain.in_flight());
+        let left = left.as_secs_f64();
+        // A terminal that cannot be written to harms nobody.
+        let _ = write!(
+            io::stderr(),
+            "{CLEAR_LINE}{phase}: {connections} open, {requests} in flight, exit in at most {left:.1} s"
+        );
+    }
 }

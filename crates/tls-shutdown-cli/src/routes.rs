@@ -1,4 +1,4 @@
-//! What `serve` answers.
+//! The routes of `serve`.
 
 use std::{convert::Infallible, io, time::Duration};
 
@@ -21,25 +21,25 @@ use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use tls_shutdown::server::{DrainHandle, DrainPhase};
 use tokio::{task::yield_now, time::sleep};
 
-/// How often `/events` tells something.
+/// The time between two events of `/events`.
 const EVENT_INTERVAL: Duration = Duration::from_secs(1);
 
 const HELP: &str = "\
 GET  /               this text
-GET  /health         200 ready, 503 draining
+GET  /health         200 if ready, 503 if draining
 GET  /bytes/{n}      n bytes, with Content-Length
-GET  /delay/{ms}     an answer after ms milliseconds
-GET  /drip/{n}/{ms}  n chunks, one each ms milliseconds
-GET  /events         server-sent events, one a second, until the server drains
-GET  /ws             a WebSocket that echoes, until the server drains
-GET  /close/{n}      n bytes that end with the connection
-GET  /abort/{n}      the same, but it fails after n bytes
-POST /echo           the request's body
-POST /count          the length of the request's body
-POST /reject/{n}     413 with n bytes at once, the request's body unread
+GET  /delay/{ms}     a response after ms milliseconds
+GET  /drip/{n}/{ms}  n chunks, one every ms milliseconds
+GET  /events         server-sent events, one per second, until the server drains
+GET  /ws             a WebSocket that echoes messages until the server drains
+GET  /close/{n}      n bytes without Content-Length; in HTTP/1, the end of the connection ends them
+GET  /abort/{n}      as /close/{n}, but the response fails after n bytes
+POST /echo           the request body
+POST /count          the length of the request body
+POST /reject/{n}     413 with n bytes; the request body is not read
 ";
 
-/// One chunk of made-up content.
+/// A chunk of the content of `/bytes` and similar routes.
 const CHUNK: &[u8] = &[b'.'; 16 * 1024];
 
 pub(crate) fn router(drain: DrainHandle) -> Router {
@@ -81,18 +81,18 @@ async fn events(State(drain): State<DrainHandle>) -> Sse<impl Stream<Item = Resu
         sleep(EVENT_INTERVAL).await;
         Some((Ok(Event::default().data(count.to_string())), count + 1))
     });
-    // At once, so that the client sees that it listens.
+    // It sends the head of the response, so that the client knows that the stream is open.
     let first = stream::once(async { Ok(Event::default().comment("listening")) });
     let farewell = stream::once(async { Ok(Event::default().event("farewell").data("the server drains")) });
-    let drains = async move { drain.reached(DrainPhase::LastRequest).await };
-    Sse::new(first.chain(counted).take_until(drains).chain(farewell))
+    let draining = async move { drain.reached(DrainPhase::LastRequest).await };
+    Sse::new(first.chain(counted).take_until(draining).chain(farewell))
 }
 
 async fn websocket(upgrade: WebSocketUpgrade, State(drain): State<DrainHandle>) -> Response {
     upgrade.on_upgrade(move |socket| echo_messages(socket, drain))
 }
 
-/// Echoes until the client closes, or the server drains: it says so then, and waits for the client's answer.
+/// Echoes until the client closes. When the server drains, sends a close frame and waits for the client's.
 async fn echo_messages(mut socket: WebSocket, drain: DrainHandle) {
     loop {
         tokio::select! {
@@ -102,7 +102,7 @@ async fn echo_messages(mut socket: WebSocket, drain: DrainHandle) {
                         return;
                     }
                 }
-                // It answers these itself.
+                // The socket answers these itself.
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_))) => {}
                 Some(Err(_)) | None => return,
             },
@@ -121,7 +121,7 @@ async fn close(Path(length): Path<u64>, version: Version) -> Response {
 
 async fn abort(Path(length): Path<u64>, version: Version) -> Response {
     let failure = stream::once(async {
-        // One turn for hyper to write out what it has.
+        // Lets hyper write the content before the failure.
         yield_now().await;
         Err(io::Error::other("this response fails on purpose"))
     });
@@ -136,27 +136,27 @@ async fn count(body: Body) -> Result<String, (StatusCode, String)> {
     let count = |length, chunk: Bytes| async move { Ok(length + chunk.len() as u64) };
     match body.into_data_stream().try_fold(0, count).await {
         Ok(length) => Ok(format!("{length}\n")),
-        Err(error) => Err((StatusCode::BAD_REQUEST, format!("the request's body broke off: {error}\n"))),
+        Err(error) => Err((StatusCode::BAD_REQUEST, format!("the request body ended early: {error}\n"))),
     }
 }
 
 async fn reject(Path(length): Path<u64>, version: Version) -> Response {
     let mut response = (StatusCode::PAYLOAD_TOO_LARGE, bytes(Path(length)).await).into_response();
     if version < Version::HTTP_2 {
-        // The rest of the body is not read, so there can be no next request.
+        // The unread body stands before the next request, so there cannot be one.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
 }
 
-/// In HTTP/1, a response without length or chunks: its end is the connection's end. HTTP/2 frames it like any other.
+/// Returns a response that the end of the connection ends, without Content-Length or chunks. In HTTP/2, it is a response like any other.
 fn close_delimited<E>(version: Version, content: impl Stream<Item = Result<Bytes, E>> + Send + 'static) -> Response
 where
     E: Into<axum::BoxError> + 'static,
 {
     let mut response = Body::from_stream(content).into_response();
     if version < Version::HTTP_2 {
-        // hyper would use chunks in HTTP/1.1, which an answer in HTTP/1.0 cannot have.
+        // For a response in HTTP/1.1, hyper would use chunks. HTTP/1.0 has none.
         *response.version_mut() = Version::HTTP_10;
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

@@ -1,4 +1,4 @@
-//! `serve`: an HTTPS server of the library, told what happens in it.
+//! `serve`: an HTTPS server that reports how its connections end.
 
 use std::{
     io::{self, ErrorKind},
@@ -18,15 +18,16 @@ use crate::{
     progress, routes,
 };
 
-/// How long the runtime may take to drop what is left in it.
-const RUNTIME_LIMIT: Duration = Duration::from_millis(100);
+/// How long the runtime may take to drop the tasks that are left.
+const RUNTIME_TIMEOUT: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(arguments: &ServeArguments) -> Result<ExitCode, Failure> {
     let events = Arc::new(Events::new(arguments.format()));
-    let runtime = runtime::Runtime::new().map_err(|error| Failure::new(format!("cannot start: {error}")))?;
+    let runtime =
+        runtime::Runtime::new().map_err(|error| Failure::new(format!("cannot start the runtime: {error}")))?;
     let report = runtime.block_on(serve(arguments, &events))?;
-    // What is left still ends here, and is told before the last line.
-    runtime.shutdown_timeout(RUNTIME_LIMIT);
+    // Connections that are left end here. Their events come before the last one.
+    runtime.shutdown_timeout(RUNTIME_TIMEOUT);
     events.drained(&report);
     Ok(if events.finish().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -51,16 +52,16 @@ async fn serve(arguments: &ServeArguments, events: &Arc<Events>) -> Result<Drain
     let progress = progress::show(drain.handle(), events.clone());
     let router = routes::router(drain.handle());
     let ends = events.clone();
-    let server = Server::new(listener).stall_timeout(arguments.stall_limit).on_end(move |end| ends.closed(end));
+    let server = Server::new(listener).stall_timeout(arguments.stall_timeout).on_end(move |end| ends.closed(end));
     let report = server.drain(drain).serve(router).await;
-    progress.end().await;
+    progress.stop().await;
     Ok(report)
 }
 
 fn cannot_listen(endpoint: &Endpoint, error: &io::Error) -> Failure {
     let advice = match error.kind() {
-        ErrorKind::AddrInUse => "; stop what listens there, or choose another port with --listen",
-        ErrorKind::PermissionDenied => "; ports below 1024 need a privilege, choose another with --listen",
+        ErrorKind::AddrInUse => "; stop the program that listens there, or choose another port with --listen",
+        ErrorKind::PermissionDenied => "; ports below 1024 require a privilege, choose another port with --listen",
         _ => "; choose an address of this machine with --listen",
     };
     Failure::new(format!("cannot listen on {endpoint}: {error}{advice}"))

@@ -1,4 +1,4 @@
-//! A client that knows nothing of this project: tokio-rustls, and HTTP by hand.
+//! A client without this library: tokio-rustls, and HTTP written by hand.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -15,7 +15,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::process::{CERTIFICATE, within};
 
-/// What a client trusts.
+/// The certificates that a client trusts.
 pub(crate) enum Trust {
     TheCertificate,
     Nothing,
@@ -38,7 +38,7 @@ pub(crate) async fn handshake(tcp: TcpStream, alpn: &str, trust: Trust) -> io::R
 }
 
 pub(crate) async fn connect(address: SocketAddr) -> TlsStream<TcpStream> {
-    let tcp = TcpStream::connect(address).await.expect("it listens");
+    let tcp = TcpStream::connect(address).await.expect("the server listens");
     handshake(tcp, "http/1.1", Trust::TheCertificate).await.expect("handshake")
 }
 
@@ -47,14 +47,14 @@ pub(crate) async fn request(stream: &mut TlsStream<TcpStream>, line: &str) {
     within(stream.write_all(head.as_bytes())).await.expect("the request is sent");
 }
 
-/// A response, as far as it came.
+/// A response, or the first part of one.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) head: String,
     pub(crate) body: Vec<u8>,
 }
 
-/// Reads a head, and the body that is with it.
+/// Reads the head of a response, and the body if its length is known.
 pub(crate) async fn response(stream: &mut TlsStream<TcpStream>) -> Response {
     let mut received = Vec::new();
     loop {
@@ -68,7 +68,7 @@ pub(crate) async fn response(stream: &mut TlsStream<TcpStream>) -> Response {
     }
 }
 
-/// Reads to the end of the connection: `Ok` if that is a close_notify.
+/// Reads to the end of the connection. The result is `Ok` if a close_notify ended it.
 pub(crate) async fn read_to_end(stream: &mut TlsStream<TcpStream>) -> (Vec<u8>, io::Result<()>) {
     let mut received = Vec::new();
     let end = within(stream.read_to_end(&mut received)).await.map(|_| ());

@@ -1,4 +1,4 @@
-//! What SIGTERM and Ctrl-C make of the connections there are.
+//! What happens to connections after SIGTERM or Ctrl-C.
 
 use std::{fs, io::Read, net::SocketAddr, process::Stdio, time::Duration};
 
@@ -24,7 +24,7 @@ use crate::{
 #[tokio::test]
 async fn everything_in_progress_is_finished_and_everything_idle_is_closed() {
     let server = Serve::start(&["--last-request", "3s", "--grace", "1h"]).await;
-    // Idle after a request, idle before one, about to be answered, in the middle of an answer, not even in the handshake.
+    // Idle after a request, idle before one, waiting for a response, receiving one, and before the handshake.
     let mut used = connect(server.address).await;
     request(&mut used, "GET /health").await;
     response(&mut used).await;
@@ -35,11 +35,11 @@ async fn everything_in_progress_is_finished_and_everything_idle_is_closed() {
     request(&mut receiving, "GET /drip/20/50").await;
     response(&mut receiving).await;
     let silent = TcpStream::connect(server.address).await.unwrap();
-    // A handshake and a request that it reads only after the signal would count.
-    reads(&server).await;
+    // The report counts handshakes and requests that the server reads after the signal. It must have read these before.
+    wait_until_all_is_read(&server).await;
 
     server.signal(Signal::TERM);
-    refuses(&server).await;
+    wait_until_refused(&server).await;
     let mut late = handshake(silent, "http/1.1", Trust::TheCertificate).await.unwrap();
     request(&mut late, "GET /bytes/100000").await;
 
@@ -63,7 +63,7 @@ async fn everything_in_progress_is_finished_and_everything_idle_is_closed() {
         idle.shutdown().await.unwrap();
     }
 
-    let (status, events) = server.exit().await;
+    let (status, events) = server.wait_for_exit().await;
     assert!(status.success());
     let drained = events.last().unwrap();
     assert_eq!(drained["event"], "drained");
@@ -81,7 +81,7 @@ async fn an_idle_connection_has_time_for_a_last_request() {
     request(&mut idle, "GET /health").await;
     response(&mut idle).await;
     server.signal(Signal::INT);
-    refuses(&server).await;
+    wait_until_refused(&server).await;
     request(&mut idle, "GET /bytes/10").await;
     let (received, end) = read_to_end(&mut idle).await;
     end.unwrap();
@@ -89,15 +89,15 @@ async fn an_idle_connection_has_time_for_a_last_request() {
     assert!(response.head.contains("connection: close"), "{}", response.head);
     assert_eq!(response.body.len(), 10);
     idle.shutdown().await.unwrap();
-    // Nothing is left: the exit does not wait for the end of the window.
-    let (status, events) = server.exit().await;
+    // No connection is left, so the exit does not wait for the end of the window.
+    let (status, events) = server.wait_for_exit().await;
     assert!(status.success());
     assert_eq!(events.last().unwrap()["endings"]["complete"], 1);
 }
 
 #[tokio::test]
 async fn what_the_system_has_accepted_is_served() {
-    // It is left to chance whether the server sees the signal or its connections first.
+    // Whether the server sees the signal or the connections first is up to chance.
     const ROUNDS: usize = 6;
     const CONNECTIONS: usize = 10;
     for _ in 0..ROUNDS {
@@ -109,7 +109,7 @@ async fn what_the_system_has_accepted_is_served() {
         }
         server.signal(Signal::TERM);
         server.signal(Signal::CONT);
-        refuses(&server).await;
+        wait_until_refused(&server).await;
         for tcp in waiting {
             let mut stream = handshake(tcp, "http/1.1", Trust::TheCertificate).await.expect("accepted");
             request(&mut stream, "GET /bytes/10").await;
@@ -118,7 +118,7 @@ async fn what_the_system_has_accepted_is_served() {
             assert_eq!(Response::parse(&received).unwrap().body.len(), 10);
             stream.shutdown().await.unwrap();
         }
-        let (status, events) = server.exit().await;
+        let (status, events) = server.wait_for_exit().await;
         assert!(status.success());
         assert_eq!(events.iter().filter(|event| event["ending"] == "complete").count(), CONNECTIONS);
     }
@@ -132,7 +132,7 @@ async fn an_http2_client_that_never_speaks_is_closed_at_the_end_of_the_window() 
     server.signal(Signal::TERM);
     read_to_end(&mut silent).await.1.unwrap();
     silent.shutdown().await.unwrap();
-    let (status, events) = server.exit().await;
+    let (status, events) = server.wait_for_exit().await;
     assert!(status.success());
     assert_eq!(events.last().unwrap()["endings"], json!({ "complete": 1 }));
 }
@@ -153,7 +153,7 @@ async fn under_notice_the_server_is_not_ready_but_still_serves() {
         assert_eq!(health.body, b"ready\n");
     }
     server.signal(Signal::TERM);
-    let (status, _) = server.exit().await;
+    let (status, _) = server.wait_for_exit().await;
     assert!(status.success());
 }
 
@@ -166,16 +166,16 @@ async fn a_second_signal_ends_it_at_once() {
     let mut waiting = connect(server.address).await;
     request(&mut waiting, "GET /delay/3600000").await;
     server.signal(Signal::INT);
-    refuses(&server).await;
+    wait_until_refused(&server).await;
     server.signal(Signal::INT);
 
     let (answer, end) = read_to_end(&mut waiting).await;
-    end.expect("nothing of its answer was out");
+    end.expect("no byte of the response was sent");
     assert!(answer.is_empty());
     waiting.shutdown().await.unwrap();
-    read_to_end(&mut idle).await.1.expect("an idle connection is not cut, but closed");
+    read_to_end(&mut idle).await.1.expect("an idle connection is closed, not cut");
     idle.shutdown().await.unwrap();
-    let (status, events) = server.exit().await;
+    let (status, events) = server.wait_for_exit().await;
     assert!(status.success());
     let drained = events.last().unwrap();
     assert_eq!(drained["responses_cut"], 1);
@@ -187,14 +187,14 @@ async fn the_grace_time_includes_everything() {
     let server = Serve::start(&["--last-request", "0s", "--grace", "1s"]).await;
     let mut waiting = connect(server.address).await;
     request(&mut waiting, "GET /delay/3600000").await;
-    // It has closed its connection, and does not hear the client's end: the client keeps it lingering.
+    // The server has closed this connection and lingers, because the client does not close.
     let mut lingering = connect(server.address).await;
     request(&mut lingering, "GET /close/10").await;
     read_to_end(&mut lingering).await.1.unwrap();
 
     let signalled = Instant::now();
     server.signal(Signal::TERM);
-    let (status, events) = server.exit().await;
+    let (status, events) = server.wait_for_exit().await;
     let elapsed = signalled.elapsed();
     assert!(status.success());
     assert!(elapsed < Duration::from_secs(3), "{elapsed:?}");
@@ -214,12 +214,12 @@ async fn a_reader_of_its_events_that_goes_away_does_not_stop_it() {
     read_to_end(&mut stream).await.1.unwrap();
     connect(server.address).await.shutdown().await.unwrap();
     server.signal(Signal::TERM);
-    assert!(server.exit_status().await.success());
+    assert!(server.wait_for_status().await.success());
 }
 
 #[tokio::test]
 async fn a_reader_of_its_events_that_does_not_read_does_not_stop_it() {
-    // More than any pipe holds.
+    // Their events are more than a pipe holds.
     const CONNECTIONS: usize = 800;
     let (cert, key) = (CERTIFICATE.cert(), CERTIFICATE.key());
     let mut command = command(&["serve", "--json", "--listen", "127.0.0.1:0", "--cert", cert, "--key", key]);
@@ -232,7 +232,7 @@ async fn a_reader_of_its_events_that_does_not_read_does_not_stop_it() {
     for _ in 0..CONNECTIONS {
         let mut tcp = within(TcpStream::connect(address)).await.unwrap();
         tcp.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-        // The server has seen it when it says that this is not TLS.
+        // The server sends an alert after it has read the request.
         let _ = within(tcp.read_to_end(&mut Vec::new())).await;
     }
     let mut stream = connect(address).await;
@@ -243,19 +243,19 @@ async fn a_reader_of_its_events_that_does_not_read_does_not_stop_it() {
 }
 
 #[tokio::test]
-async fn connections_that_the_exit_overtakes_are_told_too() {
+async fn connections_that_are_open_at_the_exit_are_reported_too() {
     const CONNECTIONS: usize = 300;
     let mut server = Serve::start(&["--grace", "0s"]).await;
     let mut silent = Vec::new();
     for _ in 0..CONNECTIONS {
         silent.push(TcpStream::connect(server.address).await.unwrap());
     }
-    // One more that is served, so that all before it are accepted.
+    // The server accepts in order. When it has served this connection, it has accepted all others.
     let mut stream = connect(server.address).await;
     stream.shutdown().await.unwrap();
-    assert_eq!(server.closed().await["ending"], "complete");
+    assert_eq!(server.next_closed().await["ending"], "complete");
     server.signal(Signal::TERM);
-    let (status, mut events) = server.exit().await;
+    let (status, mut events) = server.wait_for_exit().await;
     assert!(status.success());
     let drained = events.pop().unwrap();
     assert_eq!((&drained["event"], &drained["connections"]), (&"drained".into(), &CONNECTIONS.into()));
@@ -280,7 +280,7 @@ async fn on_a_terminal_it_shows_how_the_drain_goes() {
     std::thread::spawn(move || {
         let mut terminal = fs::File::from(terminal);
         let mut bytes = [0; 1024];
-        // A terminal that nobody has open fails to be read.
+        // The read fails when no process has the terminal open.
         while let Ok(amount @ 1..) = terminal.read(&mut bytes) {
             let _ = sender.send(String::from_utf8_lossy(&bytes[..amount]).into_owned());
         }
@@ -308,13 +308,13 @@ async fn on_a_terminal_it_shows_how_the_drain_goes() {
     assert!(within(child.wait()).await.unwrap().success());
 }
 
-/// Waits until the server has read all that has come.
-async fn reads(server: &Serve) {
+/// Waits until the server has read everything that its system has received.
+async fn wait_until_all_is_read(server: &Serve) {
     let port = format!(":{:04X}", server.address.port());
     let is_unread = |line: &str| {
-        // The number of the line, the near address, the far one, the state, and what is to be sent and to be read.
+        // A line has: its number, the local address, the remote address, the state, and the bytes to send and to read.
         let mut words = line.split_whitespace().skip(1);
-        words.next().is_some_and(|near| near.ends_with(&port))
+        words.next().is_some_and(|local| local.ends_with(&port))
             && words.nth(2).is_some_and(|queues| !queues.ends_with(":00000000"))
     };
     let has_unread = || fs::read_to_string("/proc/net/tcp").unwrap().lines().any(is_unread);
@@ -326,7 +326,7 @@ async fn reads(server: &Serve) {
     .await;
 }
 
-/// Waits until the server has stopped listening. What it accepts until then is told as `not_started`.
-async fn refuses(server: &Serve) {
+/// Waits until the server has stopped listening. Connections that it accepts until then end as `not_started`.
+async fn wait_until_refused(server: &Serve) {
     within(async { while TcpStream::connect(server.address).await.is_ok() {} }).await;
 }

@@ -1,4 +1,4 @@
-//! How single connections of `serve` end: on the wire, and in its events.
+//! How single connections of `serve` end, on the wire and in the events.
 
 use std::{io::ErrorKind, time::Duration};
 
@@ -29,7 +29,7 @@ async fn a_response_arrives_whole_and_its_connection_is_complete() {
     stream.shutdown().await.unwrap();
     let (rest, end) = read_to_end(&mut stream).await;
     assert!(rest.is_empty() && end.is_ok(), "{end:?}");
-    let event = server.closed().await;
+    let event = server.next_closed().await;
     assert_eq!(event["ending"], "complete");
     assert_eq!(event["peer"], stream.get_ref().0.local_addr().unwrap().to_string());
     assert_eq!((&event["sent"], &event["received"]), (&true.into(), &true.into()));
@@ -41,7 +41,7 @@ async fn http2_is_chosen_by_alpn_and_ends_properly() {
     let mut server = Serve::start(&[]).await;
     let tcp = TcpStream::connect(server.address).await.unwrap();
     let stream = handshake(tcp, "h2", Trust::TheCertificate).await.unwrap();
-    // hyper's client leaves at the first GOAWAY, and would have the system reset what the server says after it.
+    // hyper's client closes its socket at the first GOAWAY. Without this stream, the next data of the server would cause a reset.
     let stream = TokioIo::new(ShutdownStream::new(stream));
     let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
     let connection = tokio::spawn(connection);
@@ -52,42 +52,42 @@ async fn http2_is_chosen_by_alpn_and_ends_properly() {
 
     server.signal(Signal::TERM);
     within(connection).await.unwrap().unwrap();
-    assert_eq!(server.closed().await["ending"], "complete");
-    let (status, events) = server.exit().await;
+    assert_eq!(server.next_closed().await["ending"], "complete");
+    let (status, events) = server.wait_for_exit().await;
     assert!(status.success());
     assert_eq!(events[0]["endings"], serde_json::json!({ "complete": 1 }));
 }
 
 #[tokio::test]
-async fn every_accepted_connection_is_told_exactly_once() {
+async fn every_accepted_connection_is_reported_exactly_once() {
     let mut server = Serve::start(&[]).await;
 
     let mut plain = TcpStream::connect(server.address).await.unwrap();
     plain.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
-    assert_eq!(server.closed().await["ending"], "not_tls");
+    assert_eq!(server.next_closed().await["ending"], "not_tls");
 
     let tcp = TcpStream::connect(server.address).await.unwrap();
     handshake(tcp, "http/1.1", Trust::Nothing).await.unwrap_err();
-    let event = server.closed().await;
+    let event = server.next_closed().await;
     assert_eq!((&event["ending"], &event["alert"]), (&"peer_alert".into(), &"unknown_ca".into()));
 
     drop(TcpStream::connect(server.address).await.unwrap());
-    assert_eq!(server.closed().await["ending"], "not_started");
+    assert_eq!(server.next_closed().await["ending"], "not_started");
 
     let tcp = TcpStream::connect(server.address).await.unwrap();
     tcp.set_zero_linger().unwrap();
     drop(tcp);
-    assert_eq!(server.closed().await["ending"], "reset");
+    assert_eq!(server.next_closed().await["ending"], "reset");
 
     let mut stream = connect(server.address).await;
     stream.shutdown().await.unwrap();
     read_to_end(&mut stream).await.1.unwrap();
-    assert_eq!(server.closed().await["ending"], "complete");
+    assert_eq!(server.next_closed().await["ending"], "complete");
 
     server.signal(Signal::TERM);
-    let (status, events) = server.exit().await;
+    let (status, events) = server.wait_for_exit().await;
     assert!(status.success());
-    let [drained] = &events[..] else { panic!("more was told: {events:?}") };
+    let [drained] = &events[..] else { panic!("too many events: {events:?}") };
     assert_eq!((&drained["event"], &drained["connections"]), (&"drained".into(), &0.into()));
 }
 
@@ -99,7 +99,7 @@ async fn a_client_that_leaves_without_close_notify_is_truncated() {
     assert_eq!(response(&mut stream).await.body, b"ready\n");
     let (mut tcp, _) = stream.into_inner();
     tcp.shutdown().await.unwrap();
-    let event = server.closed().await;
+    let event = server.next_closed().await;
     assert_eq!((&event["ending"], &event["sent"]), (&"truncated".into(), &false.into()));
 }
 
@@ -112,7 +112,7 @@ async fn a_client_that_closes_its_half_after_the_request_is_answered() {
     let (received, end) = read_to_end(&mut stream).await;
     end.unwrap();
     assert_eq!(Response::parse(&received).unwrap().body, b"after 100 ms\n");
-    assert_eq!(server.closed().await["ending"], "complete");
+    assert_eq!(server.next_closed().await["ending"], "complete");
 }
 
 #[tokio::test]
@@ -126,7 +126,7 @@ async fn a_body_that_ends_with_the_connection_ends_with_close_notify() {
     assert!(!response.head.contains("content-length") && !response.head.contains("chunked"), "{}", response.head);
     assert_eq!(response.body.len(), 100_000);
     stream.shutdown().await.unwrap();
-    assert_eq!(server.closed().await["ending"], "complete");
+    assert_eq!(server.next_closed().await["ending"], "complete");
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn a_body_that_is_cut_is_reset_and_never_looks_complete() {
         request(&mut stream, &format!("GET /abort/{length}")).await;
         let (_, end) = read_to_end(&mut stream).await;
         assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset, "after {length} bytes");
-        let event = server.closed().await;
+        let event = server.next_closed().await;
         assert_eq!((&event["ending"], &event["sent"]), (&"aborted".into(), &false.into()));
     }
 }
@@ -151,7 +151,7 @@ async fn an_early_answer_arrives_whole_although_the_upload_pauses_and_goes_on() 
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(&[0; UPLOAD / 2]).await.unwrap();
     stream.flush().await.unwrap();
-    // The pause is the point: by then, a server that does not linger has closed its socket.
+    // Nothing reports this wait: a server that does not linger closes its socket during the pause.
     tokio::time::sleep(Duration::from_secs(3)).await;
     within(stream.write_all(&[0; UPLOAD / 2])).await.unwrap();
     within(stream.flush()).await.unwrap();
@@ -162,7 +162,7 @@ async fn an_early_answer_arrives_whole_although_the_upload_pauses_and_goes_on() 
     assert!(response.head.starts_with("http/1.1 413"), "{}", response.head);
     assert_eq!(response.body.len(), 300_000);
     stream.shutdown().await.unwrap();
-    let event = server.closed().await;
+    let event = server.next_closed().await;
     assert_eq!(event["ending"], "complete");
     assert!(event["discarded"].as_u64() > Some(UPLOAD as u64 / 2), "{event}");
 }
@@ -190,19 +190,19 @@ async fn a_quiet_server_sends_no_close_notify() {
     let (received, end) = read_to_end(&mut stream).await;
     assert_eq!(Response::parse(&received).unwrap().body.len(), 10);
     assert_eq!(end.unwrap_err().kind(), ErrorKind::UnexpectedEof);
-    assert_eq!(server.closed().await["ending"], "quiet");
+    assert_eq!(server.next_closed().await["ending"], "quiet");
 }
 
 #[tokio::test]
-async fn a_bidirectional_server_waits_for_the_client_within_its_deadline() {
-    let mut server = Serve::start(&["--policy", "bidirectional", "--deadline", "200ms"]).await;
+async fn a_bidirectional_server_waits_for_the_client_until_the_close_timeout() {
+    let mut server = Serve::start(&["--policy", "bidirectional", "--close-timeout", "200ms"]).await;
     let mut stream = connect(server.address).await;
     request(&mut stream, "GET /close/10").await;
     read_to_end(&mut stream).await.1.unwrap();
-    let event = server.closed().await;
+    let event = server.next_closed().await;
     assert_eq!((&event["ending"], &event["sent"]), (&"timed_out".into(), &true.into()));
     assert!(event["elapsed_ms"].as_f64() >= Some(200.0), "{event}");
-    // The client has never closed; what it says now is discarded without harm.
+    // The client has not closed. The server discards what it sends now.
     stream.write_all(b"late").await.unwrap();
     assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
 }
@@ -222,6 +222,6 @@ async fn an_http2_client_that_does_not_speak_http2_is_closed_properly() {
         let goaway = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         assert!(received.windows(goaway.len()).any(|frame| frame == goaway), "{received:?}");
         stream.shutdown().await.unwrap();
-        assert_eq!(server.closed().await["ending"], "complete");
+        assert_eq!(server.next_closed().await["ending"], "complete");
     }
 }

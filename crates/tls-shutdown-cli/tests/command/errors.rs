@@ -1,25 +1,26 @@
-//! Wrong usage, and what can go wrong before anything runs: one clear line, and the right exit code.
+//! Wrong usage, and errors before the first connection: one clear line, and the right exit code.
 
 use tokio::net::TcpListener;
 
 use crate::process::{CERTIFICATE, run};
 
 #[tokio::test]
-async fn wrong_usage_is_told_with_exit_code_2() {
-    let cases: [(&[&str], &str); 15] = [
+async fn wrong_usage_is_reported_with_exit_code_2() {
+    let cases: [(&[&str], &str); 16] = [
         (&[], "Usage: tls-shutdown"),
         (&["serve", "--policy", "receive-first"], "possible values: quiet, unidirectional, bidirectional"),
         (&["serve", "--alpn", "h3"], "possible values: h2, http/1.1"),
-        (&["serve", "--deadline", "5"], "time unit needed"),
-        (&["serve", "--drain-limit", "much"], "--drain-limit"),
+        (&["serve", "--close-timeout", "5"], "time unit needed"),
+        (&["serve", "--max-drain-bytes", "much"], "--max-drain-bytes"),
+        (&["serve", "--stall-timeout", "1"], "time unit needed"),
         (&["serve", "--cert", "cert.pem"], "--key"),
         (&["serve", "--key", "key.pem"], "--cert"),
         (&["serve", "--listen", "8443"], "expected HOST:PORT"),
         (&["serve", "--listen", "127.0.0.1:84430"], "not a port"),
-        (&["serve", "--notice", "24s"], "--notice 24s leaves nothing of --grace 25s"),
+        (&["serve", "--notice", "24s"], "--notice 24s uses up --grace 25s"),
         (&["send"], "<HOST:PORT>"),
         (&["send", "::1:443"], "[::1]:443"),
-        (&["send", "localhost:443", "--connections", "2"], "needs --bytes"),
+        (&["send", "localhost:443", "--connections", "2"], "requires --bytes"),
         (&["send", "localhost:443", "--connections", "0"], "--connections"),
         (&["send", "localhost:443", "--ca", "ca.pem", "--insecure"], "cannot be used with"),
     ];
@@ -29,6 +30,22 @@ async fn wrong_usage_is_told_with_exit_code_2() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
         assert!(message.contains(expected), "{arguments:?}: {message}");
         assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[tokio::test]
+async fn old_names_of_flags_still_work() {
+    let names = [
+        ("serve", "--deadline", "--close-timeout"),
+        ("serve", "--drain-limit", "--max-drain-bytes"),
+        ("serve", "--stall-limit", "--stall-timeout"),
+        ("send", "--deadline", "--close-timeout"),
+        ("send", "--drain-limit", "--max-drain-bytes"),
+    ];
+    for (command, old, new) in names {
+        let output = run(&[command, old, "wrong"]).await;
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert!(message.contains(&format!("invalid value 'wrong' for '{new} ")), "{message}");
     }
 }
 
@@ -48,8 +65,8 @@ async fn failures_are_one_line_with_exit_code_1() {
         (&["serve", "--listen", "host.invalid:0"], "cannot listen on host.invalid:0"),
         (&["serve", "--cert", missing, "--key", key], "cannot read the certificate /nonexistent/file.pem"),
         (&["serve", "--cert", cert, "--key", missing], "cannot read the private key /nonexistent/file.pem"),
-        (&["serve", "--cert", key, "--key", key], "there is no certificate in"),
-        (&["serve", "--cert", cert, "--key", cert], "there is no private key in"),
+        (&["serve", "--cert", key, "--key", key], "contains no certificate in PEM format"),
+        (&["serve", "--cert", cert, "--key", cert], "contains no private key in PEM format"),
         (&["serve", "--cert", cert, "--key", &other_key], "this certificate with this key"),
         (&["send", &closed, "--insecure", "--bytes", "1"], "is the server running"),
         (&["send", "host.invalid:443", "--insecure", "--bytes", "1"], "cannot find the host host.invalid"),
@@ -70,7 +87,9 @@ async fn help_has_examples() {
     for command in ["serve", "send"] {
         let output = run(&[command, "--help"]).await;
         assert!(output.status.success());
-        assert!(String::from_utf8_lossy(&output.stdout).contains("Examples:\n"), "{command}");
+        let help = String::from_utf8_lossy(&output.stdout);
+        assert!(help.contains("Examples:\n"), "{command}");
+        assert!(!help.contains("--deadline") && !help.contains("-limit"), "{command}: an old name of a flag");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The `tls-shutdown` command, as a user sees it: processes, sockets, exit codes.
+//! The `tls-shutdown` command as a user runs it: processes, sockets, exit codes.
 
 mod client;
 mod drain;

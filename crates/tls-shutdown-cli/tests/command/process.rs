@@ -1,4 +1,4 @@
-//! The command as a child process, which ends with the test.
+//! The command as a child process, which is killed at the end of the test.
 
 use std::{
     net::SocketAddr,
@@ -18,10 +18,10 @@ use tokio::{
     time::timeout,
 };
 
-/// No step of a test takes so long, unless it hangs.
+/// A step that takes longer hangs.
 const HANG: Duration = Duration::from_secs(30);
 
-/// A certificate for localhost, and its key, in PEM files.
+/// The PEM files of a certificate for localhost and of its key.
 pub(crate) struct Certificate {
     pub(crate) cert: PathBuf,
     pub(crate) key: PathBuf,
@@ -47,7 +47,7 @@ impl Certificate {
     }
 }
 
-/// Awaits `step`, and fails the test if that hangs.
+/// Awaits `step`, and fails the test if it hangs.
 pub(crate) async fn within<T>(step: impl Future<Output = T>) -> T {
     timeout(HANG, step).await.expect("a step hangs")
 }
@@ -80,7 +80,7 @@ impl Serve {
             .spawn()
             .expect("the command starts");
         let output = child.stdout.take().expect("piped");
-        // At once, so that the server never waits for room in the pipe.
+        // This task reads every line at once, so that the pipe is never full.
         let (sender, lines) = unbounded_channel();
         let reading = tokio::spawn(async move {
             let mut output = BufReader::new(output).lines();
@@ -89,46 +89,46 @@ impl Serve {
             }
         });
         let mut serve = Self { child, lines, reading, address: ([0; 4], 0).into() };
-        let listening = serve.event().await;
+        let listening = serve.next_event().await;
         assert_eq!(listening["event"], "listening");
         serve.address = listening["addr"].as_str().and_then(|address| address.parse().ok()).expect("an address");
         serve
     }
 
-    /// The next event.
-    pub(crate) async fn event(&mut self) -> Value {
+    /// Waits for the next event.
+    pub(crate) async fn next_event(&mut self) -> Value {
         let line = within(self.lines.recv()).await.expect("an event");
-        serde_json::from_str(&line).expect("one JSON object a line")
+        serde_json::from_str(&line).expect("one JSON object per line")
     }
 
-    /// The next event, which is of a closed connection.
-    pub(crate) async fn closed(&mut self) -> Value {
-        let event = self.event().await;
+    /// Waits for the next event, which must report a closed connection.
+    pub(crate) async fn next_closed(&mut self) -> Value {
+        let event = self.next_event().await;
         assert_eq!(event["event"], "closed", "{event}");
         event
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
         let id = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        kill_process(id.expect("it runs"), signal).expect("it can be signalled");
+        kill_process(id.expect("the command runs"), signal).expect("the signal is sent");
     }
 
-    /// Waits for the exit. Gives all events until then.
-    pub(crate) async fn exit(mut self) -> (ExitStatus, Vec<Value>) {
+    /// Waits for the exit. Returns all events until then.
+    pub(crate) async fn wait_for_exit(mut self) -> (ExitStatus, Vec<Value>) {
         let mut events = Vec::new();
         while let Some(line) = within(self.lines.recv()).await {
-            events.push(serde_json::from_str(&line).expect("one JSON object a line"));
+            events.push(serde_json::from_str(&line).expect("one JSON object per line"));
         }
-        (self.exit_status().await, events)
+        (self.wait_for_status().await, events)
     }
 
-    /// Breaks the pipe that events are written to.
+    /// Closes the reading end of the pipe to which the command writes events.
     pub(crate) async fn stop_reading(&mut self) {
         self.reading.abort();
         assert!((&mut self.reading).await.is_err_and(|error| error.is_cancelled()));
     }
 
-    pub(crate) async fn exit_status(&mut self) -> ExitStatus {
-        within(self.child.wait()).await.expect("it exits")
+    pub(crate) async fn wait_for_status(&mut self) -> ExitStatus {
+        within(self.child.wait()).await.expect("the command exits")
     }
 }

@@ -1,4 +1,4 @@
-//! `send`, to `serve` and to servers that misbehave.
+//! `send` with `serve`, and with servers that misbehave.
 
 use std::{fs::File, process::Stdio, sync::Arc};
 
@@ -92,7 +92,7 @@ async fn a_server_that_truncates_or_resets_is_a_failure() {
     }
 }
 
-/// Its reports are what it is run for.
+/// The reports are the purpose of `send`.
 #[tokio::test]
 async fn a_report_that_cannot_be_written_is_a_failure() {
     let (listener, address) = listen().await;
@@ -107,7 +107,7 @@ async fn a_report_that_cannot_be_written_is_a_failure() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write to standard output"));
 }
 
-/// Whatever the policy asks of the close.
+/// With every policy.
 #[tokio::test]
 async fn what_could_not_be_written_is_a_failure() {
     for policy in ["quiet", "unidirectional", "bidirectional"] {
@@ -122,7 +122,7 @@ async fn what_could_not_be_written_is_a_failure() {
         let output = within(sending).await.unwrap();
         assert_eq!(output.status.code(), Some(1), "{policy}");
         assert!(reports(&output.stdout)[0]["bytes"].as_u64().unwrap() < 50_000_000, "{policy}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains("not everything could be written"), "{policy}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("not all data was written"), "{policy}");
     }
 }
 
@@ -130,7 +130,7 @@ async fn what_could_not_be_written_is_a_failure() {
 async fn a_server_that_never_closes_is_timed_out() {
     let (listener, address) = listen().await;
     let sending = tokio::spawn(async move {
-        run(&["send", &address, "--insecure", "--bytes", "1", "--deadline", "500ms", "--json"]).await
+        run(&["send", &address, "--insecure", "--bytes", "1", "--close-timeout", "500ms", "--json"]).await
     });
     let stream = accept(&listener).await;
     let output = within(sending).await.unwrap();
@@ -140,9 +140,9 @@ async fn a_server_that_never_closes_is_timed_out() {
 }
 
 #[tokio::test]
-async fn the_deadline_bounds_the_handshake() {
+async fn the_close_timeout_limits_the_handshake() {
     let (listener, address) = listen().await;
-    let output = run(&["send", &address, "--insecure", "--bytes", "1", "--deadline", "200ms", "--json"]).await;
+    let output = run(&["send", &address, "--insecure", "--bytes", "1", "--close-timeout", "200ms", "--json"]).await;
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(reports(&output.stdout)[0]["ending"], "not_started");
     assert!(String::from_utf8_lossy(&output.stderr).contains("within 200ms"));
@@ -150,7 +150,7 @@ async fn the_deadline_bounds_the_handshake() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_tls_is_told() {
+async fn a_server_that_does_not_speak_tls_is_reported() {
     let (listener, address) = listen().await;
     let sending = tokio::spawn(async move { run(&["send", &address, "--insecure", "--bytes", "1", "--json"]).await });
     let (mut tcp, _) = within(listener.accept()).await.unwrap();

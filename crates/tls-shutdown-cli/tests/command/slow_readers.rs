@@ -1,4 +1,4 @@
-//! `send` to OpenSSL servers that read late or slowly, session tickets on: the upload that is lost without this library.
+//! `send` with OpenSSL servers that read late or slowly and send session tickets. Without this library, they lose the upload.
 
 use std::{net::SocketAddr, process::Stdio, sync::Arc, thread::JoinHandle, time::Duration};
 
@@ -17,7 +17,7 @@ const UPLOAD: usize = 3_000_000;
 const RUNS: usize = 50;
 const TLS13: &rustls::SupportedProtocolVersion = &rustls::version::TLS13;
 
-/// What a server has read, how that ended, and whether the handshake was a resumed one.
+/// The bytes that a server has read, how the connection ended, and whether the handshake resumed a session.
 type Seen = (usize, Saw, bool);
 
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +82,7 @@ async fn every_upload_arrives_whole() {
     }
 }
 
-/// The control: the bare stream of tokio-rustls, which notices nothing.
+/// The control: the bare stream of tokio-rustls reports no error.
 #[tokio::test]
 async fn the_bare_stream_loses_uploads() {
     for reader in [Reader::Late, Reader::Slow] {
@@ -92,7 +92,7 @@ async fn the_bare_stream_loses_uploads() {
         let mut stream =
             TlsConnector::from(Arc::new(client_config(TLS13))).connect(name, tcp).await.expect("a handshake");
         stream.write_all(&vec![0; UPLOAD]).await.expect("written");
-        stream.shutdown().await.expect("nothing is noticed");
+        stream.shutdown().await.expect("no error is reported");
         drop(stream);
         let seen = seen(server).await;
         assert!(seen[0].0 < UPLOAD && seen[0].1 != Saw::ZeroReturn, "{reader:?}: {seen:?}");

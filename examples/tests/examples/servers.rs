@@ -1,0 +1,158 @@
+//! The examples of servers.
+
+use std::{net::TcpListener, time::Duration};
+
+use bytes::Bytes;
+use command_fds::{CommandFdExt, FdMapping};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustix::process::Signal;
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpStream, UnixDatagram},
+    process::Command,
+    time::Instant,
+};
+
+use crate::harness::{Example, file, run, within};
+
+#[tokio::test]
+async fn the_client_is_served_and_both_sides_end_completely() {
+    let server = Example::start(env!("CARGO_BIN_EXE_server"), "server.pem").await;
+    for _ in 0..2 {
+        let mut client = Command::new(env!("CARGO_BIN_EXE_client"));
+        let printed = run(client.arg(&server.address).arg(&server.cert)).await;
+        assert!(printed.contains("200 OK") && printed.contains("1000000 bytes"), "{printed}");
+        assert!(printed.contains("complete: close_notify sent, received"), "{printed}");
+    }
+    let mut idle = server.client(None).connect().await;
+    assert_eq!(idle.get("/ready").await.body, "ready\n");
+    server.signal(Signal::TERM);
+    idle.wait_for_close().await;
+    let printed = server.wait_for_exit().await;
+    assert_eq!(printed.matches(" complete: close_notify sent, received").count(), 3, "{printed}");
+    assert!(printed.contains("drained in ") && printed.contains("1 complete"), "{printed}");
+}
+
+#[tokio::test]
+async fn axum_serve_announces_the_close_and_closes() {
+    let server = Example::start(env!("CARGO_BIN_EXE_axum_serve"), "axum.pem").await;
+    let client = server.client(None);
+    let (mut first, mut second) = (client.connect().await, client.connect().await);
+    let response = first.get("/").await;
+    assert!(response.body.starts_with("you are 127.0.0.1:") && !response.is_last(), "{}", response.head);
+    second.get("/").await;
+    server.signal(Signal::TERM);
+    first.wait_for_close().await;
+    second.wait_for_close().await;
+    let printed = server.wait_for_exit().await;
+    assert!(printed.contains("drained in ") && printed.contains("2 complete"), "{printed}");
+}
+
+#[tokio::test]
+async fn the_tonic_server_responds_and_drains() {
+    let server = Example::start(env!("CARGO_BIN_EXE_tonic_server"), "tonic.pem").await;
+    let tls = server.client(Some("h2")).connect().await.0.into_inner();
+    let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls));
+    let (mut calls, connection) = within(handshake).await.unwrap();
+    let connection = tokio::spawn(connection);
+    // A gRPC message that is not compressed: StringValue { value: "you" }.
+    let message = Bytes::from_static(b"\0\0\0\0\x05\x0a\x03you");
+    let request = hyper::Request::post("https://localhost/example.Greeter/Greet")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(Full::new(message))
+        .unwrap();
+    let response = within(calls.send_request(request)).await.unwrap();
+    let response = within(response.into_body().collect()).await.unwrap();
+    assert_eq!(response.trailers().and_then(|trailers| trailers.get("grpc-status")).unwrap(), "0");
+    assert!(String::from_utf8_lossy(&response.to_bytes()).contains("hello you at 127.0.0.1:"));
+    server.signal(Signal::TERM);
+    within(connection).await.unwrap().unwrap();
+    let printed = server.wait_for_exit().await;
+    assert!(printed.contains("drained in ") && printed.contains("1 complete"), "{printed}");
+}
+
+#[tokio::test]
+async fn the_accept_loop_sends_farewell() {
+    let server = Example::start(env!("CARGO_BIN_EXE_accept_loop"), "loop.pem").await;
+    let mut client = server.client(None).connect().await;
+    client.send("hello\n").await;
+    assert_eq!(client.next_line().await, "hello\n");
+    server.signal(Signal::TERM);
+    assert_eq!(client.next_line().await, "farewell\n");
+    client.wait_for_close().await;
+    let printed = server.wait_for_exit().await;
+    assert!(printed.contains("drained in ") && printed.contains("1 complete"), "{printed}");
+}
+
+#[tokio::test]
+async fn the_metrics_count_connections_by_their_ending() {
+    let server = Example::start(env!("CARGO_BIN_EXE_metrics"), "metrics.pem").await;
+    let client = server.client(None);
+    let mut first = client.connect().await;
+    first.get("/metrics").await;
+    within(first.0.shutdown()).await.unwrap();
+    first.wait_for_close().await;
+    let mut second = client.connect().await;
+    let metrics = second.get("/metrics").await.body;
+    assert!(metrics.contains(r#"tls_connections_ended_total{ending="complete"} 1"#), "{metrics}");
+    server.signal(Signal::TERM);
+    second.wait_for_close().await;
+    let printed = server.wait_for_exit().await;
+    assert!(printed.contains(r#"tls_connections_ended_total{ending="complete"} 2"#), "{printed}");
+    assert!(printed.contains("tls_connection_age_seconds_count 2"), "{printed}");
+}
+
+/// The test does what systemd does: it opens the socket, and passes it as descriptor 3 to the process that `LISTEN_PID` names.
+#[tokio::test]
+async fn a_service_uses_its_socket_and_reports_to_systemd() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let (cert, notifications) = (file("systemd.pem"), file("notify"));
+    let systemd = UnixDatagram::bind(&notifications).unwrap();
+    let mut command = std::process::Command::new("sh");
+    command
+        .args(["-c", r#"LISTEN_PID=$$ exec "$0" "$1""#, env!("CARGO_BIN_EXE_systemd_service")])
+        .arg(&cert)
+        .env("LISTEN_FDS", "1")
+        .env("NOTIFY_SOCKET", &notifications)
+        .fd_mappings(vec![FdMapping { parent_fd: socket.into(), child_fd: 3 }])
+        .unwrap();
+    // The system queues this connection before the service starts.
+    let early = TcpStream::connect(address);
+    let (service, early) = tokio::join!(Example::spawn(command.into(), cert), early);
+    assert_eq!(service.address, address.to_string());
+    drop(early.unwrap());
+
+    let notification = async || {
+        let mut message = [0; 1000];
+        let length = within(systemd.recv(&mut message)).await.unwrap();
+        String::from_utf8(message[..length].to_vec()).unwrap()
+    };
+    assert!(notification().await.contains("READY=1\n"));
+    let mut upload = service.client(None).connect().await;
+    upload.send("POST /count HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf.").await;
+    service.signal(Signal::TERM);
+    assert_eq!(notification().await.trim(), "STOPPING=1");
+    // Each extension must last until the next one.
+    let (mut status, mut ends) = (Vec::new(), None);
+    while status.len() < 4 {
+        let message = notification().await;
+        let now = Instant::now();
+        assert!(ends.is_none_or(|ends| now < ends), "{status:?}");
+        let extension = message.lines().find_map(|line| line.strip_prefix("EXTEND_TIMEOUT_USEC=")).unwrap();
+        ends = Some(now + Duration::from_micros(extension.parse().unwrap()));
+        status.push(message.lines().find_map(|line| line.strip_prefix("STATUS=")).unwrap().to_owned());
+    }
+    assert!(status.iter().all(|status| status.contains(", 1 connections left, ")), "{status:?}");
+    upload.send("half.").await;
+    assert_eq!(upload.response().await.body, "10 bytes\n");
+    upload.wait_for_close().await;
+    assert!(service.wait_for_exit().await.contains("drained in "));
+    let mut last = notification().await;
+    while last.contains("EXTEND_TIMEOUT_USEC=") {
+        last = notification().await;
+    }
+    assert_eq!(last.trim(), "STATUS=drained");
+}
