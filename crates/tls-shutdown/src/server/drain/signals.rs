@@ -1,9 +1,22 @@
-//! The signals by which operators end a process.
+//! The signals with which operators end a process: SIGTERM and Ctrl-C. On systems without SIGTERM, Ctrl-C alone.
 
-use std::io;
+use std::{io, sync::Arc};
 
-/// SIGTERM and Ctrl-C; where there is no SIGTERM, Ctrl-C alone.
-pub(super) struct TerminateSignals {
+use tokio::sync::Mutex;
+
+use super::Signal;
+
+/// Returns two futures: the first signal and the second.
+pub(super) fn terminate_twice() -> io::Result<(Signal, Signal)> {
+    let signals = Arc::new(Mutex::new(TerminateSignals::listen()?));
+    let next = || -> Signal {
+        let signals = signals.clone();
+        Box::pin(async move { signals.lock().await.next().await })
+    };
+    Ok((next(), next()))
+}
+
+struct TerminateSignals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
     #[cfg(unix)]
@@ -12,13 +25,13 @@ pub(super) struct TerminateSignals {
 
 #[cfg(unix)]
 impl TerminateSignals {
-    /// From now on, signals are kept for [`next`](Self::next).
-    pub(super) fn listen() -> io::Result<Self> {
+    /// Keeps signals for [`next`](Self::next) from now on.
+    fn listen() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    pub(super) async fn next(&mut self) {
+    async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -28,12 +41,11 @@ impl TerminateSignals {
 
 #[cfg(not(unix))]
 impl TerminateSignals {
-    /// Nothing has to be prepared here.
-    pub(super) fn listen() -> io::Result<Self> {
+    fn listen() -> io::Result<Self> {
         Ok(Self {})
     }
 
-    pub(super) async fn next(&mut self) {
+    async fn next(&mut self) {
         if let Err(error) = tokio::signal::ctrl_c().await {
             tracing::error!(%error, "cannot listen for Ctrl-C");
             std::future::pending().await
