@@ -16,7 +16,7 @@ pub use drain::{
 pub use listener::{ConfigHandle, TlsListener};
 pub use report::ConnectionReport;
 pub use stream::ServerStream;
-pub use tickets::{TicketKey, TicketKeys, UnsupportedProvider};
+pub use tickets::{InvalidTicketKey, TicketKey, TicketKeys, UnsupportedProvider};
 
 use std::{
     error::Error,
