@@ -23,24 +23,16 @@ use zeroize::Zeroize;
 /// let key = TicketKey::try_from(std::fs::read("ticket.key")?)?;
 /// # Ok(key)
 /// # }
-/// assert!(TicketKey::try_from(&[0; 48][..]).is_err());
+/// assert_eq!(TicketKey::try_from(vec![0; 48]).unwrap_err().to_string(), "a ticket key has 32 bytes, not 48");
 /// ```
 #[derive(Clone)]
 pub struct TicketKey([u8; Self::LENGTH]);
 
-/// Bytes cannot be a [`TicketKey`], because there are not 32 of them. Contains their number.
-///
-/// ```
-/// use tls_shutdown::server::{InvalidTicketKey, TicketKey};
-///
-/// let InvalidTicketKey(length) = TicketKey::try_from(&[0; 48][..]).unwrap_err();
-/// assert_eq!(length, 48);
-/// ```
+/// The conversion to a [`TicketKey`] failed, because there are not 32 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidTicketKey(
-    /// The number of bytes.
-    pub usize,
-);
+pub struct InvalidTicketKey {
+    length: usize,
+}
 
 impl TicketKey {
     const LENGTH: usize = 32;
@@ -71,7 +63,7 @@ impl TryFrom<&[u8]> for TicketKey {
     type Error = InvalidTicketKey;
 
     fn try_from(bytes: &[u8]) -> Result<Self, InvalidTicketKey> {
-        bytes.try_into().map(Self).map_err(|_| InvalidTicketKey(bytes.len()))
+        bytes.try_into().map(Self).map_err(|_| InvalidTicketKey { length: bytes.len() })
     }
 }
 
@@ -100,7 +92,7 @@ impl fmt::Debug for TicketKey {
 
 impl fmt::Display for InvalidTicketKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a ticket key has {} bytes, not {}", TicketKey::LENGTH, self.0)
+        write!(f, "a ticket key has {} bytes, not {}", TicketKey::LENGTH, self.length)
     }
 }
 

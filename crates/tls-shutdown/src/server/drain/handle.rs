@@ -38,6 +38,7 @@ pub struct DrainHandle {
     shared: Arc<Shared>,
 }
 
+#[derive(Default)]
 struct Shared {
     phase: watch::Sender<DrainPhase>,
     listening_sockets: TaskTracker,
@@ -48,7 +49,7 @@ struct Shared {
     in_flight: AtomicUsize,
     listeners: Mutex<Vec<ListenerInDrain>>,
     /// Of the current phase.
-    span: Mutex<Span>,
+    span: Mutex<Option<Span>>,
 }
 
 /// The part of the plan that connections need.
@@ -59,6 +60,13 @@ pub(crate) struct Timing {
     pub(crate) ping_timeout: Duration,
     /// `None` before the signal.
     ends_at: Option<Instant>,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        let (last_request, jitter) = (ServerDrain::LAST_REQUEST, ServerDrain::JITTER);
+        Self { last_request, jitter, ping_timeout: ServerDrain::PING_TIMEOUT, ends_at: None }
+    }
 }
 
 /// The parts of a listener that the drain waits for and counts.
@@ -73,25 +81,7 @@ pub(super) const ABORT_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl DrainHandle {
     pub(super) fn new() -> Self {
-        let timing = Timing {
-            last_request: ServerDrain::LAST_REQUEST,
-            jitter: ServerDrain::JITTER,
-            ping_timeout: ServerDrain::PING_TIMEOUT,
-            ends_at: None,
-        };
-        Self {
-            shared: Arc::new(Shared {
-                phase: watch::Sender::new(DrainPhase::Serving),
-                listening_sockets: TaskTracker::new(),
-                connections: TaskTracker::new(),
-                timing: Mutex::new(timing),
-                tally: Mutex::default(),
-                requests: AtomicU64::new(0),
-                in_flight: AtomicUsize::new(0),
-                listeners: Mutex::default(),
-                span: Mutex::new(Span::none()),
-            }),
-        }
+        Self { shared: Arc::default() }
     }
 
     /// The current phase.
@@ -223,8 +213,8 @@ impl DrainHandle {
     pub(super) fn enter(&self, phase: DrainPhase) {
         // The span of the phase before ends here.
         *lock(&self.shared.span) = match phase {
-            DrainPhase::Ended => Span::none(),
-            phase => tracing::info_span!("server drain", %phase),
+            DrainPhase::Ended => None,
+            phase => Some(tracing::info_span!("server drain", %phase)),
         };
         tracing::info!(%phase, connections = self.connections(), in_flight = self.in_flight(), "server drain");
         lock(&self.shared.tally).began.insert(phase, Instant::now());

@@ -1,7 +1,6 @@
 //! [`DrainLayer`]: what a drain adds to the responses of other HTTP servers.
 
 use std::{
-    fmt,
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -74,6 +73,7 @@ where
 
 pin_project! {
     /// The future of a [`DrainService`].
+    #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct DrainResponse<F> {
         version: Version,
@@ -98,12 +98,6 @@ where
         }
         let in_flight = this.in_flight.take();
         Poll::Ready(Ok(response.map(|body| DrainBody { body, _in_flight: in_flight })))
-    }
-}
-
-impl<F> fmt::Debug for DrainResponse<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DrainResponse").field("drain", &self.drain).finish_non_exhaustive()
     }
 }
 

@@ -10,10 +10,11 @@ use std::fmt;
 /// assert!(DrainPhase::Notice < DrainPhase::LastRequest);
 /// assert_eq!(DrainPhase::LastRequest.to_string(), "last_request");
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum DrainPhase {
     /// The signal has not come.
+    #[default]
     Serving,
     /// Readiness fails; everything else still works. The balancer has time to notice.
     Notice,

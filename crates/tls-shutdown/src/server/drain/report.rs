@@ -131,20 +131,16 @@ impl DrainReport {
 
 impl fmt::Display for DrainReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let row =
-            |f: &mut fmt::Formatter<'_>, name: &str, value: &dyn fmt::Display| write!(f, "\n  {name:<20} {value}");
-        write!(f, "drained in {:.1?}", self.elapsed())?;
         let [notice, last_request, deadline, exit] =
             [DrainPhase::Notice, DrainPhase::LastRequest, DrainPhase::Deadline, DrainPhase::Exit]
                 .map(|phase| self.time_in(phase));
         let deadline = if deadline.is_zero() { String::new() } else { format!(", deadline {deadline:.1?}") };
-        let phases = format!("notice {notice:.1?}, last request {last_request:.1?}{deadline}, exit {exit:.1?}");
-        row(f, "phases", &phases)?;
         let endings: Vec<_> = self.endings().map(|(ending, count)| format!("{count} {ending}")).collect();
-        row(f, "connections", &if endings.is_empty() { "none".to_owned() } else { endings.join(", ") })?;
-        row(f, "requests", &self.requests)?;
-        let handshakes = format!("{} finished, {} cut", self.handshakes_finished(), self.handshakes_cut());
-        row(f, "handshakes", &handshakes)?;
+        let acknowledged = match self.acknowledgement {
+            Acknowledgement::Everything => "everything".to_owned(),
+            Acknowledgement::Missing(bytes) => format!("all but {bytes} bytes"),
+            Acknowledgement::Unknown => "unknown".to_owned(),
+        };
         let optional = [
             ("responses cut", self.responses_cut()),
             ("upgraded", self.upgraded()),
@@ -152,13 +148,17 @@ impl fmt::Display for DrainReport {
             ("left open", self.left as u64),
             ("lingering", self.lingering as u64),
         ];
-        for (name, count) in optional.into_iter().filter(|(_, count)| *count > 0) {
-            row(f, name, &count)?;
-        }
-        match self.acknowledgement {
-            Acknowledgement::Everything => row(f, "acknowledged", &"everything"),
-            Acknowledgement::Missing(bytes) => row(f, "acknowledged", &format_args!("all but {bytes} bytes")),
-            Acknowledgement::Unknown => row(f, "acknowledged", &"unknown"),
-        }
+        let mut rows = vec![
+            ("phases", format!("notice {notice:.1?}, last request {last_request:.1?}{deadline}, exit {exit:.1?}")),
+            ("connections", if endings.is_empty() { "none".to_owned() } else { endings.join(", ") }),
+            ("requests", self.requests.to_string()),
+            ("handshakes", format!("{} finished, {} cut", self.handshakes_finished(), self.handshakes_cut())),
+        ];
+        rows.extend(
+            optional.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (name, count.to_string())),
+        );
+        rows.push(("acknowledged", acknowledged));
+        write!(f, "drained in {:.1?}", self.elapsed())?;
+        rows.iter().try_for_each(|(name, value)| write!(f, "\n  {name:<20} {value}"))
     }
 }

@@ -4,6 +4,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    ops::ControlFlow,
     os::fd::OwnedFd,
     time::Duration,
 };
@@ -24,28 +25,15 @@ const IPPROTO_TCP: u8 = 6;
 
 /// The length of `struct nlmsghdr`, of which each message has one.
 const HEADER: usize = 16;
-
-/// The length of `struct inet_diag_req_v2`, and the offsets of its fields.
-const REQUEST: usize = 56;
-const REQUEST_EXTENSIONS: usize = 2;
-const REQUEST_STATES: usize = 4;
-const REQUEST_PORT: usize = 8;
-const REQUEST_PEER_PORT: usize = 10;
-const REQUEST_ADDRESS: usize = 12;
-const REQUEST_PEER_ADDRESS: usize = 28;
-const REQUEST_COOKIE: usize = 48;
-
 /// The length of `struct inet_diag_msg`, and the offsets of its fields. Attributes follow it.
 const MESSAGE: usize = 72;
 const PORT: usize = 4;
 const ADDRESS: usize = 8;
 const UNACKNOWLEDGED: usize = 60;
 const INODE: usize = 68;
-
-const ATTRIBUTE_HEADER: usize = 4;
-/// The attribute that contains a `struct tcp_info`, and the offset of `tcpi_bytes_acked` in that.
+/// The attribute that contains a `struct tcp_info`, and the offset of `tcpi_bytes_acked` behind the attribute's header.
 const INET_DIAG_INFO: u16 = 2;
-const BYTES_ACKED: usize = 120;
+const BYTES_ACKED: usize = 4 + 120;
 
 /// The states in which bytes can be unacknowledged: ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK and CLOSING.
 const STATES: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
@@ -81,36 +69,28 @@ impl Sender {
 pub(super) fn senders(addresses: &[SocketAddr]) -> io::Result<Vec<Sender>> {
     let socket = open()?;
     set_socket_timeout(&socket, Timeout::Recv, Some(DUMP_TIMEOUT))?;
-    let mut ports: Vec<_> = addresses.iter().map(|address| (family_of(address.ip()), address.port())).collect();
+    let mut ports: Vec<_> = addresses.iter().map(|address| (family_of(address), address.port())).collect();
     ports.sort_unstable_by_key(|(family, port)| (family.as_raw(), *port));
     ports.dedup();
     let mut senders = Vec::new();
     let mut buffer = vec![0; DATAGRAM];
     for (family, port) in ports {
-        send(&socket, &request(family, port, NLM_F_REQUEST | NLM_F_DUMP))?;
-        while read(receive(&socket, &mut buffer, RecvFlags::empty())?, family, &mut senders)? == Dump::Continues {}
+        send(&socket, &request(NLM_F_REQUEST | NLM_F_DUMP, family, 0, [port, 0], [[0; 16]; 2]))?;
+        while read(receive(&socket, &mut buffer, RecvFlags::empty())?, family, &mut senders)?.is_continue() {}
     }
     Ok(senders)
 }
 
 /// The bytes that the peer of this connection has acknowledged. Does not block: the kernel answers a question for one connection within the
 /// system call that sends it.
-pub(super) fn acknowledged(local: SocketAddr, peer: SocketAddr) -> io::Result<u64> {
+pub(super) fn acknowledged(mut local: SocketAddr, mut peer: SocketAddr) -> io::Result<u64> {
     let socket = open()?;
-    let (local_ip, peer_ip) = (local.ip().to_canonical(), peer.ip().to_canonical());
-    let mut message = request(family_of(local_ip), local.port(), NLM_F_REQUEST);
-    let request = &mut message[HEADER..];
-    request[REQUEST_EXTENSIONS] = 1 << (INET_DIAG_INFO - 1);
-    put(request, REQUEST_PEER_PORT, &peer.port().to_be_bytes());
-    for (offset, ip) in [(REQUEST_ADDRESS, local_ip), (REQUEST_PEER_ADDRESS, peer_ip)] {
-        match ip {
-            IpAddr::V4(ip) => put(request, offset, &ip.octets()),
-            IpAddr::V6(ip) => put(request, offset, &ip.octets()),
-        }
+    for address in [&mut local, &mut peer] {
+        address.set_ip(address.ip().to_canonical());
     }
-    // No cookie: the addresses identify the connection.
-    request[REQUEST_COOKIE..].fill(0xff);
-    send(&socket, &message)?;
+    let (ports, addresses) = ([local.port(), peer.port()], [local.ip(), peer.ip()].map(padded));
+    let extensions = 1 << (INET_DIAG_INFO - 1);
+    send(&socket, &request(NLM_F_REQUEST, family_of(&local), extensions, ports, addresses))?;
     receive_acknowledged(&socket)
 }
 
@@ -122,18 +102,27 @@ fn receive_acknowledged(socket: &OwnedFd) -> io::Result<u64> {
     }
     let mut attributes = answer.get(HEADER + MESSAGE..).unwrap_or_default();
     while let (Some(length), Some(kind)) = (field(attributes, 0), field(attributes, 2)) {
-        let length = usize::from(u16::from_ne_bytes(length)).max(ATTRIBUTE_HEADER);
         if u16::from_ne_bytes(kind) == INET_DIAG_INFO {
-            let bytes = field(attributes, ATTRIBUTE_HEADER + BYTES_ACKED).map(u64::from_ne_bytes);
+            let bytes = field(attributes, BYTES_ACKED).map(u64::from_ne_bytes);
             return bytes.ok_or_else(|| io::ErrorKind::InvalidData.into());
         }
+        let length = usize::from(u16::from_ne_bytes(length)).max(4);
         attributes = attributes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Err(io::ErrorKind::InvalidData.into())
 }
 
-fn family_of(ip: IpAddr) -> AddressFamily {
-    if ip.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+fn family_of(address: &SocketAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+}
+
+fn padded(ip: IpAddr) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    match ip {
+        IpAddr::V4(ip) => bytes[..4].copy_from_slice(&ip.octets()),
+        IpAddr::V6(ip) => bytes = ip.octets(),
+    }
+    bytes
 }
 
 fn open() -> io::Result<OwnedFd> {
@@ -151,32 +140,32 @@ fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8], flags: RecvFlags) -> io::
     datagram.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-fn request(family: AddressFamily, port: u16, flags: u16) -> [u8; HEADER + REQUEST] {
-    let mut message = [0; HEADER + REQUEST];
-    put(&mut message, 0, &((HEADER + REQUEST) as u32).to_ne_bytes());
-    put(&mut message, 4, &SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    put(&mut message, 6, &flags.to_ne_bytes());
-    let request = &mut message[HEADER..];
-    request[0] = family.as_raw() as u8;
-    request[1] = IPPROTO_TCP;
-    put(request, REQUEST_STATES, &STATES.to_ne_bytes());
-    put(request, REQUEST_PORT, &port.to_be_bytes());
-    message
+/// A `struct nlmsghdr` with a `struct inet_diag_req_v2`. Of ports and addresses, the first is the local one.
+fn request(flags: u16, family: AddressFamily, extensions: u8, ports: [u16; 2], addresses: [[u8; 16]; 2]) -> Vec<u8> {
+    let [length, sequence, sender, interface]: [u32; 4] = [72, 0, 0, 0];
+    let any_cookie = [0xff; 8];
+    [
+        &length.to_ne_bytes()[..],
+        &SOCK_DIAG_BY_FAMILY.to_ne_bytes(),
+        &flags.to_ne_bytes(),
+        &[sequence, sender].map(u32::to_ne_bytes).concat(),
+        &[family.as_raw() as u8, IPPROTO_TCP, extensions, 0],
+        &STATES.to_ne_bytes(),
+        &ports.map(u16::to_be_bytes).concat(),
+        &addresses.concat(),
+        &interface.to_ne_bytes(),
+        &any_cookie,
+    ]
+    .concat()
 }
 
-#[derive(PartialEq, Eq)]
-enum Dump {
-    Continues,
-    Done,
-}
-
-/// Reads the messages of one datagram.
-fn read(mut datagram: &[u8], family: AddressFamily, senders: &mut Vec<Sender>) -> io::Result<Dump> {
+/// Reads the messages of one datagram of a dump. It continues until the kernel ends it.
+fn read(mut datagram: &[u8], family: AddressFamily, senders: &mut Vec<Sender>) -> io::Result<ControlFlow<()>> {
     while let (Some(length), Some(kind)) = (field(datagram, 0), field(datagram, 4)) {
         let length = u32::from_ne_bytes(length) as usize;
         let message = datagram.get(HEADER..length).ok_or(io::ErrorKind::InvalidData)?;
         match u16::from_ne_bytes(kind) {
-            NLMSG_DONE => return Ok(Dump::Done),
+            NLMSG_DONE => return Ok(ControlFlow::Break(())),
             NLMSG_ERROR => {
                 let number = field(message, 0).map_or(0, i32::from_ne_bytes);
                 return Err(io::Error::from_raw_os_error(-number));
@@ -189,16 +178,16 @@ fn read(mut datagram: &[u8], family: AddressFamily, senders: &mut Vec<Sender>) -
         // Messages are aligned.
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    Ok(Dump::Continues)
+    Ok(ControlFlow::Continue(()))
 }
 
 fn parse(message: &[u8], family: AddressFamily) -> Option<Sender> {
-    let address = match family {
+    let ip = match family {
         AddressFamily::INET => IpAddr::from(field::<4>(message, ADDRESS)?),
         _ => IpAddr::from(field::<16>(message, ADDRESS)?),
     };
     Some(Sender {
-        local: SocketAddr::new(address.to_canonical(), u16::from_be_bytes(field(message, PORT)?)),
+        local: SocketAddr::new(ip.to_canonical(), u16::from_be_bytes(field(message, PORT)?)),
         unacknowledged: u32::from_ne_bytes(field(message, UNACKNOWLEDGED)?).into(),
         inode: u32::from_ne_bytes(field(message, INODE)?).into(),
     })
@@ -206,10 +195,6 @@ fn parse(message: &[u8], family: AddressFamily) -> Option<Sender> {
 
 fn field<const LENGTH: usize>(bytes: &[u8], offset: usize) -> Option<[u8; LENGTH]> {
     bytes.get(offset..)?.first_chunk().copied()
-}
-
-fn put(bytes: &mut [u8], offset: usize, field: &[u8]) {
-    bytes[offset..][..field.len()].copy_from_slice(field);
 }
 
 #[cfg(test)]
