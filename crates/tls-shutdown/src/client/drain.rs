@@ -1,208 +1,223 @@
-//! [`ClientDrain`]: ends all connections of a client, and tells how.
+//! [`ClientDrain`]: ends all connections of a client.
 
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use tokio::{
-    sync::watch,
-    time::{Instant, timeout},
+    sync::Notify,
+    time::{self, Instant},
 };
 
 use super::{
     layer::{Draining, OnEnd},
+    report::ClientDrainReport,
     stream::{ClientStream, Drained, Shared},
 };
-use crate::tls::{Ending, ShutdownReport, ShutdownStream, TlsSession};
+use crate::tls::{ShutdownReport, ShutdownStream, TlsSession};
 
-/// Ends every TLS connection that was made through a [`ShutdownLayer`](super::ShutdownLayer), and waits until it has.
+/// Ends every TLS connection that was made through a [`ShutdownLayer`](super::ShutdownLayer), and waits for their ends.
 ///
-/// - A connection that is **idle**, pooled or never used, is closed at once by its policy, and its owner reads its end.
-/// - A **request in flight** is finished first. In HTTP/1 the stream knows from the bytes that pass when it is, and closes then. An
-///   HTTP/2 client is told to go away, as a server would tell it: it opens no more streams, finishes those in flight, and ends
-///   the connection itself. A request that is made in that very moment may have reached the server and fail all the same: that is
-///   how hyper takes any GOAWAY.
-/// - A **new request** is refused with [`Draining`], since there is no connection for it. So is one that still waits for its
-///   connection; nothing of it was sent. A connection that is being made is waited for, and closed when its handshake is done: a
-///   client connects more often than it has to, and the server should see no broken handshake. One whose server does not answer takes
-///   until the limit.
-/// - A connection that speaks **anything else**, upgraded ones among it, is its owner's to end. [`begun`](Self::begun) tells when.
-/// - What is in flight at the **limit** is cut: its connection ends without close_notify, and its owner gets an error.
+/// - An **idle connection**, in a pool or never used, is closed at once by its policy. Its owner reads the end of the stream.
+/// - A **request in flight** is finished first. An HTTP/1 connection then closes. An HTTP/2 client receives GOAWAY, as if from its server: it
+///   opens no more streams, finishes those in flight, and ends the connection itself. hyper may fail a request that is sent in this moment,
+///   although the server has received it, as with any GOAWAY.
+/// - A **new request** fails with [`Draining`], and so does a request that still waits for a connection. Nothing of it was sent.
+/// - A **handshake** in progress is finished, because the server should not see a broken one, and the connection then closes. If the server
+///   does not answer, that takes until the timeout.
+/// - A connection that speaks **another protocol**, for example after an upgrade, is ended by its owner. [`begun`](Self::begun) returns when
+///   it should do that.
+/// - At the **timeout**, requests in flight are cut: their connections end without close_notify, and their owners receive an error.
 ///
-/// What was closed [bidirectionally](crate::ShutdownPolicy::bidirectional) has its session tickets, and its peer has read
-/// everything, as far as that policy can promise it: the process may exit. Other endings tell what may be missing; some servers,
-/// nginx for one, never answer close_notify, and their connections end [truncated](Ending::Truncated). What a reaper still [lingers](crate::Reaper) over is not waited for.
+/// A connection that was closed [bidirectionally](crate::ShutdownPolicy::bidirectional) has its session tickets, and its peer has read
+/// everything, within the limits of that policy: the process may exit. The other endings show what may be missing. Some servers, nginx among
+/// them, never answer close_notify: their connections end [truncated](crate::Ending::Truncated).
 ///
-/// It cannot be undone. Connections without TLS are not known to it. Clones are handles to the same drain.
-///
-/// # Examples
+/// Its limits: a drain cannot be undone. It does not end connections without TLS, and does not wait for a [`Reaper`](crate::Reaper) that
+/// lingers. Clones are handles to the same drain.
 ///
 /// ```
 /// # async fn exit(layer: tls_shutdown::client::ShutdownLayer) {
-/// let report = layer.drain().drain(std::time::Duration::from_secs(10)).await;
+/// let report = layer.drain().run(std::time::Duration::from_secs(10)).await;
 /// println!("{report}"); // 8 ended: 8 complete; 16 tickets, 0 left, 2.1 ms
 /// # }
 /// ```
 #[derive(Clone)]
 pub struct ClientDrain {
-    register: Arc<watch::Sender<Register>>,
+    register: Arc<Register>,
 }
 
 #[derive(Default)]
 struct Register {
-    draining: bool,
-    next: u64,
-    /// Connections that are being made.
-    connecting: usize,
+    entries: Mutex<Entries>,
+    /// The drain has begun, or a connection or an attempt has ended.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Entries {
+    phase: Phase,
+    next_id: u64,
+    attempts: usize,
     open: BTreeMap<u64, Weak<dyn Drained>>,
-    endings: BTreeMap<&'static str, usize>,
+    /// Counted from the beginning of the drain on.
+    endings: BTreeMap<&'static str, u64>,
     tickets: u64,
 }
 
-impl Register {
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Open,
+    Draining,
+}
+
+impl Entries {
     fn left(&self) -> usize {
-        self.open.len() + self.connecting
+        self.open.len() + self.attempts
     }
 }
 
-/// A connection that is being made; when this is dropped, it is made, or not.
+/// A connection that is being made, until this is dropped.
 pub(super) struct Attempt(ClientDrain);
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        self.0.register.send_modify(|register| register.connecting -= 1);
-    }
-}
-
-/// The end of a connection, told when this is dropped: also where the user's callback panics, so that nobody waits for that
-/// connection for ever.
-struct Told<'a> {
-    drain: &'a ClientDrain,
-    id: u64,
-    report: &'a ShutdownReport,
-}
-
-impl Drop for Told<'_> {
-    fn drop(&mut self) {
-        self.drain.ended(self.id, self.report);
+        self.0.change(|entries| entries.attempts -= 1);
     }
 }
 
 impl ClientDrain {
     pub(super) fn new() -> Self {
-        Self { register: Arc::new(watch::Sender::default()) }
+        Self { register: Arc::default() }
     }
 
     /// Whether the drain has begun.
     pub fn has_begun(&self) -> bool {
-        self.register.borrow().draining
+        self.lock().phase == Phase::Draining
     }
 
-    /// The number of TLS connections that have not ended. Those that are being made are not among them.
+    /// The number of open TLS connections, without those in their handshake.
     pub fn open(&self) -> usize {
-        self.register.borrow().open.len()
+        self.lock().open.len()
     }
 
-    /// Waits until the drain begins, for owners of connections that are not HTTP.
+    /// Waits until the drain begins. Use it to end connections that do not speak HTTP.
     ///
     /// # Cancel safety
     ///
-    /// Can be dropped and called again.
+    /// You can drop the future and call this again.
     pub async fn begun(&self) {
-        // The sender is here, so that this cannot fail.
-        let _ = self.register.subscribe().wait_for(|register| register.draining).await;
+        self.wait_until(|entries| entries.phase == Phase::Draining).await;
     }
 
-    /// Begins, if that was not done, and waits until every connection has ended, `limit` at most. Then it cuts what is still in
-    /// flight, and leaves what is closing: that goes on within the limits of its policy, and can be waited for by another call.
+    /// Begins the drain, unless it has begun, and waits until every connection has ended, for `timeout` at most. After the timeout it cuts the
+    /// requests in flight. Connections that are closing continue within their policy; call this again to wait for them.
     ///
-    /// A closing takes its time too, against a silent peer the policy's [deadline](crate::ShutdownPolicy::deadline). Where the
-    /// report has to tell of each, allow that much more than requests may take.
+    /// A shutdown takes time, too: with a silent peer, the policy's [close timeout](crate::ShutdownPolicy::with_close_timeout). Add it to the
+    /// time for requests if the report should contain every ending.
     ///
     /// # Panics
     ///
-    /// Outside a Tokio runtime with time enabled.
+    /// Outside of a Tokio runtime with time enabled.
     ///
     /// # Cancel safety
     ///
-    /// Can be dropped and called again. The drain goes on meanwhile, but cuts nothing.
-    pub async fn drain(&self, limit: Duration) -> ClientDrainReport {
+    /// You can drop the future and call this again. Meanwhile the drain goes on, but cuts nothing.
+    pub async fn run(&self, timeout: Duration) -> ClientDrainReport {
         let began = Instant::now();
-        self.register.send_modify(|register| register.draining = true);
-        self.each(|stream| stream.wind_down());
-        let mut register = self.register.subscribe();
-        if timeout(limit, register.wait_for(|register| register.left() == 0)).await.is_err() {
-            self.each(|stream| stream.cut());
+        self.change(|entries| entries.phase = Phase::Draining);
+        self.for_each_open(|stream| stream.wind_down());
+        if time::timeout(timeout, self.wait_until(|entries| entries.left() == 0)).await.is_err() {
+            self.for_each_open(|stream| stream.cut());
         }
-        let register = self.register.borrow();
+        let entries = self.lock();
         ClientDrainReport {
-            endings: register.endings.clone(),
-            tickets: register.tickets,
-            left: register.left(),
+            endings: entries.endings.clone(),
+            tickets: entries.tickets,
+            left: entries.left(),
             elapsed: began.elapsed(),
         }
     }
 
-    /// Registers that a connection is being made, unless the drain has begun.
+    /// Registers a connection that is being made. Returns `None` if the drain has begun.
     pub(super) fn attempt(&self) -> Option<Attempt> {
-        let mut may = false;
-        self.register.send_if_modified(|register| {
-            may = !register.draining;
-            register.connecting += usize::from(may);
-            false
-        });
-        may.then(|| Attempt(self.clone()))
+        let mut entries = self.lock();
+        if entries.phase == Phase::Draining {
+            return None;
+        }
+        entries.attempts += 1;
+        Some(Attempt(self.clone()))
     }
 
-    /// Registers a connection, unless it has come too late; it is closed then.
+    /// Registers a connection. If the drain has begun, closes it and fails.
     pub(super) fn admit<S>(&self, stream: ShutdownStream<S>, on_end: Option<OnEnd>) -> Result<ClientStream<S>, Draining>
     where
         S: TlsSession<Transport: Send> + Send + 'static,
     {
-        let mut id = 0;
-        self.register.send_if_modified(|register| {
-            id = register.next;
-            register.next += 1;
-            false
+        let id = self.change(|entries| {
+            entries.next_id += 1;
+            entries.next_id
         });
+        let stream = match on_end {
+            Some(on_end) => stream.on_end(move |report| on_end(report)),
+            None => stream,
+        };
         let drain = self.clone();
-        let stream = Arc::new(Shared::new(stream.on_end(move |report| {
-            let _told = Told { drain: &drain, id, report };
-            if let Some(on_end) = on_end {
-                on_end(report);
-            }
-        })));
-        let drained: Weak<dyn Drained> = Arc::downgrade(&(stream.clone() as Arc<dyn Drained>));
-        let mut draining = false;
-        self.register.send_if_modified(|register| {
-            register.open.insert(id, drained);
-            draining = register.draining;
-            false
+        // The last callback: when the drain ends, the others have been called.
+        let stream = Arc::new(Shared::new(stream.on_end(move |report| drain.count_end(id, report))));
+        let drained: Arc<dyn Drained> = stream.clone();
+        let phase = self.change(|entries| {
+            entries.open.insert(id, Arc::downgrade(&drained));
+            entries.phase
         });
-        if draining {
-            stream.close_unused();
-            return Err(Draining);
+        match phase {
+            Phase::Open => Ok(ClientStream::tls(stream)),
+            Phase::Draining => {
+                stream.close_unused();
+                Err(Draining)
+            }
         }
-        Ok(ClientStream::tls(stream))
     }
 
-    fn ended(&self, id: u64, report: &ShutdownReport) {
-        self.register.send_modify(|register| {
-            register.open.remove(&id);
-            if register.draining {
-                *register.endings.entry(report.ending().name()).or_default() += 1;
-                register.tickets += u64::from(report.tickets());
+    fn count_end(&self, id: u64, report: &ShutdownReport) {
+        self.change(|entries| {
+            entries.open.remove(&id);
+            if entries.phase == Phase::Draining {
+                *entries.endings.entry(report.ending().name()).or_default() += 1;
+                entries.tickets += u64::from(report.tickets());
             }
         });
     }
 
-    /// Acts on each open connection, without the register's lock: a connection that ends takes it.
-    fn each(&self, act: fn(&dyn Drained)) {
-        let open: Vec<_> = self.register.borrow().open.values().filter_map(Weak::upgrade).collect();
+    /// Acts on each open connection, without the lock: a connection that ends takes it.
+    fn for_each_open(&self, act: fn(&dyn Drained)) {
+        let open: Vec<_> = self.lock().open.values().filter_map(Weak::upgrade).collect();
         open.iter().for_each(|stream| act(stream.as_ref()));
+    }
+
+    async fn wait_until(&self, is_reached: fn(&Entries) -> bool) {
+        loop {
+            // Before the check: it receives every `notify_waiters` from here on, also before its first poll.
+            let changed = self.register.changed.notified();
+            if is_reached(&self.lock()) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Entries) -> T) -> T {
+        let result = change(&mut self.lock());
+        self.register.changed.notify_waiters();
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.register.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -212,54 +227,5 @@ impl fmt::Debug for ClientDrain {
             .field("has_begun", &self.has_begun())
             .field("open", &self.open())
             .finish_non_exhaustive()
-    }
-}
-
-/// What a [`ClientDrain`] has done, from its begin on. [`Display`](fmt::Display) gives one line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ClientDrainReport {
-    endings: BTreeMap<&'static str, usize>,
-    tickets: u64,
-    left: usize,
-    elapsed: Duration,
-}
-
-impl ClientDrainReport {
-    /// The number of connections that ended.
-    pub fn ended(&self) -> usize {
-        self.endings.values().sum()
-    }
-
-    /// The number of connections that ended so, whatever the details of [`Ending::Transport`] and [`Ending::PeerAlert`].
-    pub fn count(&self, ending: Ending) -> usize {
-        self.endings.get(ending.name()).copied().unwrap_or(0)
-    }
-
-    /// The TLS 1.3 session tickets that those connections have received in their lives.
-    pub fn tickets(&self) -> u64 {
-        self.tickets
-    }
-
-    /// The number of connections that have not ended: those that were still being made, or closing, at the limit.
-    pub fn left(&self) -> usize {
-        self.left
-    }
-
-    /// How long [`drain`](ClientDrain::drain) has waited.
-    pub fn elapsed(&self) -> Duration {
-        self.elapsed
-    }
-}
-
-impl fmt::Display for ClientDrainReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ended", self.ended())?;
-        for (number, (ending, count)) in self.endings.iter().enumerate() {
-            write!(f, "{} {count} {ending}", if number == 0 { ":" } else { "," })?;
-        }
-        let milliseconds = self.elapsed.as_secs_f64() * 1000.0;
-        let tickets = if self.tickets == 1 { "ticket" } else { "tickets" };
-        write!(f, "; {} {tickets}, {} left, {milliseconds:.1} ms", self.tickets, self.left)
     }
 }

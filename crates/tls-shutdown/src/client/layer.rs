@@ -46,7 +46,7 @@ pub(super) type OnEnd = Arc<dyn Fn(&ShutdownReport) + Send + Sync>;
 /// let layer = ShutdownLayer::new().on_end(|report| println!("{report}"));
 /// let connector = layer.layer(https);
 /// // .. give it to a client, make requests; then, before the process exits ..
-/// println!("{}", layer.drain().drain(Duration::from_secs(10)).await);
+/// println!("{}", layer.drain().run(Duration::from_secs(10)).await);
 /// # let _: tls_shutdown::client::ShutdownService<C> = connector;
 /// # }
 /// ```

@@ -4,11 +4,13 @@ mod drain;
 mod exchange;
 mod into_tls;
 mod layer;
+mod report;
 mod stream;
 
-pub use drain::{ClientDrain, ClientDrainReport};
+pub use drain::ClientDrain;
 #[cfg(feature = "hyper-rustls")]
 pub use into_tls::HttpsSession;
 pub use into_tls::{IntoTls, MaybeTls};
 pub use layer::{Connecting, Draining, ShutdownLayer, ShutdownService};
+pub use report::ClientDrainReport;
 pub use stream::ClientStream;

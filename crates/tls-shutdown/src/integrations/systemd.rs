@@ -1,26 +1,35 @@
-//! systemd: what a service of `Type=notify` tells it, and the sockets that it has opened. Feature `systemd`; on systems without it,
-//! nothing happens, and there are no sockets.
+//! systemd: the sockets that it has opened for this process, and the notifications of a service of `Type=notify`. Feature `systemd`.
+//! Without systemd there are no sockets, and notifications have no effect.
 
 use std::{io, net::TcpListener, time::Duration};
 
 use sd_notify::NotifyState;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, timeout};
 
 use crate::server::{DrainHandle, DrainPhase};
 
-/// How often systemd is told that the drain goes on.
-const PACE: Duration = Duration::from_secs(2);
-/// For how long it is told to wait for the next such message: more than the pace, so that a busy machine does not end the drain.
+/// How often systemd is notified during a drain.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// How long systemd waits for the next notification: more than the interval, so that a busy machine does not end the drain.
 const EXTENSION: Duration = Duration::from_secs(10);
 
-/// The TCP sockets that systemd has opened for this process (`sd_listen_fds(3)`), in the order of the unit, or that a predecessor
-/// has handed over in the same way; for [`TlsListener::from_std`](crate::server::TlsListener::from_std). Sockets of other kinds are left out.
+/// The phases of a drain, each with the next.
+const PHASES: [(DrainPhase, DrainPhase); 4] = [
+    (DrainPhase::Notice, DrainPhase::LastRequest),
+    (DrainPhase::LastRequest, DrainPhase::Deadline),
+    (DrainPhase::Deadline, DrainPhase::Exit),
+    (DrainPhase::Exit, DrainPhase::Ended),
+];
+
+/// Returns the TCP sockets that systemd has opened for this process (`sd_listen_fds(3)`), in the order of the unit, or those that a
+/// predecessor has passed in the same way. Ignores other sockets.
 ///
-/// Where systemd holds the socket, connections are queued while the service restarts, and none is refused.
+/// Pass them to [`TlsListener::from_std`](crate::server::TlsListener::from_std). If systemd owns the socket, connections are queued while the
+/// service restarts, and none is refused.
 ///
 /// # Errors
 ///
-/// When a descriptor cannot be used.
+/// A descriptor cannot be used.
 pub fn listening_sockets() -> io::Result<Vec<TcpListener>> {
     let mut descriptors = listenfd::ListenFd::from_env();
     let mut sockets = Vec::new();
@@ -29,7 +38,7 @@ pub fn listening_sockets() -> io::Result<Vec<TcpListener>> {
             Ok(Some(socket)) => sockets.push(socket),
             Ok(None) => {}
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                tracing::warn!(index, %error, "a socket of another kind is not used");
+                tracing::warn!(index, %error, "ignored a socket that does not listen for TCP");
             }
             Err(error) => return Err(error),
         }
@@ -37,9 +46,11 @@ pub fn listening_sockets() -> io::Result<Vec<TcpListener>> {
     Ok(sockets)
 }
 
-/// Tells systemd that the service is ready now, then how its drain goes: `STOPPING=1` once and for all, `STATUS=` with the phase and
-/// the connections that are left, and `EXTEND_TIMEOUT_USEC=` every two seconds, so that `TimeoutStopSec` need not be longer than
-/// the [grace](crate::server::ServerDrain::grace) (`sd_notify(3)`). Spawn it, or poll it beside the server.
+/// Notifies systemd that the service is ready, and later of the progress of its drain (`sd_notify(3)`). Spawn it, or poll it beside the
+/// server.
+///
+/// It sends `STOPPING=1` once. `STATUS=` contains the phase and the number of connections. `EXTEND_TIMEOUT_USEC=` is sent every two seconds, so
+/// that `TimeoutStopSec` may be shorter than the [grace period](crate::server::ServerDrain::grace_period).
 ///
 /// ```no_run
 /// # use tls_shutdown::{server::{ServerDrain, TlsListener}, integrations::systemd};
@@ -55,42 +66,34 @@ pub fn listening_sockets() -> io::Result<Vec<TcpListener>> {
 ///
 /// # Panics
 ///
-/// Outside a Tokio runtime with time enabled.
+/// Outside of a Tokio runtime with time enabled.
 ///
 /// # Cancel safety
 ///
-/// Dropped, it tells nothing more; called again, it begins anew.
+/// Dropping the future ends the notifications. Calling this again repeats them from the beginning.
 pub async fn notify(drain: DrainHandle) {
-    tell(&[NotifyState::Ready, NotifyState::Status("serving")]);
+    send(&[NotifyState::Ready, NotifyState::Status("serving")]);
     drain.reached(DrainPhase::Notice).await;
-    tell(&[NotifyState::Stopping]);
-    let mut phase = drain.phase();
-    while phase != DrainPhase::Ended {
-        let left = drain.ends_at().map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
-        let status = format!("{phase}, {} connections left, {} s at most", drain.connections(), left.as_secs());
-        // The grace is the limit: whoever has not ended then is to be ended.
-        let extension = u32::try_from((left.min(EXTENSION) + PACE).as_micros()).unwrap_or(u32::MAX);
-        tell(&[NotifyState::Status(&status), NotifyState::ExtendTimeoutUsec(extension)]);
-        let next_phase = async {
-            match phase {
-                DrainPhase::Notice => drain.reached(DrainPhase::LastRequest).await,
-                DrainPhase::LastRequest => drain.reached(DrainPhase::Deadline).await,
-                DrainPhase::Deadline => drain.reached(DrainPhase::Exit).await,
-                _ => drain.reached(DrainPhase::Ended).await,
+    send(&[NotifyState::Stopping]);
+    for (phase, next_phase) in PHASES {
+        while drain.phase() == phase {
+            let left = drain.ends_at().map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
+            let status = format!("{phase}, {} connections left, {} s at most", drain.connections(), left.as_secs());
+            // At the end of the grace period systemd should end a service that still runs.
+            let extension = u32::try_from((left.min(EXTENSION) + INTERVAL).as_micros()).unwrap_or(u32::MAX);
+            send(&[NotifyState::Status(&status), NotifyState::ExtendTimeoutUsec(extension)]);
+            let is_over = timeout(INTERVAL, drain.reached(next_phase)).await.is_ok();
+            if !is_over && left.is_zero() {
+                // The drain was dropped, and never ends.
+                return;
             }
-        };
-        tokio::select! {
-            // A drain that was dropped never ends.
-            () = sleep(PACE) => if left.is_zero() { return },
-            () = next_phase => {}
         }
-        phase = drain.phase();
     }
-    tell(&[NotifyState::Status("drained")]);
+    send(&[NotifyState::Status("drained")]);
 }
 
-fn tell(states: &[NotifyState<'_>]) {
+fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "cannot tell systemd");
+        tracing::warn!(%error, "cannot notify systemd");
     }
 }

@@ -16,7 +16,7 @@ pub use drain::{
 pub use listener::{ConfigHandle, TlsListener};
 pub use report::ConnectionReport;
 pub use stream::ServerStream;
-pub use tickets::{TicketKey, TicketKeys, UnsupportedProvider};
+pub use tickets::{InvalidTicketKey, TicketKey, TicketKeys, UnsupportedProvider};
 
 use std::{
     error::Error,
@@ -494,12 +494,12 @@ impl Life {
     /// Resolves when an idle connection has had its window for that request.
     async fn window(&self) {
         let timing = *self.drain.timing();
-        self.wait(timing.last_request.saturating_add(at_random(timing.spread))).await;
+        self.wait(timing.last_request.saturating_add(at_random(timing.jitter))).await;
     }
 
     async fn spread(&self) {
         let timing = *self.drain.timing();
-        self.wait(at_random(timing.spread)).await;
+        self.wait(at_random(timing.jitter)).await;
     }
 
     /// Waits for `time`, to the deadline at most.
@@ -625,7 +625,7 @@ where
     //# SHOULD send an initial GOAWAY frame with the last stream identifier
     //# set to 2^31-1 and a NO_ERROR code.
     connection.as_mut().graceful_shutdown();
-    let ping_timeout = life.drain.timing().pong;
+    let ping_timeout = life.drain.timing().ping_timeout;
     tokio::select! {
         biased;
         result = connection.as_mut() => return result,

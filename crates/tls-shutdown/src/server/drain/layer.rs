@@ -1,8 +1,7 @@
-//! What a drain adds to HTTP servers that are not ours: [`DrainLayer`] and [`Readiness`].
+//! [`DrainLayer`]: what a drain adds to the responses of other HTTP servers.
 
 use std::{
-    convert::Infallible,
-    future::{Future, Ready, ready},
+    future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -16,21 +15,23 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{DrainHandle, DrainPhase, InFlight};
+use super::{DrainHandle, DrainPhase, handle::InFlight};
 
-/// Has the HTTP/1 responses of a draining server say `Connection: close`, and counts its requests and what is
-/// [in flight](DrainHandle::in_flight). From [`DrainHandle::layer`].
+/// Adds `Connection: close` to the HTTP/1 responses of a draining server, and counts its requests, also those
+/// [in flight](DrainHandle::in_flight). [`DrainHandle::layer`] returns it.
 ///
-/// HTTP/2 responses stay as they are: there, GOAWAY says it.
+/// It does not change HTTP/2 responses: HTTP/2 has GOAWAY instead.
+///
+/// ```
+/// # use tls_shutdown::server::ServerDrain;
+/// # fn example(drain: &ServerDrain) {
+/// # #[cfg(feature = "axum")]
+/// let app: axum::Router = axum::Router::new().layer(drain.handle().layer());
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct DrainLayer {
-    drain: DrainHandle,
-}
-
-impl DrainLayer {
-    pub(super) fn new(drain: DrainHandle) -> Self {
-        Self { drain }
-    }
+    pub(super) drain: DrainHandle,
 }
 
 impl<S> Layer<S> for DrainLayer {
@@ -41,7 +42,7 @@ impl<S> Layer<S> for DrainLayer {
     }
 }
 
-/// The service that [`DrainLayer`] makes.
+/// The service of a [`DrainLayer`], which has an example.
 #[derive(Clone, Debug)]
 pub struct DrainService<S> {
     inner: S,
@@ -71,7 +72,9 @@ where
 }
 
 pin_project! {
-    /// The future of [`DrainService`].
+    /// The future of a [`DrainService`].
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless polled"]
     pub struct DrainResponse<F> {
         version: Version,
         in_flight: Option<InFlight>,
@@ -99,7 +102,7 @@ where
 }
 
 pin_project! {
-    /// The body of a response of [`DrainService`], which is in flight until it is dropped.
+    /// The response body of a [`DrainService`]. The request is in flight until it is dropped.
     #[derive(Debug)]
     pub struct DrainBody<B> {
         #[pin]
@@ -129,50 +132,10 @@ impl<B: Body> Body for DrainBody<B> {
 //# A server that sends a "close" connection option MUST initiate closure
 //# of the connection (see below) after it sends the response containing
 //# the "close" connection option.
-/// Has an HTTP/1 response say that no other follows on its connection. hyper closes it then. A response that changes the
-/// protocol says something else there.
+/// Adds `Connection: close` to an HTTP/1 response. hyper then closes the connection. A response that changes the protocol stays as it is,
+/// because its `Connection` names the upgrade.
 pub(crate) fn announce_close<R>(response: &mut Response<R>) {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-}
-
-/// Answers readiness probes: 200 while the server is ready, 503 from the signal on. From [`DrainHandle::readiness`].
-///
-/// ```
-/// # use tls_shutdown::server::ServerDrain;
-/// # fn example(drain: &ServerDrain) {
-/// # #[cfg(feature = "axum")]
-/// let app: axum::Router = axum::Router::new().route_service("/ready", drain.handle().readiness());
-/// # }
-/// ```
-#[derive(Clone, Debug)]
-pub struct Readiness {
-    drain: DrainHandle,
-}
-
-impl Readiness {
-    pub(super) fn new(drain: DrainHandle) -> Self {
-        Self { drain }
-    }
-}
-
-impl<B> Service<Request<B>> for Readiness {
-    type Response = Response<String>;
-    type Error = Infallible;
-    type Future = Ready<Result<Response<String>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Request<B>) -> Self::Future {
-        let (status, text) = match self.drain.is_ready() {
-            true => (StatusCode::OK, "ready\n"),
-            false => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        };
-        let mut response = Response::new(text.to_owned());
-        *response.status_mut() = status;
-        ready(Ok(response))
     }
 }

@@ -1,191 +1,164 @@
-//! [`DrainReport`]: how a server drain went.
+//! [`DrainReport`]: what happened in a server drain.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use tokio::time::Instant;
 
-use super::Tally;
+use super::{Acknowledgement, DrainPhase};
+use crate::{server::report::ConnectionReport, tls::Ending};
 
-/// How a server drain went: what became of the connections that were open at the signal or came after it.
+/// What happened in a server drain, to the connections that were open at the signal and to those that came later.
 ///
-/// [`Display`](fmt::Display) gives it as a small table.
+/// [`Display`](fmt::Display) writes a small table.
+///
+/// ```
+/// # use tls_shutdown::{Ending, server::DrainReport};
+/// # fn example(report: &DrainReport) {
+/// if report.responses_cut() > 0 {
+///     eprintln!("{} complete\n{report}", report.count(Ending::Complete));
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct DrainReport {
     pub(super) tally: Tally,
     pub(super) requests: u64,
-    pub(super) handshakes: u64,
     pub(super) shed: u64,
     pub(super) left: usize,
     pub(super) lingering: usize,
     pub(super) acknowledgement: Acknowledgement,
-    pub(super) times: Spent,
 }
 
-/// Whether the peers' systems have acknowledged what was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Acknowledgement {
-    /// All of it.
-    Everything,
-    /// So many bytes are missing. The system goes on to send them, if its network outlives the process.
-    Missing(u64),
-    /// This system cannot tell, or was not asked.
-    Unknown,
+/// What is counted from the signal on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    /// When each phase began.
+    pub(super) began: BTreeMap<DrainPhase, Instant>,
+    pub(super) handshakes_finished: u64,
+    handshakes_cut: u64,
+    endings: BTreeMap<&'static str, u64>,
+    responses_cut: u64,
+    upgraded: u64,
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, report: &ConnectionReport) {
+        *self.endings.entry(report.ending().name()).or_default() += 1;
+        self.responses_cut += report.responses_cut();
+        self.handshakes_cut += u64::from(!report.handshake_finished());
+        self.upgraded += u64::from(report.was_upgraded());
+    }
 }
 
 impl DrainReport {
-    /// How many connections ended since the signal, by the [name](crate::Ending::name) of their ending.
-    pub fn endings(&self) -> &BTreeMap<&'static str, u64> {
-        &self.tally.endings
-    }
-
-    /// How many connections ended since the signal.
+    /// The connections that ended since the signal.
     pub fn connections(&self) -> u64 {
         self.tally.endings.values().sum()
     }
 
-    /// Connections that had not ended when the grace had: their tasks hold on to them.
+    /// The connections that ended since the signal, by the [name](Ending::name) of their ending, in alphabetical order.
+    pub fn endings(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        self.tally.endings.iter().map(|(ending, count)| (*ending, *count))
+    }
+
+    /// The connections that ended with `ending` since the signal, whatever the details of [`Ending::Transport`] and [`Ending::PeerAlert`].
+    pub fn count(&self, ending: Ending) -> u64 {
+        self.tally.endings.get(ending.name()).copied().unwrap_or(0)
+    }
+
+    /// The connections that had not ended at the end of the grace period. A task still holds them.
     pub fn left(&self) -> usize {
         self.left
     }
 
-    /// Requests that came after the signal and were handed to the service. Known for a [`Server`](crate::server::Server), and behind a
+    /// The requests that reached the service since the signal. Counted by a [`Server`](crate::server::Server) and by a
     /// [`DrainLayer`](crate::server::DrainLayer).
     pub fn requests(&self) -> u64 {
         self.requests
     }
 
-    /// Requests that were begun to be served without the whole response getting out. Known for a [`Server`](crate::server::Server).
+    /// The requests that reached the service, and whose response was not sent to its end. Counted by a [`Server`](crate::server::Server).
     pub fn responses_cut(&self) -> u64 {
         self.tally.responses_cut
     }
 
-    /// Handshakes that were finished after the signal.
+    /// The handshakes that were finished since the signal.
     pub fn handshakes_finished(&self) -> u64 {
-        self.handshakes
+        self.tally.handshakes_finished
     }
 
-    /// Handshakes that were not.
+    /// The handshakes that failed or were given up since the signal.
     pub fn handshakes_cut(&self) -> u64 {
         self.tally.handshakes_cut
     }
 
-    /// Upgraded connections that ended since the signal. Known for a [`Server`](crate::server::Server).
+    /// The upgraded connections that ended since the signal. Counted by a [`Server`](crate::server::Server).
     pub fn upgraded(&self) -> u64 {
         self.tally.upgraded
     }
 
-    /// Connections that were given up since there were too many, in the whole life of the listeners: silent ones in their
-    /// handshake, and the oldest of those that were closing.
+    /// The connections that were given up because there were too many, in the whole life of the listeners: silent handshakes, and the
+    /// oldest of those that were closing.
     pub fn shed(&self) -> u64 {
         self.shed
     }
 
-    /// Connections that were shut down, and that the [reaper](crate::Reaper) had not done with at the exit: their peer still took data,
-    /// still sent some, or was not heard of.
+    /// The connections that were shut down, and that the [reaper](crate::Reaper) still read from at the exit: their peer had not closed yet.
     pub fn lingering(&self) -> usize {
         self.lingering
     }
 
-    /// Whether the peers' systems have acknowledged what was sent.
+    /// Whether the peers' systems have acknowledged what the server sent.
     pub fn acknowledgement(&self) -> Acknowledgement {
         self.acknowledgement
     }
 
-    /// Time from the signal to the end of it all.
+    /// Time from the signal to the end of the drain.
     pub fn elapsed(&self) -> Duration {
-        let Spent { notice, last_request, deadline, exit } = self.times;
-        notice + last_request + deadline + exit
+        self.tally.began.keys().map(|phase| self.time_in(*phase)).sum()
     }
 
-    /// Time spent in [`Notice`](crate::server::DrainPhase::Notice).
-    pub fn notice(&self) -> Duration {
-        self.times.notice
-    }
-
-    /// Time spent in [`LastRequest`](crate::server::DrainPhase::LastRequest).
-    pub fn last_request(&self) -> Duration {
-        self.times.last_request
-    }
-
-    /// Time spent in [`Deadline`](crate::server::DrainPhase::Deadline); zero where it was not reached.
-    pub fn deadline(&self) -> Duration {
-        self.times.deadline
-    }
-
-    /// Time spent in [`Exit`](crate::server::DrainPhase::Exit).
-    pub fn exit(&self) -> Duration {
-        self.times.exit
+    /// Time spent in `phase`. Zero for a phase that was skipped, for [`Serving`](DrainPhase::Serving) and for
+    /// [`Ended`](DrainPhase::Ended).
+    pub fn time_in(&self, phase: DrainPhase) -> Duration {
+        let mut from_here = self.tally.began.range(phase..);
+        match (from_here.next(), from_here.next()) {
+            (Some((first, began)), Some((_, ended))) if *first == phase => *ended - *began,
+            _ => Duration::ZERO,
+        }
     }
 }
 
 impl fmt::Display for DrainReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let row =
-            |f: &mut fmt::Formatter<'_>, name: &str, value: &dyn fmt::Display| writeln!(f, "  {name:<20} {value}");
-        writeln!(f, "drained in {:.1?}", self.elapsed())?;
-        let mut phases = format!("notice {:.1?}, last request {:.1?}", self.notice(), self.last_request());
-        if !self.deadline().is_zero() {
-            phases += &format!(", deadline {:.1?}", self.deadline());
-        }
-        row(f, "phases", &format_args!("{phases}, exit {:.1?}", self.exit()))?;
-        let endings: Vec<_> = self.endings().iter().map(|(ending, count)| format!("{count} {ending}")).collect();
-        let endings = if endings.is_empty() { "none".to_owned() } else { endings.join(", ") };
-        row(f, "connections", &endings)?;
-        row(f, "requests", &self.requests)?;
-        let handshakes = format_args!("{} finished, {} cut", self.handshakes, self.tally.handshakes_cut).to_string();
-        row(f, "handshakes", &handshakes)?;
-        let optional: [(&str, u64); 5] = [
-            ("responses cut", self.tally.responses_cut),
-            ("upgraded", self.tally.upgraded),
+        let [notice, last_request, deadline, exit] =
+            [DrainPhase::Notice, DrainPhase::LastRequest, DrainPhase::Deadline, DrainPhase::Exit]
+                .map(|phase| self.time_in(phase));
+        let deadline = if deadline.is_zero() { String::new() } else { format!(", deadline {deadline:.1?}") };
+        let endings: Vec<_> = self.endings().map(|(ending, count)| format!("{count} {ending}")).collect();
+        let acknowledged = match self.acknowledgement {
+            Acknowledgement::Everything => "everything".to_owned(),
+            Acknowledgement::Missing(bytes) => format!("all but {bytes} bytes"),
+            Acknowledgement::Unknown => "unknown".to_owned(),
+        };
+        let optional = [
+            ("responses cut", self.responses_cut()),
+            ("upgraded", self.upgraded()),
             ("shed", self.shed),
             ("left open", self.left as u64),
-            ("still listened to", self.lingering as u64),
+            ("lingering", self.lingering as u64),
         ];
-        for (name, count) in optional.into_iter().filter(|(_, count)| *count > 0) {
-            row(f, name, &count)?;
-        }
-        match self.acknowledgement {
-            Acknowledgement::Everything => write!(f, "  {:<20} everything", "acknowledged"),
-            Acknowledgement::Missing(bytes) => write!(f, "  {:<20} all but {bytes} bytes", "acknowledged"),
-            Acknowledgement::Unknown => write!(f, "  {:<20} unknown", "acknowledged"),
-        }
-    }
-}
-
-/// When each phase began.
-pub(super) struct Times {
-    pub(super) signalled: Instant,
-    pub(super) last_request: Option<Instant>,
-    pub(super) deadline: Option<Instant>,
-    pub(super) exit: Option<Instant>,
-}
-
-/// The time spent in each phase.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Spent {
-    notice: Duration,
-    last_request: Duration,
-    deadline: Duration,
-    exit: Duration,
-}
-
-impl Times {
-    pub(super) fn new(signalled: Instant) -> Self {
-        Self { signalled, last_request: None, deadline: None, exit: None }
-    }
-
-    pub(super) fn spent(&self) -> Spent {
-        let ended = Instant::now();
-        let exit = self.exit.unwrap_or(ended);
-        let deadline = self.deadline.unwrap_or(exit);
-        let last_request = self.last_request.unwrap_or(deadline);
-        Spent {
-            notice: last_request - self.signalled,
-            last_request: deadline - last_request,
-            deadline: exit - deadline,
-            exit: ended - exit,
-        }
+        let mut rows = vec![
+            ("phases", format!("notice {notice:.1?}, last request {last_request:.1?}{deadline}, exit {exit:.1?}")),
+            ("connections", if endings.is_empty() { "none".to_owned() } else { endings.join(", ") }),
+            ("requests", self.requests.to_string()),
+            ("handshakes", format!("{} finished, {} cut", self.handshakes_finished(), self.handshakes_cut())),
+        ];
+        rows.extend(
+            optional.into_iter().filter(|(_, count)| *count > 0).map(|(name, count)| (name, count.to_string())),
+        );
+        rows.push(("acknowledged", acknowledged));
+        write!(f, "drained in {:.1?}", self.elapsed())?;
+        rows.iter().try_for_each(|(name, value)| write!(f, "\n  {name:<20} {value}"))
     }
 }

@@ -1,42 +1,31 @@
-//! The signals by which operators end a process.
+//! The signals with which operators end a process: SIGTERM and Ctrl-C. Windows has Ctrl-C alone.
 
-use std::io;
+use std::{
+    future::poll_fn,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    task::Poll,
+};
 
-/// SIGTERM and Ctrl-C; where there is no SIGTERM, Ctrl-C alone.
-pub(super) struct TerminateSignals {
+use super::Signal;
+
+/// Returns two futures: the first signal and the second. Signals are kept for them from now on.
+pub(super) fn terminate_twice() -> io::Result<(Signal, Signal)> {
     #[cfg(unix)]
-    terminate: tokio::signal::unix::Signal,
-    #[cfg(unix)]
-    interrupt: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl TerminateSignals {
-    /// From now on, signals are kept for [`next`](Self::next).
-    pub(super) fn listen() -> io::Result<Self> {
+    let signals = {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    pub(super) async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-#[cfg(not(unix))]
-impl TerminateSignals {
-    /// Nothing has to be prepared here.
-    pub(super) fn listen() -> io::Result<Self> {
-        Ok(Self {})
-    }
-
-    pub(super) async fn next(&mut self) {
-        if let Err(error) = tokio::signal::ctrl_c().await {
-            tracing::error!(%error, "cannot listen for Ctrl-C");
-            std::future::pending().await
-        }
-    }
+        [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?]
+    };
+    #[cfg(windows)]
+    let signals = [tokio::signal::windows::ctrl_c()?];
+    let signals = Arc::new(Mutex::new(signals));
+    let next = || -> Signal {
+        let signals = signals.clone();
+        Box::pin(poll_fn(move |cx| {
+            let mut signals = signals.lock().unwrap_or_else(PoisonError::into_inner);
+            let has_arrived = signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
+            if has_arrived { Poll::Ready(()) } else { Poll::Pending }
+        }))
+    };
+    Ok((next(), next()))
 }

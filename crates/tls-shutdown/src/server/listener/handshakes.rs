@@ -222,7 +222,7 @@ async fn handshake(
         // A draining server waits for a ClientHello no longer than for a last request.
         let start = tokio::select! {
             start = client_hello => start?,
-            () = drain.window_over() => return Err(ErrorKind::TimedOut.into()),
+            () = drain.until_window_over() => return Err(ErrorKind::TimedOut.into()),
         };
         place.begin_to_speak();
         tokio::select! {

@@ -1,8 +1,10 @@
-//! `sock_diag(7)`: the kernel is asked for the sockets of one port, and leaves out those that are over.
+//! `sock_diag(7)`: asks the kernel for all sockets of a port, or for one connection. The kernel leaves out sockets that are closed at both
+//! ends.
 
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    ops::ControlFlow,
     os::fd::OwnedFd,
     time::Duration,
 };
@@ -14,8 +16,6 @@ use rustix::net::{
     sockopt::{Timeout, set_socket_timeout},
 };
 
-use super::Sender;
-
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_DUMP: u16 = 0x300;
@@ -23,134 +23,149 @@ const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const IPPROTO_TCP: u8 = 6;
 
-/// Bytes of `struct nlmsghdr`.
+/// The length of `struct nlmsghdr`, of which each message has one.
 const HEADER: usize = 16;
-/// Bytes of `struct inet_diag_req_v2`, and where in it the port is.
-const REQUEST: usize = 56;
-const REQUESTED_PORT: usize = 8;
-/// Where in `struct inet_diag_msg` the local port and address, what is to be sent, and the inode are.
+/// The length of `struct inet_diag_msg`, and the offsets of its fields. Attributes follow it.
+const MESSAGE: usize = 72;
 const PORT: usize = 4;
 const ADDRESS: usize = 8;
-const TO_SEND: usize = 60;
+const UNACKNOWLEDGED: usize = 60;
 const INODE: usize = 68;
-
-/// Where in the request the extensions are, and the addresses and ports.
-const EXTENSIONS: usize = 2;
-const REQUESTED_PEER_PORT: usize = 10;
-const REQUESTED_ADDRESSES: [usize; 2] = [12, 28];
-const COOKIE: usize = 48;
-/// Bytes of `struct inet_diag_msg`; attributes follow.
-const MESSAGE: usize = 72;
-const ATTRIBUTE_HEADER: usize = 4;
-/// The attribute that is a `struct tcp_info`, and where in that the bytes are that the peer has acknowledged.
+/// The attribute that contains a `struct tcp_info`, and the offset of `tcpi_bytes_acked` behind the attribute's header.
 const INET_DIAG_INFO: u16 = 2;
-const ACKNOWLEDGED: usize = 120;
+const BYTES_ACKED: usize = 4 + 120;
 
-/// States in which something can be under way: ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK and CLOSING.
+/// The states in which bytes can be unacknowledged: ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK and CLOSING.
 const STATES: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
 
-/// How long each answer may take: it is there at once, or there is none.
-const LIMIT: Duration = Duration::from_secs(1);
+/// How long each datagram of a dump may take.
+const DUMP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// As much as the kernel gives at once.
-const LENGTH: usize = 32 * 1024;
+/// The longest datagram of a dump.
+const DATAGRAM: usize = 32 * 1024;
 
-/// The sockets at the ports of `addresses` that have something to send.
+/// A socket with bytes that are unsent or unacknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sender {
+    local: SocketAddr,
+    pub(super) unacknowledged: u64,
+    pub(super) inode: u64,
+}
+
+impl Sender {
+    /// Whether no process has the socket open.
+    pub(super) fn is_closed(&self) -> bool {
+        self.inode == 0
+    }
+
+    /// Whether a listener at `address` has accepted it.
+    pub(super) fn is_at(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        self.local.port() == address.port() && (ip.is_unspecified() || ip == self.local.ip())
+    }
+}
+
+/// The sockets at the ports of `addresses` with unacknowledged bytes. Blocks.
 pub(super) fn senders(addresses: &[SocketAddr]) -> io::Result<Vec<Sender>> {
     let socket = open()?;
-    let mut listening: Vec<_> = addresses.iter().map(|address| (family_of(address.ip()), address.port())).collect();
-    listening.sort_unstable_by_key(|(family, port)| (family.as_raw(), *port));
-    listening.dedup();
+    set_socket_timeout(&socket, Timeout::Recv, Some(DUMP_TIMEOUT))?;
+    let mut ports: Vec<_> = addresses.iter().map(|address| (family_of(address), address.port())).collect();
+    ports.sort_unstable_by_key(|(family, port)| (family.as_raw(), *port));
+    ports.dedup();
     let mut senders = Vec::new();
-    let mut buffer = vec![0; LENGTH];
-    for (family, port) in listening {
-        sendto(&socket, &request(family, port), SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
-        loop {
-            let (_, length) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
-            let datagram = buffer.get(..length).filter(|datagram| !datagram.is_empty());
-            if read(datagram.ok_or(io::ErrorKind::InvalidData)?, family, &mut senders)? == Dump::Done {
-                break;
-            }
-        }
+    let mut buffer = vec![0; DATAGRAM];
+    for (family, port) in ports {
+        send(&socket, &request(NLM_F_REQUEST | NLM_F_DUMP, family, 0, [port, 0], [[0; 16]; 2]))?;
+        while read(receive(&socket, &mut buffer, RecvFlags::empty())?, family, &mut senders)?.is_continue() {}
     }
     Ok(senders)
 }
 
-fn family_of(ip: IpAddr) -> AddressFamily {
-    if ip.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+/// The bytes that the peer of this connection has acknowledged. Does not block: the kernel answers a question for one connection within the
+/// system call that sends it.
+pub(super) fn acknowledged(mut local: SocketAddr, mut peer: SocketAddr) -> io::Result<u64> {
+    let socket = open()?;
+    for address in [&mut local, &mut peer] {
+        address.set_ip(address.ip().to_canonical());
+    }
+    let (ports, addresses) = ([local.port(), peer.port()], [local.ip(), peer.ip()].map(padded));
+    let extensions = 1 << (INET_DIAG_INFO - 1);
+    send(&socket, &request(NLM_F_REQUEST, family_of(&local), extensions, ports, addresses))?;
+    receive_acknowledged(&socket)
 }
 
-/// How many bytes the peer of this connection has acknowledged.
-pub(super) fn acknowledged(local: SocketAddr, peer: SocketAddr) -> io::Result<u64> {
-    let socket = open()?;
-    let (local_ip, peer_ip) = (local.ip().to_canonical(), peer.ip().to_canonical());
-    let family = family_of(local_ip);
-    let mut message = request(family, local.port());
-    message[6..8].copy_from_slice(&NLM_F_REQUEST.to_ne_bytes());
-    let request = &mut message[HEADER..];
-    request[EXTENSIONS] = 1 << (INET_DIAG_INFO - 1);
-    request[REQUESTED_PEER_PORT..][..2].copy_from_slice(&peer.port().to_be_bytes());
-    for (start, ip) in REQUESTED_ADDRESSES.into_iter().zip([local_ip, peer_ip]) {
-        match ip {
-            IpAddr::V4(ip) => request[start..][..4].copy_from_slice(&ip.octets()),
-            IpAddr::V6(ip) => request[start..][..16].copy_from_slice(&ip.octets()),
-        }
-    }
-    // None: the addresses say enough.
-    request[COOKIE..].fill(0xff);
-    sendto(&socket, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
-    let mut answer = [0; 1024];
-    let (_, length) = recv(&socket, &mut answer[..], RecvFlags::empty())?;
-    let answer = answer.get(..length).ok_or(io::ErrorKind::InvalidData)?;
+fn receive_acknowledged(socket: &OwnedFd) -> io::Result<u64> {
+    let mut buffer = [0; 1024];
+    let answer = receive(socket, &mut buffer, RecvFlags::DONTWAIT)?;
     if field(answer, 4).map(u16::from_ne_bytes) == Some(NLMSG_ERROR) {
         return Err(io::ErrorKind::NotFound.into());
     }
     let mut attributes = answer.get(HEADER + MESSAGE..).unwrap_or_default();
     while let (Some(length), Some(kind)) = (field(attributes, 0), field(attributes, 2)) {
-        let length = usize::from(u16::from_ne_bytes(length)).max(ATTRIBUTE_HEADER);
         if u16::from_ne_bytes(kind) == INET_DIAG_INFO {
-            let bytes = field(attributes, ATTRIBUTE_HEADER + ACKNOWLEDGED).map(u64::from_ne_bytes);
+            let bytes = field(attributes, BYTES_ACKED).map(u64::from_ne_bytes);
             return bytes.ok_or_else(|| io::ErrorKind::InvalidData.into());
         }
+        let length = usize::from(u16::from_ne_bytes(length)).max(4);
         attributes = attributes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Err(io::ErrorKind::InvalidData.into())
 }
 
+fn family_of(address: &SocketAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 }
+}
+
+fn padded(ip: IpAddr) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    match ip {
+        IpAddr::V4(ip) => bytes[..4].copy_from_slice(&ip.octets()),
+        IpAddr::V6(ip) => bytes = ip.octets(),
+    }
+    bytes
+}
+
 fn open() -> io::Result<OwnedFd> {
-    let socket =
-        socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(LIMIT))?;
-    Ok(socket)
+    Ok(socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?)
 }
 
-#[derive(PartialEq, Eq)]
-enum Dump {
-    GoesOn,
-    Done,
+fn send(socket: &OwnedFd, message: &[u8]) -> io::Result<usize> {
+    Ok(sendto(socket, message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?)
 }
 
-fn request(family: AddressFamily, port: u16) -> [u8; HEADER + REQUEST] {
-    let mut message = [0; HEADER + REQUEST];
-    message[..4].copy_from_slice(&((HEADER + REQUEST) as u32).to_ne_bytes());
-    message[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    message[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
-    let request = &mut message[HEADER..];
-    request[0] = family.as_raw() as u8;
-    request[1] = IPPROTO_TCP;
-    request[4..8].copy_from_slice(&STATES.to_ne_bytes());
-    request[REQUESTED_PORT..][..2].copy_from_slice(&port.to_be_bytes());
-    message
+/// Receives one datagram.
+fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8], flags: RecvFlags) -> io::Result<&'a [u8]> {
+    let (_, length) = recv(socket, &mut *buffer, flags)?;
+    let datagram = buffer.get(..length).filter(|datagram| !datagram.is_empty());
+    datagram.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// Reads the messages of one datagram.
-fn read(mut datagram: &[u8], family: AddressFamily, senders: &mut Vec<Sender>) -> io::Result<Dump> {
-    while let Some(header) = datagram.first_chunk::<HEADER>() {
-        let [a, b, c, d, e, f, ..] = *header;
-        let length = u32::from_ne_bytes([a, b, c, d]) as usize;
+/// A `struct nlmsghdr` with a `struct inet_diag_req_v2`. Of ports and addresses, the first is the local one.
+fn request(flags: u16, family: AddressFamily, extensions: u8, ports: [u16; 2], addresses: [[u8; 16]; 2]) -> Vec<u8> {
+    let [length, sequence, sender, interface]: [u32; 4] = [72, 0, 0, 0];
+    let any_cookie = [0xff; 8];
+    [
+        &length.to_ne_bytes()[..],
+        &SOCK_DIAG_BY_FAMILY.to_ne_bytes(),
+        &flags.to_ne_bytes(),
+        &[sequence, sender].map(u32::to_ne_bytes).concat(),
+        &[family.as_raw() as u8, IPPROTO_TCP, extensions, 0],
+        &STATES.to_ne_bytes(),
+        &ports.map(u16::to_be_bytes).concat(),
+        &addresses.concat(),
+        &interface.to_ne_bytes(),
+        &any_cookie,
+    ]
+    .concat()
+}
+
+/// Reads the messages of one datagram of a dump. It continues until the kernel ends it.
+fn read(mut datagram: &[u8], family: AddressFamily, senders: &mut Vec<Sender>) -> io::Result<ControlFlow<()>> {
+    while let (Some(length), Some(kind)) = (field(datagram, 0), field(datagram, 4)) {
+        let length = u32::from_ne_bytes(length) as usize;
         let message = datagram.get(HEADER..length).ok_or(io::ErrorKind::InvalidData)?;
-        match u16::from_ne_bytes([e, f]) {
-            NLMSG_DONE => return Ok(Dump::Done),
+        match u16::from_ne_bytes(kind) {
+            NLMSG_DONE => return Ok(ControlFlow::Break(())),
             NLMSG_ERROR => {
                 let number = field(message, 0).map_or(0, i32::from_ne_bytes);
                 return Err(io::Error::from_raw_os_error(-number));
@@ -160,24 +175,51 @@ fn read(mut datagram: &[u8], family: AddressFamily, senders: &mut Vec<Sender>) -
                 senders.extend(Some(sender).filter(|sender| sender.unacknowledged > 0));
             }
         }
-        // Each begins at a multiple of four.
+        // Messages are aligned.
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
-    Ok(Dump::GoesOn)
+    Ok(ControlFlow::Continue(()))
 }
 
 fn parse(message: &[u8], family: AddressFamily) -> Option<Sender> {
-    let address = match family {
+    let ip = match family {
         AddressFamily::INET => IpAddr::from(field::<4>(message, ADDRESS)?),
         _ => IpAddr::from(field::<16>(message, ADDRESS)?),
     };
     Some(Sender {
-        local: SocketAddr::new(address.to_canonical(), u16::from_be_bytes(field(message, PORT)?)),
-        unacknowledged: u32::from_ne_bytes(field(message, TO_SEND)?).into(),
+        local: SocketAddr::new(ip.to_canonical(), u16::from_be_bytes(field(message, PORT)?)),
+        unacknowledged: u32::from_ne_bytes(field(message, UNACKNOWLEDGED)?).into(),
         inode: u32::from_ne_bytes(field(message, INODE)?).into(),
     })
 }
 
-fn field<const LENGTH: usize>(message: &[u8], start: usize) -> Option<[u8; LENGTH]> {
-    message.get(start..)?.first_chunk().copied()
+fn field<const LENGTH: usize>(bytes: &[u8], offset: usize) -> Option<[u8; LENGTH]> {
+    bytes.get(offset..)?.first_chunk().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_is_at_the_address_of_its_listener() {
+        let socket = Sender { local: ([127, 0, 0, 1], 8443).into(), unacknowledged: 1, inode: 0 };
+        assert!(socket.is_at(([0, 0, 0, 0], 8443).into()));
+        assert!(socket.is_at("[::]:8443".parse().unwrap()));
+        assert!(!socket.is_at(([127, 0, 0, 1], 8444).into()));
+        assert!(!socket.is_at(([127, 0, 0, 2], 8443).into()));
+    }
+
+    /// `poll_write` asks this question: the kernel may not keep it waiting.
+    #[test]
+    fn an_answer_that_is_not_there_is_not_waited_for() {
+        let socket = open().expect("Linux has netlink");
+        set_socket_timeout(&socket, Timeout::Recv, Some(DUMP_TIMEOUT)).expect("an option");
+        let asked_at = Instant::now();
+        let error = receive_acknowledged(&socket).expect_err("nothing was sent");
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!(asked_at.elapsed() < DUMP_TIMEOUT / 2);
+    }
 }

@@ -1,0 +1,308 @@
+//! [`DrainHandle`]: what all parts of a server share in its drain.
+
+use std::{
+    fmt,
+    future::Future,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+use tracing::Span;
+
+use super::{Acknowledgement, DrainLayer, DrainPhase, DrainReport, Readiness, ServerDrain, report::Tally};
+use crate::{runtime::timer::from_now, server::report::ConnectionReport, tls::Reaper};
+
+/// A handle to a server drain, for listeners, readiness probes, and everything else that takes part. Clones are handles to the same drain.
+///
+/// ```
+/// use tls_shutdown::server::{DrainHandle, DrainPhase};
+///
+/// async fn events(drain: DrainHandle, mut next_event: impl AsyncFnMut() -> String) -> String {
+///     tokio::select! {
+///         event = next_event() => event,
+///         () = drain.reached(DrainPhase::LastRequest) => "goodbye".to_owned(),
+///     }
+/// }
+/// ```
+#[derive(Clone)]
+pub struct DrainHandle {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    phase: watch::Sender<DrainPhase>,
+    listening_sockets: TaskTracker,
+    connections: TaskTracker,
+    timing: Mutex<Timing>,
+    tally: Mutex<Tally>,
+    requests: AtomicU64,
+    in_flight: AtomicUsize,
+    listeners: Mutex<Vec<ListenerInDrain>>,
+    /// Of the current phase.
+    span: Mutex<Option<Span>>,
+}
+
+/// The part of the plan that connections need.
+#[derive(Clone, Copy)]
+pub(crate) struct Timing {
+    pub(crate) last_request: Duration,
+    pub(crate) jitter: Duration,
+    pub(crate) ping_timeout: Duration,
+    /// `None` before the signal.
+    ends_at: Option<Instant>,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        let (last_request, jitter) = (ServerDrain::LAST_REQUEST, ServerDrain::JITTER);
+        Self { last_request, jitter, ping_timeout: ServerDrain::PING_TIMEOUT, ends_at: None }
+    }
+}
+
+/// The parts of a listener that the drain waits for and counts.
+pub(crate) struct ListenerInDrain {
+    pub(crate) address: Option<SocketAddr>,
+    pub(crate) reaper: Reaper,
+    pub(crate) shed: Arc<AtomicU64>,
+}
+
+/// How long the runtime may take to drop tasks that were aborted.
+pub(super) const ABORT_TIMEOUT: Duration = Duration::from_millis(100);
+
+impl DrainHandle {
+    pub(super) fn new() -> Self {
+        Self { shared: Arc::default() }
+    }
+
+    /// The current phase.
+    pub fn phase(&self) -> DrainPhase {
+        *self.shared.phase.borrow()
+    }
+
+    /// Whether the signal has not come yet. [`readiness`](Self::readiness) answers probes with it.
+    pub fn is_ready(&self) -> bool {
+        self.phase() == DrainPhase::Serving
+    }
+
+    /// The number of open connections, including those in their handshake and those that are closing.
+    pub fn connections(&self) -> usize {
+        self.shared.connections.len()
+    }
+
+    /// The number of requests whose response has not been passed to the connection to its last byte. Counted by a
+    /// [`Server`](crate::server::Server) and by a [`DrainLayer`].
+    pub fn in_flight(&self) -> usize {
+        // A statistic: it orders nothing.
+        self.shared.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// When the grace period ends, or `None` before the signal.
+    pub fn ends_at(&self) -> Option<Instant> {
+        self.timing().ends_at
+    }
+
+    /// Waits until the drain is in `phase` or later. Use it to end endless responses and upgraded connections in order at
+    /// [`LastRequest`](DrainPhase::LastRequest).
+    ///
+    /// # Cancel safety
+    ///
+    /// You can drop the future and call this again.
+    pub async fn reached(&self, phase: DrainPhase) {
+        let mut phases = self.shared.phase.subscribe();
+        // Cannot fail: this handle owns the sender.
+        let _ = phases.wait_for(|reached| *reached >= phase).await;
+    }
+
+    /// Waits until idle connections have had their [time for a last request](ServerDrain::last_request).
+    ///
+    /// Give it to `with_graceful_shutdown` of `axum::serve` and to `serve_with_incoming_shutdown` of tonic: both close idle connections
+    /// when it resolves. The [listener](crate::server::TlsListener::with_drain) stops earlier by itself.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime with time enabled.
+    ///
+    /// # Cancel safety
+    ///
+    /// You can drop the future and call this again. The time then starts again.
+    pub async fn last_request_over(self) {
+        self.reached(DrainPhase::LastRequest).await;
+        tokio::select! {
+            () = self.until_window_over() => {}
+            // Nothing is left that could use the time.
+            () = self.until_no_connections() => {}
+        }
+    }
+
+    /// Returns a layer for HTTP servers other than [`Server`](crate::server::Server). It adds `Connection: close` to HTTP/1 responses from
+    /// [`LastRequest`](DrainPhase::LastRequest) on, and counts requests, also those [in flight](Self::in_flight).
+    pub fn layer(&self) -> DrainLayer {
+        DrainLayer { drain: self.clone() }
+    }
+
+    /// Returns a service for readiness probes: 200 while the server is [ready](Self::is_ready), 503 after the signal.
+    pub fn readiness(&self) -> Readiness {
+        Readiness { drain: self.clone() }
+    }
+
+    /// Waits until a connection has had its time for a last request. The time starts now, or when the server stops accepting.
+    pub(crate) async fn until_window_over(&self) {
+        self.reached(DrainPhase::LastRequest).await;
+        let window = self.timing().last_request;
+        tokio::select! {
+            () = sleep(window) => {}
+            () = self.reached(DrainPhase::Deadline) => {}
+        }
+    }
+
+    pub(crate) fn timing(&self) -> MutexGuard<'_, Timing> {
+        lock(&self.shared.timing)
+    }
+
+    pub(crate) fn register(&self, listener: ListenerInDrain) {
+        lock(&self.shared.listeners).push(listener);
+    }
+
+    /// Counts a listening socket until the token is dropped.
+    pub(crate) fn count_socket(&self) -> TaskTrackerToken {
+        self.shared.listening_sockets.token()
+    }
+
+    /// Counts a connection until the token is dropped.
+    pub(crate) fn count_connection(&self) -> TaskTrackerToken {
+        self.shared.connections.token()
+    }
+
+    /// Counts a request. It is in flight until the returned value is dropped.
+    pub(crate) fn begin_request(&self) -> InFlight {
+        self.shared.requests.fetch_add(1, Ordering::Relaxed);
+        self.shared.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(self.clone())
+    }
+
+    pub(crate) fn count_handshake(&self) {
+        if !self.is_ready() {
+            lock(&self.shared.tally).handshakes_finished += 1;
+        }
+    }
+
+    pub(crate) fn count_ended(&self, report: &ConnectionReport) {
+        if !self.is_ready() {
+            lock(&self.shared.tally).add(report);
+        }
+    }
+
+    /// Enters the first phase after the signal.
+    pub(super) fn begin(&self, ends_at: Instant) {
+        self.timing().ends_at = Some(ends_at);
+        // The report counts from the signal on.
+        self.shared.requests.store(0, Ordering::Relaxed);
+        self.enter(DrainPhase::Notice);
+    }
+
+    pub(super) fn enter(&self, phase: DrainPhase) {
+        // The span of the phase before ends here.
+        *lock(&self.shared.span) = match phase {
+            DrainPhase::Ended => None,
+            phase => Some(tracing::info_span!("server drain", %phase)),
+        };
+        tracing::info!(%phase, connections = self.connections(), in_flight = self.in_flight(), "server drain");
+        lock(&self.shared.tally).began.insert(phase, Instant::now());
+        self.shared.phase.send_replace(phase);
+    }
+
+    /// Waits until no socket listens and no connection is open.
+    pub(super) async fn until_no_connections(&self) {
+        for tracker in [&self.shared.listening_sockets, &self.shared.connections] {
+            tracker.close();
+            tracker.wait().await;
+        }
+    }
+
+    /// Waits until no reaper has anything to do.
+    pub(super) async fn until_reapers_idle(&self) {
+        for reaper in self.reapers() {
+            reaper.wait_idle(Duration::MAX).await;
+        }
+    }
+
+    /// Ends the connections that are still closing, as the end of the process would, so that they are reported and counted. Returns their
+    /// number.
+    pub(super) async fn abort_reapers(&self) -> usize {
+        let mut aborted = 0;
+        for reaper in self.reapers() {
+            aborted += reaper.closings();
+            reaper.abort_all();
+            within(from_now(ABORT_TIMEOUT), reaper.wait_idle(Duration::MAX)).await;
+        }
+        aborted
+    }
+
+    /// The reapers of all listeners, each once.
+    pub(super) fn reapers(&self) -> Vec<Reaper> {
+        let mut reapers: Vec<Reaper> = Vec::new();
+        for ListenerInDrain { reaper, .. } in lock(&self.shared.listeners).iter() {
+            if !reapers.iter().any(|known| known.same_reaper(reaper)) {
+                reapers.push(reaper.clone());
+            }
+        }
+        reapers
+    }
+
+    /// The addresses of all listeners.
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        lock(&self.shared.listeners).iter().filter_map(|listener| listener.address).collect()
+    }
+
+    pub(super) fn report(&self, acknowledgement: Acknowledgement, lingering: usize) -> DrainReport {
+        let closings_shed: u64 = self.reapers().iter().map(Reaper::shed).sum();
+        let listeners = lock(&self.shared.listeners);
+        let handshakes_shed: u64 = listeners.iter().map(|listener| listener.shed.load(Ordering::Relaxed)).sum();
+        DrainReport {
+            tally: lock(&self.shared.tally).clone(),
+            requests: self.shared.requests.load(Ordering::Relaxed),
+            shed: handshakes_shed + closings_shed,
+            left: self.connections(),
+            lingering,
+            acknowledgement,
+        }
+    }
+}
+
+impl fmt::Debug for DrainHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DrainHandle")
+            .field("phase", &self.phase())
+            .field("connections", &self.connections())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A request that is in flight.
+#[derive(Debug)]
+pub(crate) struct InFlight(DrainHandle);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits, until `end` at most. The report shows what did not end.
+pub(super) async fn within(end: Instant, wait: impl Future) {
+    let _ = timeout_at(end, wait).await;
+}

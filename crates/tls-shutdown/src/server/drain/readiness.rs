@@ -1,0 +1,46 @@
+//! [`Readiness`]: the answer to readiness probes.
+
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    task::{Context, Poll},
+};
+
+use hyper::{Request, Response, StatusCode};
+use tower_service::Service;
+
+use super::DrainHandle;
+
+/// Answers readiness probes: 200 while the server is ready, 503 after the signal. [`DrainHandle::readiness`] returns it.
+///
+/// ```
+/// # use tls_shutdown::server::ServerDrain;
+/// # fn example(drain: &ServerDrain) {
+/// # #[cfg(feature = "axum")]
+/// let app: axum::Router = axum::Router::new().route_service("/ready", drain.handle().readiness());
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Readiness {
+    pub(super) drain: DrainHandle,
+}
+
+impl<B> Service<Request<B>> for Readiness {
+    type Response = Response<String>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<String>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<B>) -> Self::Future {
+        let (status, text) = match self.drain.is_ready() {
+            true => (StatusCode::OK, "ready\n"),
+            false => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        };
+        let mut response = Response::new(text.to_owned());
+        *response.status_mut() = status;
+        ready(Ok(response))
+    }
+}
