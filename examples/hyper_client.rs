@@ -53,6 +53,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (answers, errors): (Vec<_>, Vec<_>) = results.partition(Result::is_ok);
     answers.into_iter().flatten().for_each(|answer| eprintln!("{answer}"));
     errors.iter().flat_map(|result| result.as_ref().err()).for_each(|error| eprintln!("{}", error_chain(&**error)));
-    println!("{}", layer.drain().drain(TIMEOUT).await);
+    println!("{}", layer.drain().run(TIMEOUT).await);
     if errors.is_empty() { Ok(()) } else { Err(format!("{} of {requests} requests failed", errors.len()).into()) }
 }

@@ -47,6 +47,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let request = Request::post(url).body(Full::new(Bytes::from(vec![b'.'; 1_000_000])))?;
     let response = client.request(request).await?;
     println!("{} {:?}", response.status(), response.into_body().collect().await?.to_bytes());
-    println!("{}", layer.drain().drain(TIMEOUT).await);
+    println!("{}", layer.drain().run(TIMEOUT).await);
     Ok(())
 }

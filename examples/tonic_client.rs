@@ -45,6 +45,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let path = PathAndQuery::from_static("/echo.Echo/Say");
     let answer = client.unary(Request::new(text), path, ProstCodec::<String, String>::default()).await?;
     println!("{}", answer.into_inner());
-    println!("{}", layer.drain().drain(TIMEOUT).await);
+    println!("{}", layer.drain().run(TIMEOUT).await);
     Ok(())
 }

@@ -5,15 +5,19 @@
 use std::{convert::Infallible, error::Error};
 
 use axum::{Router, body::Body, http, routing::post_service};
-use tls_shutdown::server::{ServerDrain, TlsListener};
+use tls_shutdown::{
+    integrations::tonic::TlsConnectInfo,
+    server::{ServerDrain, TlsListener},
+};
 use tls_shutdown_examples::{Arguments, server_config};
 use tonic::{Request, Response, Status, server::Grpc, service::Routes, transport::Server};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
 
-/// Takes and returns a `google.protobuf.StringValue`. `request.peer_certs()` has the certificates of a client that sends some.
+/// Takes and returns a `google.protobuf.StringValue`.
 async fn greet(request: Request<String>) -> Result<Response<String>, Status> {
-    let peer = request.remote_addr().ok_or_else(|| Status::internal("no address"))?;
+    let info = request.extensions().get::<TlsConnectInfo>();
+    let peer = info.and_then(|info| info.get_ref().remote_addr()).ok_or_else(|| Status::internal("no address"))?;
     Ok(Response::new(format!("hello {} at {peer}", request.into_inner())))
 }
 

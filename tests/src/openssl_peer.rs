@@ -141,7 +141,7 @@ pub fn read_to_end(stream: &mut SslStream<TcpStream>) -> (usize, Saw) {
     read_slowly(stream, 64 * 1024, Duration::ZERO)
 }
 
-/// Reads to the end, and pauses after each `piece` bytes. By the real clock, which is the only one that OpenSSL's side has.
+/// Reads to the end, and pauses after each `piece` bytes.
 pub fn read_slowly(stream: &mut SslStream<TcpStream>, piece: usize, pause: Duration) -> (usize, Saw) {
     let mut buffer = vec![0; piece];
     let mut total = 0;
@@ -152,9 +152,14 @@ pub fn read_slowly(stream: &mut SslStream<TcpStream>, piece: usize, pause: Durat
             Err(error) if error.io_error().is_some_and(|error| error.kind() == ErrorKind::Interrupted) => {}
             Err(error) => return (total, end_of(&error)),
         }
-        let (_nobody, silence) = mpsc::channel::<()>();
-        let _ = silence.recv_timeout(pause);
+        be_silent(pause);
     }
+}
+
+/// Does nothing for a time. By the real clock, which is the only one that OpenSSL's side has.
+pub fn be_silent(time: Duration) {
+    let (_nobody, silence) = mpsc::channel::<()>();
+    let _ = silence.recv_timeout(time);
 }
 
 /// Reads raw bytes to the end of the socket, and discards them. Returns the end.

@@ -1,6 +1,7 @@
 //! Standard output: one line for each event, as a JSON object or as text for people.
 
 use std::{
+    collections::BTreeMap,
     io::{self, IsTerminal, Write},
     net::SocketAddr,
     sync::{Mutex, PoisonError, mpsc},
@@ -11,7 +12,7 @@ use std::{
 use serde_json::{Value, json};
 use tls_shutdown::{
     ShutdownReport,
-    server::{Acknowledgement, ConnectionReport, DrainHandle, DrainReport},
+    server::{Acknowledgement, ConnectionReport, DrainHandle, DrainPhase, DrainReport},
 };
 
 /// How long the process waits for a slow reader of its standard output before it exits.
@@ -97,7 +98,7 @@ impl Events {
         let event = json!({
             "event": "drained",
             "connections": report.connections(),
-            "endings": report.endings(),
+            "endings": report.endings().collect::<BTreeMap<_, _>>(),
             "requests": report.requests(),
             "responses_cut": report.responses_cut(),
             "handshakes_finished": report.handshakes_finished(),
@@ -112,10 +113,10 @@ impl Events {
                 _ => None,
             },
             "phases_ms": {
-                "notice": milliseconds(report.notice()),
-                "last_request": milliseconds(report.last_request()),
-                "deadline": milliseconds(report.deadline()),
-                "exit": milliseconds(report.exit()),
+                "notice": milliseconds(report.time_in(DrainPhase::Notice)),
+                "last_request": milliseconds(report.time_in(DrainPhase::LastRequest)),
+                "deadline": milliseconds(report.time_in(DrainPhase::Deadline)),
+                "exit": milliseconds(report.time_in(DrainPhase::Exit)),
             },
             "elapsed_ms": milliseconds(report.elapsed()),
         });

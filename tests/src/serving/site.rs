@@ -7,8 +7,11 @@ use futures_util::FutureExt;
 use http_body_util::{BodyExt, Empty};
 use hyper::{Request, Response, StatusCode, body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tls_shutdown::server::{
-    Acknowledgement, ConnectionReport, DrainHandle, DrainPhase, DrainReport, Server, ServerDrain, TlsListener,
+use tls_shutdown::{
+    Ending,
+    server::{
+        Acknowledgement, ConnectionReport, DrainHandle, DrainPhase, DrainReport, Server, ServerDrain, TlsListener,
+    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -124,8 +127,11 @@ impl Site {
         let report = self.report().await;
         let (integration, connections) = (self.integration, report.connections());
         assert_eq!(report.left(), 0, "{integration:?}: {report}");
-        assert_eq!(report.endings().get("complete").copied(), Some(connections), "{integration:?}: {report}");
-        assert!(report.last_request() < PATIENCE, "{integration:?}: nobody needed the whole window: {report}");
+        assert_eq!(report.count(Ending::Complete), connections, "{integration:?}: {report}");
+        assert!(
+            report.time_in(DrainPhase::LastRequest) < PATIENCE,
+            "{integration:?}: nobody needed the whole window: {report}"
+        );
         if cfg!(target_os = "linux") {
             assert_eq!(report.acknowledgement(), Acknowledgement::Everything, "{integration:?}");
         }

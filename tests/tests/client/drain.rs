@@ -34,8 +34,12 @@ async fn a_hundred_pooled_connections_are_drained() {
     get_at_once(&client, &server.uri("/meet"), COUNT).await;
     assert_eq!(layer.drain().open(), COUNT, "pooled, and nothing else ends them");
 
-    let report = layer.drain().drain(LIMIT).await;
-    assert_eq!((report.ended(), report.count(Ending::Complete), report.left()), (COUNT, COUNT, 0), "{report}");
+    let report = layer.drain().run(LIMIT).await;
+    assert_eq!(
+        (report.connections(), report.count(Ending::Complete), report.left()),
+        (COUNT as u64, COUNT as u64, 0),
+        "{report}"
+    );
     assert_eq!(report.tickets(), 2 * COUNT as u64, "what rustls sends");
     assert_eq!(server.ends(COUNT).await, [Some(End::CloseNotify); COUNT]);
     for _ in 0..COUNT {
@@ -59,8 +63,8 @@ async fn an_http2_connection_is_drained() {
     get_at_once(&client, &server.uri("/meet"), COUNT).await;
     assert_eq!(layer.drain().open(), 1, "ALPN is seen, and its streams share it");
 
-    let report = layer.drain().drain(LIMIT).await;
-    assert_eq!((report.ended(), report.count(Ending::Complete), report.left()), (1, 1, 0), "{report}");
+    let report = layer.drain().run(LIMIT).await;
+    assert_eq!((report.connections(), report.count(Ending::Complete), report.left()), (1, 1, 0), "{report}");
     assert_eq!(server.ends(1).await, [Some(End::CloseNotify)]);
     let error = get(&client, server.uri("/")).await.unwrap_err();
     assert!(is_draining(&*error), "{error:?}");
@@ -85,7 +89,7 @@ async fn what_is_in_flight_is_finished_first() {
         let drain = layer.drain();
         let drained = tokio::spawn({
             let drain = drain.clone();
-            async move { drain.drain(LIMIT).await }
+            async move { drain.run(LIMIT).await }
         });
         drain.begun().await;
         let error = get(&client, server.uri("/")).await.unwrap_err();
@@ -124,8 +128,8 @@ async fn requests_that_race_with_the_drain_are_answered_or_refused() {
         for _ in 0..200 {
             answers.recv().await.unwrap();
         }
-        let report = layer.drain().drain(LIMIT).await;
-        assert_eq!((report.count(Ending::Complete), report.left()), (report.ended(), 0), "{protocol}: {report}");
+        let report = layer.drain().run(LIMIT).await;
+        assert_eq!((report.count(Ending::Complete), report.left()), (report.connections(), 0), "{protocol}: {report}");
         for task in tasks {
             let error = task.await.unwrap();
             assert!(is_draining(&*error), "{protocol}: {error:?}");
@@ -150,7 +154,7 @@ async fn what_is_in_flight_at_the_limit_is_cut() {
             async move { get(&client, uri).await }
         });
         server.request_has_arrived().await;
-        let report = layer.drain().drain(Duration::from_millis(50)).await;
+        let report = layer.drain().run(Duration::from_millis(50)).await;
         assert_eq!((report.count(Ending::Aborted), report.left()), (1, 0), "{protocol}: {report}");
         let error = request.await.unwrap().unwrap_err();
         assert!(is_draining(&*error), "{protocol}: {error:?}");
@@ -168,13 +172,13 @@ async fn a_silent_server_costs_the_deadline() {
         let client = pooled(layer.layer(https("http/1.1")));
         let uri: Uri = format!("https://{address}/").parse().unwrap();
         assert_eq!(get(&client, uri).await.unwrap(), "ok");
-        let report = layer.drain().drain(limit).await;
+        let report = layer.drain().run(limit).await;
         assert_eq!(report.left(), usize::from(ending.is_none()), "{report}");
-        assert_eq!(report.ended(), ending.map_or(0, |ending| report.count(ending)), "{report}");
+        assert_eq!(report.connections(), ending.map_or(0, |ending| report.count(ending)), "{report}");
         assert!(report.elapsed() >= limit.min(deadline) && report.elapsed() < LIMIT, "{report}");
 
         // The connections that were left go on.
-        let report = layer.drain().drain(LIMIT).await;
+        let report = layer.drain().run(LIMIT).await;
         assert_eq!((report.count(Ending::TimedOut), report.left()), (1, 0), "{report}");
         drop(server.await.unwrap());
     }
@@ -195,7 +199,7 @@ async fn a_drain_keeps_the_tickets_of_what_was_never_read() {
     for resumed in [0, 1] {
         let layer = ShutdownLayer::new();
         let stream = layer.layer(by_hand(tls.clone())).oneshot(server.uri("/")).await.unwrap();
-        let report = layer.drain().drain(LIMIT).await;
+        let report = layer.drain().run(LIMIT).await;
         assert_eq!((report.count(Ending::Complete), report.tickets()), (1, 2), "{report}");
         assert_eq!(server.resumed(), resumed);
         assert_eq!(stream.with_session(|_| ()), None, "the drain has taken it");
@@ -213,8 +217,8 @@ async fn a_client_that_wants_tickets_only_does_not_wait_for_silence() {
     timeout(LIMIT / 2, stream.shutdown()).await.expect("no wait").unwrap();
     drop(stream);
     drop(server.await.unwrap());
-    let report = layer.drain().drain(LIMIT).await;
-    assert_eq!((report.ended(), report.left()), (1, 0), "{report}");
+    let report = layer.drain().run(LIMIT).await;
+    assert_eq!((report.connections(), report.left()), (1, 0), "{report}");
     assert_eq!((report.count(Ending::TimedOut), report.tickets()), (0, 2), "{report}");
 }
 
@@ -236,11 +240,11 @@ async fn a_connection_that_is_being_made_is_waited_for_refused_and_ended() {
     };
     let mut connector = layer.layer(late);
     let connecting = connector.call(server.uri("/"));
-    let report = layer.drain().drain(Duration::from_millis(50)).await;
-    assert_eq!((report.ended(), report.left()), (0, 1), "{report}");
+    let report = layer.drain().run(Duration::from_millis(50)).await;
+    assert_eq!((report.connections(), report.left()), (0, 1), "{report}");
     gate.notify_one();
     let drain = layer.drain();
-    let (error, report) = tokio::join!(connecting, drain.drain(LIMIT));
+    let (error, report) = tokio::join!(connecting, drain.run(LIMIT));
     assert!(error.unwrap_err().is::<Draining>());
     assert_eq!((report.count(Ending::Complete), report.left()), (1, 0), "{report}");
     assert_eq!(server.ends(1).await, [Some(End::CloseNotify)]);
@@ -250,8 +254,8 @@ async fn a_connection_that_is_being_made_is_waited_for_refused_and_ended() {
         layer.layer(tower::service_fn(|_| std::future::pending::<io::Result<client::TlsStream<TcpStream>>>()));
     let connecting = connector.call(server.uri("/"));
     let drain = layer.drain();
-    let (report, ()) = tokio::join!(drain.drain(LIMIT), async { drop(connecting) });
-    assert_eq!((report.ended(), report.left()), (0, 0), "{report}");
+    let (report, ()) = tokio::join!(drain.run(LIMIT), async { drop(connecting) });
+    assert_eq!((report.connections(), report.left()), (0, 0), "{report}");
     assert!(connector.call(server.uri("/")).await.unwrap_err().is::<Draining>());
 }
 
@@ -263,7 +267,7 @@ async fn what_is_cut_can_be_neither_flushed_nor_shut_down() {
     let mut stream = connector.oneshot(format!("https://{address}/").parse().unwrap()).await.unwrap();
     stream.write_all(b"another protocol\r\n").await.unwrap();
     let _open = server.await.unwrap();
-    let report = layer.drain().drain(Duration::from_millis(50)).await;
+    let report = layer.drain().run(Duration::from_millis(50)).await;
     assert_eq!((report.count(Ending::Aborted), report.left()), (1, 0), "{report}");
     for result in [stream.flush().await, stream.shutdown().await, stream.read(&mut [0; 9]).await.map(drop)] {
         let error = result.expect_err("it is cut");
@@ -286,7 +290,7 @@ async fn a_request_that_is_answered_early_is_written_to_its_end() {
     let drain = layer.drain();
     let drained = tokio::spawn({
         let drain = drain.clone();
-        async move { drain.drain(LIMIT).await }
+        async move { drain.run(LIMIT).await }
     });
     drain.begun().await;
     assert!(stream.with_session(|_| ()).is_some());

@@ -145,7 +145,7 @@ async fn it_composes_with_the_layers_of_tower() {
     let client = pooled(connector);
     get_at_once(&client, &server.uri("/meet"), 3).await;
     assert_eq!(attempts.load(Ordering::SeqCst), 4);
-    let report = layer.drain().drain(LIMIT).await;
+    let report = layer.drain().run(LIMIT).await;
     assert_eq!((report.count(Ending::Complete), report.left()), (3, 0), "{report}");
     assert_eq!(server.ends(3).await, [Some(End::CloseNotify); 3]);
 }
@@ -167,7 +167,7 @@ async fn a_connection_whose_callback_panics_is_told_all_the_same() {
     let layer = ShutdownLayer::new().on_end(|report| panic!("as a closed standard output makes println: {report}"));
     let client = pooled(layer.layer(https("http/1.1")));
     get(&client, server.uri("/")).await.unwrap();
-    let report = layer.drain().drain(LIMIT).await;
+    let report = layer.drain().run(LIMIT).await;
     assert_eq!((report.count(Ending::Complete), report.left()), (1, 0), "{report}");
 }
 
@@ -195,7 +195,7 @@ async fn a_stream_of_hypers_kind_is_wrapped_too() {
     let tls = TlsConnector::from(Arc::new(client_config(&TLS13)));
     let connector = by_hand(tls).map_response(TokioIo::new);
     let stream = layer.layer(connector).oneshot(server.uri("/")).await.unwrap();
-    let report = layer.drain().drain(LIMIT).await;
+    let report = layer.drain().run(LIMIT).await;
     assert_eq!((report.count(Ending::Complete), report.left()), (1, 0), "{report}");
     assert_eq!(server.ends(1).await, [Some(End::CloseNotify)]);
     drop(stream);
@@ -234,5 +234,5 @@ async fn a_connection_without_tls_passes_as_it_is() {
     let uri: Uri = format!("http://{address}/").parse().unwrap();
     assert_eq!(get(&client, uri).await.unwrap(), "ok");
     assert_eq!(layer.drain().open(), 0);
-    assert_eq!(layer.drain().drain(LIMIT).await.ended(), 0);
+    assert_eq!(layer.drain().run(LIMIT).await.connections(), 0);
 }

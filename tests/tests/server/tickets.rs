@@ -8,17 +8,17 @@ use tls_shutdown::server::{ConfigHandle, TicketKey, TicketKeys, TlsListener};
 use tls_shutdown_tests::{VERSIONS, client_config, server_config, serving::Client};
 use tokio::io::AsyncWriteExt;
 
-const OLD: TicketKey = [1; 32];
+const OLD: [u8; 32] = [1; 32];
 
-const NEW: TicketKey = [2; 32];
+const NEW: [u8; 32] = [2; 32];
 
-const OTHER: TicketKey = [3; 32];
+const OTHER: [u8; 32] = [3; 32];
 
-fn keys(keys: &[TicketKey]) -> TicketKeys {
-    TicketKeys::new(keys.iter().copied(), &Arc::new(default_provider())).expect("an AEAD")
+fn keys(keys: &[[u8; 32]]) -> TicketKeys {
+    TicketKeys::new(keys.iter().copied().map(TicketKey::new), &Arc::new(default_provider())).expect("an AEAD")
 }
 
-fn config(version: &'static rustls::SupportedProtocolVersion, with: &[TicketKey]) -> ServerConfig {
+fn config(version: &'static rustls::SupportedProtocolVersion, with: &[[u8; 32]]) -> ServerConfig {
     let mut config = server_config(version);
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.ticketer = Arc::new(keys(with));
@@ -26,13 +26,13 @@ fn config(version: &'static rustls::SupportedProtocolVersion, with: &[TicketKey]
 }
 
 /// Starts a server with these keys. It shuts each connection down.
-async fn serve(version: &'static rustls::SupportedProtocolVersion, with: &[TicketKey]) -> SocketAddr {
+async fn serve(version: &'static rustls::SupportedProtocolVersion, with: &[[u8; 32]]) -> SocketAddr {
     serve_replaceable(version, with).await.0
 }
 
 async fn serve_replaceable(
     version: &'static rustls::SupportedProtocolVersion,
-    with: &[TicketKey],
+    with: &[[u8; 32]],
 ) -> (SocketAddr, ConfigHandle) {
     let mut listener = TlsListener::bind("127.0.0.1:0", config(version, with)).await.expect("a free port");
     let address = listener.local_addr().expect("an address");

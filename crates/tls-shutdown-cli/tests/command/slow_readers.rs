@@ -6,7 +6,7 @@ use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tls_shutdown_tests::{
     client_config,
-    openssl_peer::{ClientCertificate, Saw, acceptor, read_paced, read_to_end, serve, wait},
+    openssl_peer::{ClientCertificate, Saw, acceptor, be_silent, read_slowly, read_to_end, serve},
 };
 use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet};
 use tokio_rustls::TlsConnector;
@@ -32,10 +32,10 @@ fn serve_reader(reader: Reader, connections: usize) -> (SocketAddr, JoinHandle<V
     serve(acceptor(TLS13, ClientCertificate::Ignored), connections, move |mut peer| {
         let (amount, saw) = match reader {
             Reader::Late => {
-                wait(Duration::from_secs(2));
+                be_silent(Duration::from_secs(2));
                 read_to_end(&mut peer)
             }
-            Reader::Slow => read_paced(&mut peer, 10_000, Duration::from_millis(50)),
+            Reader::Slow => read_slowly(&mut peer, 10_000, Duration::from_millis(50)),
         };
         let _ = peer.shutdown();
         (amount, saw, peer.ssl().session_reused())

@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    layer::{Draining, OnEnd},
+    draining::Draining,
     report::ClientDrainReport,
     stream::{ClientStream, Drained, Shared},
 };
@@ -59,7 +59,7 @@ struct Register {
 
 #[derive(Default)]
 struct Entries {
-    phase: Phase,
+    phase: RegisterPhase,
     next_id: u64,
     attempts: usize,
     open: BTreeMap<u64, Weak<dyn Drained>>,
@@ -69,7 +69,7 @@ struct Entries {
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Phase {
+enum RegisterPhase {
     #[default]
     Open,
     Draining,
@@ -97,7 +97,7 @@ impl ClientDrain {
 
     /// Whether the drain has begun.
     pub fn has_begun(&self) -> bool {
-        self.lock().phase == Phase::Draining
+        self.lock().phase == RegisterPhase::Draining
     }
 
     /// The number of open TLS connections, without those in their handshake.
@@ -111,7 +111,7 @@ impl ClientDrain {
     ///
     /// You can drop the future and call this again.
     pub async fn begun(&self) {
-        self.wait_until(|entries| entries.phase == Phase::Draining).await;
+        self.wait_until(|entries| entries.phase == RegisterPhase::Draining).await;
     }
 
     /// Begins the drain, unless it has begun, and waits until every connection has ended, for `timeout` at most. After the timeout it cuts the
@@ -129,8 +129,8 @@ impl ClientDrain {
     /// You can drop the future and call this again. Meanwhile the drain goes on, but cuts nothing.
     pub async fn run(&self, timeout: Duration) -> ClientDrainReport {
         let began = Instant::now();
-        self.change(|entries| entries.phase = Phase::Draining);
-        self.for_each_open(|stream| stream.wind_down());
+        self.change(|entries| entries.phase = RegisterPhase::Draining);
+        self.for_each_open(|stream| stream.close_when_idle());
         if time::timeout(timeout, self.wait_until(|entries| entries.left() == 0)).await.is_err() {
             self.for_each_open(|stream| stream.cut());
         }
@@ -146,7 +146,7 @@ impl ClientDrain {
     /// Registers a connection that is being made. Returns `None` if the drain has begun.
     pub(super) fn attempt(&self) -> Option<Attempt> {
         let mut entries = self.lock();
-        if entries.phase == Phase::Draining {
+        if entries.phase == RegisterPhase::Draining {
             return None;
         }
         entries.attempts += 1;
@@ -154,7 +154,7 @@ impl ClientDrain {
     }
 
     /// Registers a connection. If the drain has begun, closes it and fails.
-    pub(super) fn admit<S>(&self, stream: ShutdownStream<S>, on_end: Option<OnEnd>) -> Result<ClientStream<S>, Draining>
+    pub(super) fn admit<S>(&self, stream: ShutdownStream<S>) -> Result<ClientStream<S>, Draining>
     where
         S: TlsSession<Transport: Send> + Send + 'static,
     {
@@ -162,10 +162,6 @@ impl ClientDrain {
             entries.next_id += 1;
             entries.next_id
         });
-        let stream = match on_end {
-            Some(on_end) => stream.on_end(move |report| on_end(report)),
-            None => stream,
-        };
         let drain = self.clone();
         // The last callback: when the drain ends, the others have been called.
         let stream = Arc::new(Shared::new(stream.on_end(move |report| drain.count_end(id, report))));
@@ -175,8 +171,8 @@ impl ClientDrain {
             entries.phase
         });
         match phase {
-            Phase::Open => Ok(ClientStream::tls(stream)),
-            Phase::Draining => {
+            RegisterPhase::Open => Ok(ClientStream::tls(stream)),
+            RegisterPhase::Draining => {
                 stream.close_unused();
                 Err(Draining)
             }
@@ -186,7 +182,7 @@ impl ClientDrain {
     fn count_end(&self, id: u64, report: &ShutdownReport) {
         self.change(|entries| {
             entries.open.remove(&id);
-            if entries.phase == Phase::Draining {
+            if entries.phase == RegisterPhase::Draining {
                 *entries.endings.entry(report.ending().name()).or_default() += 1;
                 entries.tickets += u64::from(report.tickets());
             }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::layer::Draining;
+use super::draining::Draining;
 use crate::{
     http::h1_scanner::{Messages, NotHttp, Part},
     http::h2_scanner::{GOAWAY, HEAD, Walk},

@@ -1,7 +1,8 @@
 //! [`ShutdownLayer`]: every connection that a tower service makes ends as one policy says, and can be drained.
 
 use std::{
-    error, fmt,
+    error::Error,
+    fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -15,12 +16,13 @@ use crate::tls::{Reaper, ShutdownPolicy, ShutdownReport, ShutdownStream, TlsSess
 
 use super::{
     drain::{Attempt, ClientDrain},
+    draining::Draining,
     into_tls::{IntoTls, MaybeTls},
     stream::ClientStream,
 };
 
-type BoxError = Box<dyn error::Error + Send + Sync>;
-pub(super) type OnEnd = Arc<dyn Fn(&ShutdownReport) + Send + Sync>;
+type BoxError = Box<dyn Error + Send + Sync>;
+type OnEnd = Arc<dyn Fn(&ShutdownReport) + Send + Sync>;
 
 /// A [`tower_layer::Layer`] for connectors: every TLS stream that the service under it returns ends by this layer's policy.
 ///
@@ -111,7 +113,7 @@ impl ShutdownLayer {
             let on_end = on_end.clone();
             stream = stream.on_end(move |report| on_end(report));
         }
-        self.drain.admit(stream, None)
+        self.drain.admit(stream)
     }
 }
 
@@ -209,35 +211,3 @@ impl<F: fmt::Debug> fmt::Debug for Connecting<F> {
         f.debug_struct("Connecting").field("connecting", &self.connecting).finish_non_exhaustive()
     }
 }
-
-/// The [`ClientDrain`] has begun: the client makes no new connection, and no new request on an idle one.
-///
-/// It is the error of a [`ShutdownService`], and is inside the [`io::Error`](std::io::Error) of a [`ClientStream`]. Clients report it as a
-/// source of their own error. h2 keeps only the message, so `downcast` fails there.
-///
-/// ```
-/// use tls_shutdown::client::Draining;
-///
-/// fn is_draining(mut error: &(dyn std::error::Error + 'static)) -> bool {
-///     while !error.is::<Draining>() {
-///         let Some(source) = error.source() else { return false };
-///         error = source;
-///     }
-///     true
-/// }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Draining;
-
-impl Draining {
-    /// The text of [`Display`](fmt::Display).
-    pub(super) const TEXT: &str = "the client is being drained, its connections are closed";
-}
-
-impl fmt::Display for Draining {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Self::TEXT)
-    }
-}
-
-impl error::Error for Draining {}

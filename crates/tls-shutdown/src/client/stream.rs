@@ -15,7 +15,7 @@ use hyper_util::{
 };
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{exchange::Exchange, layer::Draining};
+use super::{draining::Draining, exchange::Exchange};
 use crate::{
     runtime::wakers::remember,
     tls::{Abort, Records, ShutdownStream, TlsConnection, TlsSession},
@@ -104,9 +104,9 @@ impl LinkPhase {
 
 /// A connection of any type, as the drain sees it.
 pub(super) trait Drained: Send + Sync {
-    /// Ends the connection as soon as nothing is in flight on it.
-    fn wind_down(&self);
-    /// Ends it now, unless it is closing already.
+    /// Closes the connection as soon as nothing is in flight on it.
+    fn close_when_idle(&self);
+    /// Aborts the connection now, unless it is closing already.
     fn cut(&self);
 }
 
@@ -133,7 +133,7 @@ impl<S: TlsSession> Shared<S> {
 }
 
 impl<S: TlsSession<Transport: Send> + Send> Drained for Shared<S> {
-    fn wind_down(&self) {
+    fn close_when_idle(&self) {
         self.with(|link| {
             link.phase = LinkPhase::Draining;
             link.close_if_idle();

@@ -1,16 +1,33 @@
-//! A tonic server over a [`TlsListener`](crate::server::TlsListener): `serve_with_incoming` accepts it, and requests know the client.
+//! A tonic server over a [`TlsListener`](crate::server::TlsListener).
 //!
-//! `request.remote_addr()`, `local_addr()` and `peer_certs()` work as under tonic's own TLS. `remote_addr()` is the address that the
-//! [hook before TLS](crate::server::TlsListener::before_tls) returned, if there is one.
+//! - [`Server::serve`](crate::server::Server::serve) takes tonic's `Routes`. `request.remote_addr()`, `local_addr()` and `peer_certs()` work
+//!   as under tonic's own TLS.
+//! - `serve_with_incoming` takes the listener. There, these methods work if a feature of tonic for TLS is enabled. Without such a feature,
+//!   use [`TlsConnectInfo`].
+//!
+//! The remote address is the one that the [hook before TLS](crate::server::TlsListener::before_tls) returned, if there is a hook.
 
-use tonic::transport::server::{Connected, TcpConnectInfo, TlsConnectInfo};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
 
 use crate::server::ServerStream;
 
-impl Connected for ServerStream {
-    type ConnectInfo = TlsConnectInfo<TcpConnectInfo>;
+/// The addresses and the client certificates of a request's connection: tonic's own type, which tonic exports only with a feature for TLS.
+///
+/// ```
+/// use tls_shutdown::integrations::tonic::TlsConnectInfo;
+///
+/// fn client<T>(request: &tonic::Request<T>) -> Option<std::net::SocketAddr> {
+///     request.extensions().get::<TlsConnectInfo>()?.get_ref().remote_addr()
+/// }
+/// ```
+pub type TlsConnectInfo = <TlsStream<TcpStream> as Connected>::ConnectInfo;
 
-    fn connect_info(&self) -> Self::ConnectInfo {
+impl Connected for ServerStream {
+    type ConnectInfo = TlsConnectInfo;
+
+    fn connect_info(&self) -> TlsConnectInfo {
         let mut info = self.get_ref().get_ref().connect_info();
         info.get_mut().remote_addr = Some(self.peer());
         info

@@ -51,7 +51,7 @@ async fn what_is_not_acknowledged_is_waited_for_within_bounds_and_told() {
     running.signal();
     let report = running.report().await;
     assert_some_is_missing(&report);
-    assert!(report.exit() >= SHORT && report.exit() < SHORT * 10, "{report}");
+    assert!(report.time_in(DrainPhase::Exit) >= SHORT && report.time_in(DrainPhase::Exit) < SHORT * 10, "{report}");
     let (data, end) = client.read_to_end().await;
     assert!(data.len() > 100_000 && end == End::CloseNotify, "the system has gone on");
 }

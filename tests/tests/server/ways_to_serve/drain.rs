@@ -113,7 +113,7 @@ async fn at_the_deadline_there_is_a_close_notify() {
         })
         .await;
         let report = site.ends_completely().await;
-        assert!(!report.deadline().is_zero(), "{integration:?}: {report}");
+        assert!(!report.time_in(DrainPhase::Deadline).is_zero(), "{integration:?}: {report}");
     }
 }
 

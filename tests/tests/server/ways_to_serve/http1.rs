@@ -1,6 +1,7 @@
 //! HTTP/1. The accept loop is tested too if it can do the same.
 
 use futures_util::FutureExt;
+use tls_shutdown::server::DrainPhase;
 use tls_shutdown_tests::{
     End,
     serving::{
@@ -51,7 +52,7 @@ async fn an_idle_connection_gets_close_notify_at_the_end_of_its_window() {
         })
         .await;
         let report = site.ends_completely().await;
-        assert!(report.last_request() >= SHORT, "{integration:?}: {report}");
+        assert!(report.time_in(DrainPhase::LastRequest) >= SHORT, "{integration:?}: {report}");
     }
 }
 

@@ -78,7 +78,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// [notice](crate::server::ServerDrain::notice), or a successor that [shares the socket](Self::from_std), avoids that.
 #[must_use = "dropping the listener closes its socket and resets the connections in its queue"]
 pub struct TlsListener {
-    phase: Phase,
+    phase: ListenerPhase,
     address: io::Result<SocketAddr>,
     /// When to accept again after an error of the system.
     retry_at: Option<Instant>,
@@ -88,7 +88,7 @@ pub struct TlsListener {
     observers: Observers,
 }
 
-enum Phase {
+enum ListenerPhase {
     Listening(TcpListener, Option<DrainMembership>),
     /// The handshakes in progress go on.
     Closed,
@@ -161,7 +161,7 @@ impl TlsListener {
         };
         Self {
             address: tcp.local_addr(),
-            phase: Phase::Listening(tcp, None),
+            phase: ListenerPhase::Listening(tcp, None),
             retry_at: None,
             timer: BoxedTimer::default(),
             handshakes: Handshakes::new(),
@@ -241,7 +241,7 @@ impl TlsListener {
     /// system's queue and closes its socket. [`accept`](Self::accept) returns the rest, and then `None`.
     pub fn with_drain(mut self, drain: &DrainHandle) -> Self {
         self.observers.drain = Some(drain.clone());
-        if let Phase::Listening(_, membership) = &mut self.phase {
+        if let ListenerPhase::Listening(_, membership) = &mut self.phase {
             let handle = drain.clone();
             *membership = Some(DrainMembership {
                 _open: drain.count_socket(),
@@ -276,8 +276,8 @@ impl TlsListener {
     #[cfg(unix)]
     pub fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         match &self.phase {
-            Phase::Listening(tcp, _) => Some(std::os::fd::AsFd::as_fd(tcp)),
-            Phase::Closed => None,
+            ListenerPhase::Listening(tcp, _) => Some(std::os::fd::AsFd::as_fd(tcp)),
+            ListenerPhase::Closed => None,
         }
     }
 
@@ -305,7 +305,7 @@ impl TlsListener {
     /// Outside of a Tokio runtime with time enabled.
     pub fn close(&mut self) {
         // The membership counts the socket as open until the queue is empty.
-        if let Phase::Listening(tcp, _membership) = std::mem::replace(&mut self.phase, Phase::Closed)
+        if let ListenerPhase::Listening(tcp, _membership) = std::mem::replace(&mut self.phase, ListenerPhase::Closed)
             && let Err(error) = self.accept_queued(tcp)
         {
             tracing::warn!(%error, "connections that were not accepted yet are reset");
@@ -322,7 +322,7 @@ impl TlsListener {
             if let Poll::Ready(stream) = self.handshakes.poll_finished(cx) {
                 return Poll::Ready(Some(stream));
             }
-            let Phase::Listening(tcp, membership) = &mut self.phase else {
+            let ListenerPhase::Listening(tcp, membership) = &mut self.phase else {
                 return if self.handshakes.len() == 0 { Poll::Ready(None) } else { Poll::Pending };
             };
             if let Some(DrainMembership { stop, .. }) = membership
@@ -351,7 +351,7 @@ impl TlsListener {
 
     /// Registers with the drain, once: the drain needs the reaper and the rest of the options.
     fn register(&mut self) {
-        if let Phase::Listening(_, Some(membership)) = &mut self.phase
+        if let ListenerPhase::Listening(_, Some(membership)) = &mut self.phase
             && let Some(drain) = membership.unregistered.take()
         {
             drain.register(ListenerInDrain {
