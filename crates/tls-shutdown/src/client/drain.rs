@@ -114,8 +114,8 @@ impl ClientDrain {
         self.wait_until(|entries| entries.phase == RegisterPhase::Draining).await;
     }
 
-    /// Begins the drain, unless it has begun, and waits until every connection has ended, for `timeout` at most. After the timeout it cuts the
-    /// requests in flight. Connections that are closing continue within their policy; call this again to wait for them.
+    /// Begins the drain, unless it has begun, and waits until every connection has ended, for `timeout` at most. After the timeout it cuts
+    /// the requests in flight. Connections that are closing continue within their policy; call this again to wait for them.
     ///
     /// A shutdown takes time, too: with a silent peer, the policy's [close timeout](crate::ShutdownPolicy::with_close_timeout). Add it to the
     /// time for requests if the report should contain every ending.

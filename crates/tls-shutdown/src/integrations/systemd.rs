@@ -49,8 +49,8 @@ pub fn listening_sockets() -> io::Result<Vec<TcpListener>> {
 /// Notifies systemd that the service is ready, and later of the progress of its drain (`sd_notify(3)`). Spawn it, or poll it beside the
 /// server.
 ///
-/// It sends `STOPPING=1` once. `STATUS=` contains the phase and the number of connections. `EXTEND_TIMEOUT_USEC=` is sent every two seconds, so
-/// that `TimeoutStopSec` may be shorter than the [grace period](crate::server::ServerDrain::grace_period).
+/// It sends `STOPPING=1` once. `STATUS=` contains the phase and the number of connections. `EXTEND_TIMEOUT_USEC=` is sent every two
+/// seconds, so that `TimeoutStopSec` may be shorter than the [grace period](crate::server::ServerDrain::grace_period).
 ///
 /// ```no_run
 /// # use tls_shutdown::{server::{ServerDrain, TlsListener}, integrations::systemd};

@@ -99,7 +99,7 @@ impl ServerDrain {
     /// Default [acknowledgement timeout](Self::ack_timeout).
     pub const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 
-    /// Drains when `signal` resolves. It installs no signal handler; [`on_terminate_signal`](Self::on_terminate_signal) does.
+    /// Creates a drain that begins when `signal` resolves. It installs no signal handler; [`on_terminate_signal`](Self::on_terminate_signal) does.
     pub fn on(signal: impl Future<Output = ()> + Send + 'static) -> Self {
         Self {
             signal: Box::pin(signal),
@@ -111,7 +111,8 @@ impl ServerDrain {
         }
     }
 
-    /// Drains at SIGTERM or SIGINT (Ctrl-C). A second signal [forces](Self::force_on) the end. On systems without SIGTERM, Ctrl-C alone.
+    /// Creates a drain that begins at SIGTERM or SIGINT (Ctrl-C). A second signal [forces](Self::force_on) its end. Systems without SIGTERM
+    /// have Ctrl-C alone.
     ///
     /// # Errors
     ///
@@ -184,8 +185,9 @@ impl ServerDrain {
         self.handle.clone()
     }
 
-    /// Runs `serving` until the signal comes, and then drains it. `serving` is a server over a [`TlsListener`](crate::server::TlsListener) that
-    /// [takes part](crate::server::TlsListener::with_drain). Returns when all connections have ended, or at the end of the grace period.
+    /// Runs `serving` until the signal comes, and then drains it. `serving` is a server over a
+    /// [`TlsListener`](crate::server::TlsListener) that [takes part](crate::server::TlsListener::with_drain). Returns when all connections
+    /// have ended, or at the end of the grace period.
     ///
     /// `serving` should end when the listener returns no more connections. It is dropped at the deadline, or when it has ended.
     ///

@@ -162,3 +162,30 @@ impl fmt::Display for DrainReport {
         rows.iter().try_for_each(|(name, value)| write!(f, "\n  {name:<20} {value}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_that_was_skipped_took_no_time() {
+        let began = Instant::now();
+        let phases = [DrainPhase::Notice, DrainPhase::LastRequest, DrainPhase::Exit, DrainPhase::Ended];
+        let at = [0, 20, 50, 60].map(|milliseconds| began + Duration::from_millis(milliseconds));
+        let tally = Tally { began: phases.into_iter().zip(at).collect(), ..Tally::default() };
+        let acknowledgement = Acknowledgement::Missing(5);
+        let report = DrainReport { tally, requests: 7, shed: 0, left: 0, lingering: 1, acknowledgement };
+        assert_eq!(phases.map(|phase| report.time_in(phase).as_millis()), [20, 30, 10, 0]);
+        assert_eq!([DrainPhase::Serving, DrainPhase::Deadline].map(|phase| report.time_in(phase)), [Duration::ZERO; 2]);
+        let lines = [
+            "drained in 60.0ms",
+            "  phases               notice 20.0ms, last request 30.0ms, exit 10.0ms",
+            "  connections          none",
+            "  requests             7",
+            "  handshakes           0 finished, 0 cut",
+            "  lingering            1",
+            "  acknowledged         all but 5 bytes",
+        ];
+        assert_eq!(report.to_string(), lines.join("\n"));
+    }
+}
