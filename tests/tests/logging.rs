@@ -26,7 +26,9 @@ async fn each_end_is_logged_with_its_peer_and_each_phase_of_the_drain() {
     }
     for phase in ["notice", "last_request", "exit"] {
         assert!(
-            text.contains(&format!("INFO tls_shutdown::server::drain: server drain phase={phase} connections=")),
+            text.contains(&format!(
+                "INFO tls_shutdown::server::drain::handle: server drain phase={phase} connections="
+            )),
             "{text}"
         );
     }
