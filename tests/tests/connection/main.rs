@@ -3,6 +3,7 @@
 //! Nothing here waits for a socket, so that all tests share a process.
 
 mod any_input;
+mod auto_traits;
 mod early_data;
 mod failed_writes;
 mod fatal_errors;

@@ -12,7 +12,7 @@ use citations::citations_are_listed;
 use files::{examples_are_short, nothing_is_left_behind, tests_await_events, the_changelog_has_the_version};
 use layout::{files_are_short, files_have_no_circles, imports_go_down};
 use library::{documentation_has_its_headings, events_are_listed, rustls_is_touched_in_few_files, the_table_is_pure};
-use promises::{guarantees_name_their_tests, invariants_name_their_tests, tests_named_in};
+use promises::{guarantees_name_their_tests, invariants_name_their_tests, rules_name_their_tests, tests_named_in};
 use repository::Repository;
 
 type Rule = fn(&Repository) -> Vec<String>;
@@ -92,6 +92,11 @@ fn guarantees() {
 }
 
 #[test]
+fn rules() {
+    assert_kept(rules_name_their_tests);
+}
+
+#[test]
 fn waits() {
     assert_kept(tests_await_events);
 }
@@ -112,6 +117,7 @@ fn every_rule_can_fail() {
     let sleep = concat!("std::thread::", "sleep(t);");
     let fenced = "/// ```\n/// # Cancel safety\n/// ```\npub async fn f() {}";
     let map = "docs/ARCHITECTURE.md";
+    let rules = "CONTRIBUTING.md";
     let table = "docs/integrations.md";
     let warning = "tracing::warn!(%error, \"it fails\");";
     let version = "[workspace.package]\nversion = \"1.2.3\"";
@@ -177,6 +183,10 @@ fn every_rule_can_fail() {
         ),
         (invariants_name_their_tests, &[(map, "**A.** tested by: `a`"), ("a.rs", "states![\n    b,\n    a,\n];")], 0),
         (invariants_name_their_tests, &[(map, "**A.** tested by: `a`"), ("a.rs", "states![b];\nasync fn a() {}")], 1),
+        (rules_name_their_tests, &[(rules, "\n- ✓ **A.** `a`\n- **B.**"), ("tests/tests/tidy/main.rs", TEST)], 0),
+        (rules_name_their_tests, &[(rules, "\n- ✓ **A.** `b`"), ("tests/tests/tidy/main.rs", TEST)], 1),
+        (rules_name_their_tests, &[(rules, "\n- ✓ **A.** `a`"), ("a.rs", TEST)], 1),
+        (rules_name_their_tests, &[(rules, "- **B.**")], 1),
         (guarantees_name_their_tests, &[(table, "| g | a | t |\n|---|\n| G | yes | `a` |"), ("a.rs", TEST)], 0),
         (guarantees_name_their_tests, &[(table, "| g | a | t |\n| G | no: why | `a` |"), ("a.rs", TEST)], 0),
         (guarantees_name_their_tests, &[(table, "| g | a | t |\n| G | no | `a` |"), ("a.rs", TEST)], 1),

@@ -82,3 +82,16 @@ pub(crate) fn guarantees_name_their_tests(repository: &Repository) -> Vec<String
     }
     complaints
 }
+
+/// Each rule of the contributors' page with a ✓ names a test of these rules.
+pub(crate) fn rules_name_their_tests(repository: &Repository) -> Vec<String> {
+    let path = "CONTRIBUTING.md";
+    let tests = repository.tests();
+    let rules: Vec<&str> = repository.text(path).split("\n- ").filter(|rule| rule.starts_with('✓')).collect();
+    let is_tested = |rule: &&str| {
+        let names = rule.split("\n\n").next().unwrap_or_default().split('`').skip(1).step_by(2);
+        names.filter_map(|name| tests.get(name)).flatten().any(|file| file.ends_with("tidy/main.rs"))
+    };
+    let untested = rules.iter().filter(|rule| !is_tested(rule)).map(|rule| format!("{path}: names no test: {rule}"));
+    untested.chain(rules.is_empty().then(|| format!("{path}: no rule is tested"))).collect()
+}
