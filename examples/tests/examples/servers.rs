@@ -1,6 +1,6 @@
 //! The examples of servers.
 
-use std::{net::TcpListener, time::Duration};
+use std::{io::ErrorKind, net::TcpListener, time::Duration};
 
 use bytes::Bytes;
 use command_fds::{CommandFdExt, FdMapping};
@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::Signal;
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncWriteExt, copy, sink},
     net::{TcpStream, UnixDatagram},
     process::Command,
     time::Instant,
@@ -84,6 +84,26 @@ async fn the_accept_loop_sends_farewell() {
     client.wait_for_close().await;
     let printed = server.wait_for_exit().await;
     assert!(printed.contains("drained in ") && printed.contains("1 complete"), "{printed}");
+}
+
+/// The end of the connection is the end of the answer: only a complete one may end with close_notify.
+#[tokio::test]
+async fn the_line_server_ends_truthfully() {
+    let server = Example::start(env!("CARGO_BIN_EXE_line_server"), "lines.pem").await;
+    let mut complete = server.client(None).connect().await;
+    complete.send("2\n").await;
+    assert_eq!((complete.next_line().await, complete.next_line().await), ("line 1\n".into(), "line 2\n".into()));
+    complete.wait_for_close().await;
+    let mut cut = server.client(None).connect().await;
+    cut.send("1000000000\n").await;
+    assert_eq!(cut.next_line().await, "line 1\n");
+    let idle = server.client(None).connect().await;
+    server.signal(Signal::INT);
+    let error = within(copy(&mut cut.0, &mut sink())).await.expect_err("a cut answer");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    idle.wait_for_close().await;
+    let printed = server.wait_for_exit().await;
+    assert!(printed.contains("aborted: ") && printed.contains("0 connections did not end in time"), "{printed}");
 }
 
 #[tokio::test]
