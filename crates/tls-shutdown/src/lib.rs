@@ -61,5 +61,5 @@ pub mod server;
 #[cfg(feature = "tower")]
 pub mod client;
 
-#[cfg(any(feature = "axum", feature = "tonic", all(feature = "systemd", unix)))]
+#[cfg(feature = "server")]
 pub mod integrations;

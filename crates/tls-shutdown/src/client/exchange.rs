@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 
 use super::draining::Draining;
 use crate::{
-    http::h1_scanner::{Messages, NotHttp, Part},
-    http::h2_scanner::{GOAWAY, HEAD, Walk},
+    http::h1_scanner::{MessagePart, MessageScanner, NotHttp},
+    http::h2_scanner::{FrameScanner, GOAWAY, HEAD_LENGTH},
 };
 
 /// What a client's connection is used for.
@@ -98,8 +98,8 @@ impl Exchange {
 
 #[derive(Debug, Default)]
 pub(super) struct Http1 {
-    requests: Messages,
-    responses: Messages,
+    requests: MessageScanner,
+    responses: MessageScanner,
     /// The requests whose response's head has not come.
     asked: VecDeque<Asked>,
     /// Responses whose head has come.
@@ -121,14 +121,14 @@ impl Http1 {
 
     fn sent(&mut self, mut data: &[u8]) -> Result<(), Instead> {
         while !data.is_empty() {
-            let Some(head) = self.requests.pass(&mut data)? else { continue };
+            let Some(head) = self.requests.scan(&mut data)? else { continue };
             self.asked.push_back(match head.start.split(|byte| *byte == b' ').next() {
                 Some(b"PRI") => return Err(Instead::Http2),
                 Some(b"HEAD") => Asked::Head,
                 Some(b"CONNECT") => Asked::Connect,
                 _ => Asked::Other,
             });
-            self.requests.begin_body(head.body(Part::Head));
+            self.requests.begin_body(head.body(MessagePart::Head));
         }
         Ok(())
     }
@@ -139,7 +139,7 @@ impl Http1 {
                 // Before any request it is another protocol, in which the server begins.
                 return Err(if self.answered > 0 { Instead::Surplus } else { Instead::Unknown });
             }
-            let Some(head) = self.responses.pass(&mut data)? else { continue };
+            let Some(head) = self.responses.scan(&mut data)? else { continue };
             let status = head.status()?;
             if matches!(status, 100 | 102..=199) {
                 continue;
@@ -149,8 +149,8 @@ impl Http1 {
             // As RFC 9112 section 6.3 lists it.
             let body = match (asked, status) {
                 (_, 101) | (Asked::Connect, 200..=299) => return Err(Instead::Unknown),
-                (Asked::Head, _) | (_, 204 | 304) => Part::Head,
-                _ => head.body(Part::Rest),
+                (Asked::Head, _) | (_, 204 | 304) => MessagePart::Head,
+                _ => head.body(MessagePart::Rest),
             };
             self.responses.begin_body(body);
         }
@@ -161,7 +161,7 @@ impl Http1 {
 /// Frames on their way to an HTTP/2 client, and the one that is put between them.
 #[derive(Debug)]
 pub(super) struct Http2 {
-    frames: Walk,
+    frames: FrameScanner,
     /// What the client has not read of our GOAWAY.
     goaway: &'static [u8],
 }
@@ -170,11 +170,11 @@ const GOAWAY_FIELDS: usize = 8;
 
 /// A server's graceful GOAWAY: NO_ERROR, and a last stream that is beyond all (RFC 9113 section 6.8). A client opens no more
 /// streams then, and ends the connection after its last one, or at once. The debug data is what errors tell then.
-const OUR_GOAWAY: &[u8; HEAD + GOAWAY_FIELDS + Draining::TEXT.len()] = &{
-    let mut frame = [0; HEAD + GOAWAY_FIELDS + Draining::TEXT.len()];
+const OUR_GOAWAY: &[u8; HEAD_LENGTH + GOAWAY_FIELDS + Draining::TEXT.len()] = &{
+    let mut frame = [0; HEAD_LENGTH + GOAWAY_FIELDS + Draining::TEXT.len()];
     frame[2] = (GOAWAY_FIELDS + Draining::TEXT.len()) as u8;
     frame[3] = GOAWAY;
-    let (_, fields) = frame.split_at_mut(HEAD);
+    let (_, fields) = frame.split_at_mut(HEAD_LENGTH);
     let (last_stream_and_error, debug_data) = fields.split_at_mut(GOAWAY_FIELDS);
     last_stream_and_error.copy_from_slice(b"\x7f\xff\xff\xff\0\0\0\0");
     debug_data.copy_from_slice(Draining::TEXT.as_bytes());
@@ -183,13 +183,13 @@ const OUR_GOAWAY: &[u8; HEAD + GOAWAY_FIELDS + Draining::TEXT.len()] = &{
 
 impl Default for Http2 {
     fn default() -> Self {
-        Self { frames: Walk::default(), goaway: OUR_GOAWAY }
+        Self { frames: FrameScanner::default(), goaway: OUR_GOAWAY }
     }
 }
 
 impl Http2 {
     fn received(&mut self, mut data: &[u8]) {
-        while let Some(frame) = self.frames.next(&mut data) {
+        while let Some(frame) = self.frames.next_frame(&mut data) {
             if frame.kind == GOAWAY {
                 // The server's says the same, or more, and ours after it could take that back, which is an error.
                 self.goaway = &[];

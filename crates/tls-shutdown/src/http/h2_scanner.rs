@@ -1,5 +1,5 @@
-//! HTTP/2 frames (RFC 9113 section 4.1), followed through a stream of bytes that is cut anywhere.
-#![cfg_attr(not(feature = "server"), expect(dead_code, reason = "the layer asks for less than the server does"))]
+//! HTTP/2 frames (RFC 9113 section 4.1), scanned in bytes that may be cut anywhere.
+#![cfg_attr(not(feature = "server"), expect(dead_code, reason = "the client uses less than the server"))]
 
 pub(crate) const DATA: u8 = 0x0;
 pub(crate) const HEADERS: u8 = 0x1;
@@ -19,71 +19,71 @@ pub(crate) const PADDED: u8 = 0x8;
 pub(crate) const EVERY_STREAM: u32 = (1 << 31) - 1;
 
 /// Bytes of a frame's head.
-pub(crate) const HEAD: usize = 9;
-/// Where in it the flags are.
+pub(crate) const HEAD_LENGTH: usize = 9;
+/// The position of the flags in it.
 pub(crate) const FLAGS: usize = 4;
 
-/// Follows the frames of one direction.
+/// Follows the frames of one direction of a connection.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Walk {
-    /// The head of the frame that passes, and the length of its padding, if it is DATA that has any.
-    head: [u8; HEAD + 1],
-    /// Bytes of `head` that are there.
+pub(crate) struct FrameScanner {
+    /// The head of the frame that passes, and the length of its padding if it is padded DATA.
+    head: [u8; HEAD_LENGTH + 1],
+    /// Bytes of `head` that have passed.
     have: usize,
     /// Bytes of the payload that are still to come.
     left: usize,
     /// The first bytes of the payload: all of a PING or a WINDOW_UPDATE, the stream of a GOAWAY.
     payload: [u8; 8],
     kept: usize,
-    /// The flags of the HEADERS whose block goes on in CONTINUATION.
+    /// The flags of the HEADERS whose header block continues in CONTINUATION.
     block: Option<u8>,
     frames: u64,
 }
 
-/// What the head of a frame tells.
+/// The head of a frame.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Head {
+pub(crate) struct FrameHead {
     pub(crate) kind: u8,
     pub(crate) flags: u8,
     pub(crate) stream: u32,
-    /// Bytes of the payload without padding, if it is DATA.
+    /// Bytes of the payload. The padding of DATA does not count.
     pub(crate) data: usize,
 }
 
-/// A frame that has passed to its end.
+/// A frame that has passed.
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
     pub(crate) flags: u8,
     pub(crate) stream: u32,
-    /// Bytes of the payload, padding and all.
+    /// Bytes of the payload, with the padding.
     pub(crate) length: u32,
     pub(crate) payload: [u8; 8],
-    /// Whether it ends its stream, as far as the side that has sent it goes.
+    /// Whether it ends its stream in this direction.
     pub(crate) ends_stream: bool,
 }
 
-impl Walk {
-    /// Whether a frame may begin here, of whatever type.
+impl FrameScanner {
+    /// Whether a frame of any type may begin here.
     pub(crate) fn is_between(&self) -> bool {
         self.have == 0 && self.block.is_none()
     }
 
-    /// How many frames have passed.
+    /// The number of frames that have passed.
     pub(crate) fn frames(&self) -> u64 {
         self.frames
     }
 
-    /// Walks to the end of the next frame, if `bytes` go as far, and takes them away.
-    pub(crate) fn next(&mut self, bytes: &mut &[u8]) -> Option<Frame> {
+    /// Takes the rest of a frame from `bytes`. Returns the frame if that is all of it.
+    pub(crate) fn next_frame(&mut self, bytes: &mut &[u8]) -> Option<Frame> {
         self.head(bytes)?;
         let (payload, rest) = bytes.split_at(bytes.len().min(self.left));
         *bytes = rest;
         self.payload(payload)
     }
 
-    /// Takes what is missing of a frame's head from `bytes`. `None` until all of it is there.
-    pub(crate) fn head(&mut self, bytes: &mut &[u8]) -> Option<Head> {
+    /// Takes the rest of a frame's head from `bytes`. Returns the head if that is all of it, and again until its payload passes.
+    pub(crate) fn head(&mut self, bytes: &mut &[u8]) -> Option<FrameHead> {
         while self.have < self.head_length() {
             let (piece, rest) = bytes.split_at(bytes.len().min(self.head_length() - self.have));
             if piece.is_empty() {
@@ -92,18 +92,18 @@ impl Walk {
             self.head[self.have..][..piece.len()].copy_from_slice(piece);
             self.have += piece.len();
             *bytes = rest;
-            if self.have == HEAD {
+            if self.have == HEAD_LENGTH {
                 let [a, b, c, ..] = self.head;
                 self.left = u32::from_be_bytes([0, a, b, c]) as usize;
                 self.kept = 0;
-            } else if self.have > HEAD {
+            } else if self.have > HEAD_LENGTH {
                 self.left -= 1;
             }
         }
         let [_, _, _, kind, flags, a, b, c, d, padding] = self.head;
-        let padding = if self.have > HEAD { usize::from(padding) } else { 0 };
+        let padding = if self.have > HEAD_LENGTH { usize::from(padding) } else { 0 };
         let stream = u32::from_be_bytes([a, b, c, d]) & EVERY_STREAM;
-        Some(Head { kind, flags, stream, data: self.left.saturating_sub(padding) })
+        Some(FrameHead { kind, flags, stream, data: self.left.saturating_sub(padding) })
     }
 
     /// The head that has passed.
@@ -111,12 +111,12 @@ impl Walk {
         &self.head[..self.have]
     }
 
-    /// Bytes of the payload that are still to come, once the head has passed.
+    /// The number of bytes of the payload that are still to come. Valid once the head has passed.
     pub(crate) fn left(&self) -> usize {
         self.left
     }
 
-    /// Takes note of the next bytes of the payload. Gives the frame when they were the last.
+    /// Notes the next bytes of the payload. Returns the frame if they are the last.
     pub(crate) fn payload(&mut self, bytes: &[u8]) -> Option<Frame> {
         let keep = bytes.len().min(self.payload.len() - self.kept);
         self.payload[self.kept..][..keep].copy_from_slice(&bytes[..keep]);
@@ -130,13 +130,15 @@ impl Walk {
         Some(self.frame())
     }
 
-    /// The length of DATA's padding is its first byte.
+    /// The first byte of padded DATA is the length of its padding.
     fn head_length(&self) -> usize {
         match self.head {
-            [_, _, _, DATA, flags, ..] if self.have >= HEAD && flags & PADDED != 0 && self.head[..3] != [0; 3] => {
-                HEAD + 1
+            [_, _, _, DATA, flags, ..]
+                if self.have >= HEAD_LENGTH && flags & PADDED != 0 && self.head[..3] != [0; 3] =>
+            {
+                HEAD_LENGTH + 1
             }
-            _ => HEAD,
+            _ => HEAD_LENGTH,
         }
     }
 

@@ -1,5 +1,4 @@
-//! HTTP as it is on the wire, followed through bytes that are cut anywhere. What a message means is for the server and the client
-//! to say.
+//! HTTP on the wire, scanned in bytes that may be cut anywhere. The server and the client decide what a message means.
 
 pub(crate) mod h1_scanner;
 pub(crate) mod h2_scanner;

@@ -1,23 +1,30 @@
-//! How much of its responses an HTTP/2 client lets through (RFC 9113 section 5.2).
+//! [`FlowControl`]: how much of its responses an HTTP/2 client lets through (RFC 9113 section 5.2).
 
-/// The window of a connection, and what the windows of its streams begin with.
-pub(super) struct Windows {
+/// The window of a connection, and the windows that its streams begin with.
+pub(super) struct FlowControl {
     connection: i64,
     initial: i64,
-    /// The setting of which a part has come.
-    setting: [u8; SETTING],
+    data_sent: u64,
+    /// The setting that passes, and how many bytes of it have passed.
+    setting: [u8; SETTING_LENGTH],
     have: usize,
 }
 
-/// The window before the client says something else (RFC 9113 section 6.9.2).
-const DEFAULT: i64 = 65_535;
+/// A window until the client changes it (RFC 9113 section 6.9.2).
+const DEFAULT_WINDOW: i64 = 65_535;
 /// Bytes of a setting: its identifier, and a value.
-const SETTING: usize = 6;
+const SETTING_LENGTH: usize = 6;
 const SETTINGS_INITIAL_WINDOW_SIZE: u16 = 4;
 
-impl Windows {
+impl FlowControl {
     pub(super) fn new() -> Self {
-        Self { connection: DEFAULT, initial: DEFAULT, setting: [0; SETTING], have: 0 }
+        Self {
+            connection: DEFAULT_WINDOW,
+            initial: DEFAULT_WINDOW,
+            data_sent: 0,
+            setting: [0; SETTING_LENGTH],
+            have: 0,
+        }
     }
 
     /// The window of a new stream.
@@ -25,31 +32,37 @@ impl Windows {
         self.initial
     }
 
-    /// Whether nothing goes through on any stream.
-    pub(super) fn are_closed(&self) -> bool {
+    /// Whether the connection's window lets nothing through on any stream.
+    pub(super) fn is_closed(&self) -> bool {
         self.connection <= 0
     }
 
-    /// The client lets more through.
+    /// The bytes of responses that were sent.
+    pub(super) fn data_sent(&self) -> u64 {
+        self.data_sent
+    }
+
+    /// Widens the connection's window.
     pub(super) fn widen(&mut self, increment: i64) {
         self.connection += increment;
     }
 
-    /// So much of a response was sent.
-    pub(super) fn sent(&mut self, length: i64) {
-        self.connection -= length;
+    /// Notes bytes of a response that were sent.
+    pub(super) fn on_sent(&mut self, length: u32) {
+        self.connection -= i64::from(length);
+        self.data_sent += u64::from(length);
     }
 
     //= https://www.rfc-editor.org/rfc/rfc9113#section-6.9.2
     //# When the value of SETTINGS_INITIAL_WINDOW_SIZE changes, a receiver MUST
     //# adjust the size of all stream flow-control windows that it maintains by
     //# the difference between the new value and the old value.
-    /// Takes a part of the payload of SETTINGS. Tells by how much the windows of all streams change.
-    pub(super) fn set(&mut self, payload: &[u8]) -> i64 {
+    /// Reads a part of the payload of SETTINGS. Returns the change of the windows of all streams.
+    pub(super) fn read_settings(&mut self, payload: &[u8]) -> i64 {
         let before = self.initial;
         for byte in payload {
             self.setting[self.have] = *byte;
-            self.have = (self.have + 1) % SETTING;
+            self.have = (self.have + 1) % SETTING_LENGTH;
             let [a, b, value @ ..] = self.setting;
             if self.have == 0 && u16::from_be_bytes([a, b]) == SETTINGS_INITIAL_WINDOW_SIZE {
                 self.initial = u32::from_be_bytes(value).into();

@@ -1,103 +1,95 @@
-//! [`Stall`]: how long a client may keep one direction of its connection waiting.
+//! [`StallTimeout`]: for how long a client may keep one direction of its connection waiting.
 
 use std::{
-    future::Future,
     io,
-    pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
-use crate::runtime::timer::from_now;
+use crate::runtime::timer::{BoxedTimer, from_now};
 
-/// One direction. It costs next to nothing while that moves.
-pub(super) struct Stall {
-    limit: Duration,
-    state: State,
-    /// Made at the first wait. It may be early: then it is set anew when it is over.
-    timer: Option<Pin<Box<Sleep>>>,
+/// The timeout of one direction. It costs next to nothing while there is progress.
+pub(super) struct StallTimeout {
+    timeout: Duration,
+    stall: Stall,
+    timer: BoxedTimer,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Moves,
-    /// Since a moment, of which nobody has asked how far the client was.
-    Waits {
+enum Stall {
+    /// There is progress.
+    None,
+    /// It waits, and the client's progress was not looked at yet.
+    Begun {
         end: Instant,
         first_look: Instant,
     },
-    /// The client was so far when somebody asked.
-    Watched {
+    /// It waits, and the client's progress at the last look was `seen`.
+    Observed {
         end: Instant,
         seen: Option<u64>,
     },
-    Over,
+    TimedOut,
 }
 
-/// The part of the limit after which is looked how far the client is: most waits are shorter.
+/// The client's progress is looked at after this part of the timeout: most waits are shorter.
 const FIRST_LOOK: u32 = 4;
 
-impl Stall {
-    pub(super) fn new(limit: Duration) -> Self {
-        Self { limit, state: State::Moves, timer: None }
+impl StallTimeout {
+    pub(super) fn new(timeout: Duration) -> Self {
+        Self { timeout, stall: Stall::None, timer: BoxedTimer::default() }
     }
 
-    pub(super) fn moved(&mut self) {
-        self.state = State::Moves;
+    /// Notes progress: the time starts anew.
+    pub(super) fn on_progress(&mut self) {
+        self.stall = Stall::None;
     }
 
-    /// Whether the client has kept it waiting to the end.
-    pub(super) fn waits(&self) -> bool {
-        self.state != State::Moves
+    /// Whether it waits for the client.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.stall != Stall::None
     }
 
-    /// Whether the limit was reached.
-    pub(super) fn is_over(&self) -> bool {
-        self.state == State::Over
+    pub(super) fn has_timed_out(&self) -> bool {
+        self.stall == Stall::TimedOut
     }
 
-    /// Waits. Ready when `progress`, which tells how far the client is, has not changed for the limit, with the error that says so. That
-    /// takes a quarter longer, or up to twice as long where something has changed before.
+    /// Waits until `progress`, which measures how far the client is, has not changed for the timeout, then returns the error. Detection
+    /// takes a quarter longer, or up to twice as long if something changed before.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, progress: impl Fn() -> Option<u64>) -> Poll<io::Error> {
-        if self.state == State::Moves {
-            self.state = State::Waits { end: from_now(self.limit), first_look: from_now(self.limit / FIRST_LOOK) };
-        }
         loop {
-            let next = match self.state {
-                State::Waits { first_look, .. } => first_look,
-                State::Watched { end, .. } => end,
-                State::Moves | State::Over => Instant::now(),
+            let next = match self.stall {
+                Stall::None => {
+                    let first_look = from_now(self.timeout / FIRST_LOOK);
+                    self.stall = Stall::Begun { end: from_now(self.timeout), first_look };
+                    first_look
+                }
+                Stall::Begun { first_look, .. } => first_look,
+                Stall::Observed { end, .. } => end,
+                Stall::TimedOut => {
+                    let text = "the client has kept the server waiting for too long";
+                    return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, text));
+                }
             };
-            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(next)));
-            if timer.deadline() > next {
-                timer.as_mut().reset(next);
-            }
-            ready!(timer.as_mut().poll(cx));
-            if timer.deadline() < next {
-                timer.as_mut().reset(next);
-                continue;
-            }
+            ready!(self.timer.poll_until(next, cx));
             let now = progress();
-            self.state = match self.state {
-                // It may have taken something just before.
-                State::Waits { .. } if now.is_some() => State::Watched { end: from_now(self.limit), seen: now },
-                State::Waits { end, .. } => State::Watched { end, seen: now },
-                State::Watched { seen, .. } if now != seen => State::Watched { end: from_now(self.limit), seen: now },
-                State::Watched { .. } | State::Moves | State::Over => State::Over,
+            self.stall = match self.stall {
+                // There may have been progress right before.
+                Stall::Begun { end, .. } if now.is_none() => Stall::Observed { end, seen: None },
+                Stall::Observed { seen, .. } if now == seen => Stall::TimedOut,
+                _ => Stall::Observed { end: from_now(self.timeout), seen: now },
             };
-            if self.is_over() {
-                let text = "the client has kept the server waiting for too long";
-                return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, text));
-            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, task::Waker};
+    use std::{cell::Cell, future::poll_fn, task::Waker};
+
+    use tokio::task::coop;
 
     use super::*;
 
@@ -106,26 +98,26 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_move_starts_the_time_anew() {
         let mut cx = Context::from_waker(Waker::noop());
-        let mut stall = Stall::new(SECOND * 3);
+        let mut stall = StallTimeout::new(SECOND * 3);
         for _ in 0..10 {
             assert!(stall.poll(&mut cx, || None).is_pending());
             tokio::time::advance(SECOND * 2).await;
             assert!(stall.poll(&mut cx, || None).is_pending());
-            stall.moved();
+            stall.on_progress();
         }
         assert!(stall.poll(&mut cx, || None).is_pending());
         tokio::time::advance(SECOND * 2).await;
-        assert!(stall.poll(&mut cx, || None).is_pending() && !stall.is_over());
+        assert!(stall.poll(&mut cx, || None).is_pending() && !stall.has_timed_out());
         tokio::time::advance(SECOND).await;
         let over = stall.poll(&mut cx, || None);
-        assert!(matches!(over, Poll::Ready(error) if error.kind() == io::ErrorKind::TimedOut) && stall.is_over());
+        assert!(matches!(over, Poll::Ready(error) if error.kind() == io::ErrorKind::TimedOut) && stall.has_timed_out());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_something_is_waited_for() {
         let mut cx = Context::from_waker(Waker::noop());
         let taken = Cell::new(7);
-        let mut stall = Stall::new(SECOND * 4);
+        let mut stall = StallTimeout::new(SECOND * 4);
         for _ in 0..20 {
             assert!(stall.poll(&mut cx, || Some(taken.get())).is_pending());
             tokio::time::advance(SECOND).await;
@@ -149,7 +141,7 @@ mod tests {
     async fn no_wait_is_shorter_than_the_limit() {
         let mut cx = Context::from_waker(Waker::noop());
         for first in [0, 1, 9, 10, 11, 38] {
-            let mut stall = Stall::new(SECOND * 40);
+            let mut stall = StallTimeout::new(SECOND * 40);
             let mut taken = 0;
             for second in 0..400 {
                 // The last second before it would be too long.
@@ -157,6 +149,23 @@ mod tests {
                 assert!(stall.poll(&mut cx, || Some(taken)).is_pending(), "{first}, then {second}");
                 tokio::time::advance(SECOND).await;
             }
+        }
+    }
+
+    /// A client that floods the connection uses up the budget of each poll.
+    #[tokio::test(start_paused = true)]
+    async fn a_timeout_ends_in_a_task_without_budget() {
+        let mut stall = StallTimeout::new(SECOND);
+        for seconds in 0..=1 {
+            poll_fn(|cx| {
+                while let Poll::Ready(budget) = coop::poll_proceed(cx) {
+                    budget.made_progress();
+                }
+                assert_eq!(stall.poll(cx, || None).is_ready(), seconds == 1);
+                Poll::Ready(())
+            })
+            .await;
+            tokio::time::advance(SECOND).await;
         }
     }
 }

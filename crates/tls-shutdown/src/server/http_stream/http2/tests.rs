@@ -1,21 +1,23 @@
 //! What h2 sees, and what is known of its responses, however the bytes are cut.
 
-use super::*;
+use hyper::header::CONTENT_LENGTH;
 
-/// What h2 reads, if the client says this and `room` bytes at most are read at a time.
-fn receive(frames: &mut Frames, mut bytes: &[u8], room: usize, control: &Control) -> Vec<u8> {
-    receive_some(frames, &mut bytes, room, control)
+use super::{super::early_end::PROGRESS_TIMEOUT, *};
+
+/// What h2 reads, if the client sends this and `room` bytes at most are read at a time.
+fn receive(frames: &mut Http2Frames, mut bytes: &[u8], room: usize) -> Vec<u8> {
+    receive_some(frames, &mut bytes, room)
 }
 
-/// The same, with what is left where a request has to wait.
-fn receive_some(frames: &mut Frames, bytes: &mut &[u8], room: usize, control: &Control) -> Vec<u8> {
+/// The same, with what is left if a request has to wait.
+fn receive_some(frames: &mut Http2Frames, bytes: &mut &[u8], room: usize) -> Vec<u8> {
     let mut read = Vec::new();
     loop {
-        frames.hear(control);
-        frames.stage(control);
+        frames.before_read();
+        frames.stage_frame();
         let mut buffer = vec![0; room];
         let mut buffer = ReadBuf::new(&mut buffer);
-        let taken = frames.pass(bytes, &mut buffer, control);
+        let taken = frames.pass(bytes, &mut buffer);
         *bytes = &bytes[taken..];
         read.extend_from_slice(buffer.filled());
         if buffer.filled().is_empty() && taken == 0 {
@@ -24,7 +26,7 @@ fn receive_some(frames: &mut Frames, bytes: &mut &[u8], room: usize, control: &C
     }
 }
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(in crate::server::http_stream) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let mut frame = u32::try_from(payload.len()).unwrap().to_be_bytes()[1..].to_vec();
     frame.extend([kind, flags]);
     frame.extend(stream.to_be_bytes());
@@ -32,22 +34,33 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// The head of `POST /` with `Content-Length: 20`.
+pub(in crate::server::http_stream) fn request_head(stream: u32) -> Vec<u8> {
+    frame(HEADERS, END_HEADERS, stream, b"\x83\x87\x84\x0f\x0d\x0220")
+}
+
 /// Both directions of a connection, cut into pieces of `size`.
-fn frames(size: usize, received: &[Vec<u8>], sent: &[Vec<u8>]) -> (Frames, Control) {
-    let (mut frames, control) = (Frames::new(), Control::new());
+fn frames(size: usize, received: &[Vec<u8>], sent: &[Vec<u8>]) -> Http2Frames {
+    let mut frames = Http2Frames::new();
     let received = [PREFACE.to_vec(), received.concat()].concat();
     let mut read = Vec::new();
     for mut piece in received.chunks(size) {
-        read.extend(receive_some(&mut frames, &mut piece, size, &control));
-        while frames.has_to_wait(&control) {
-            control.has_request(&request(None));
-            read.extend(receive_some(&mut frames, &mut piece, size, &control));
+        read.extend(receive_some(&mut frames, &mut piece, size));
+        while frames.holds_request() {
+            frames.yield_to_service();
+            frames.on_request(&request(None));
+            read.extend(receive_some(&mut frames, &mut piece, size));
         }
     }
     // h2 gets the beginning of a head with its end.
-    assert!(received.starts_with(&read) && received.len() - read.len() < HEAD, "{} {}", received.len(), read.len());
-    sent.concat().chunks(size).for_each(|piece| frames.sent(piece));
-    (frames, control)
+    assert!(
+        received.starts_with(&read) && received.len() - read.len() < HEAD_LENGTH,
+        "{} {}",
+        received.len(),
+        read.len()
+    );
+    sent.concat().chunks(size).for_each(|piece| _ = frames.on_sent(piece));
+    frames
 }
 
 #[test]
@@ -70,76 +83,76 @@ fn a_response_is_unanswered_until_its_last_byte_is_out() {
         frame(DATA, END_STREAM, 3, &[0; 100]),
     ];
     for size in [1, 2, 3, 7, 24, 100, 100_000] {
-        let (all, control) = frames(size, &requests, &responses);
-        assert!(control.has_preface());
+        let all = frames(size, &requests, &responses);
+        assert!(all.has_preface());
         assert_eq!(all.unanswered().collect::<Vec<_>>(), [5]);
         let mut cut = responses.concat();
         cut.pop();
-        let (cut, _) = frames(size, &requests, &[cut]);
+        let cut = frames(size, &requests, &[cut]);
         assert_eq!(cut.unanswered().collect::<Vec<_>>(), [3, 5]);
-        assert!(cut.farewell().is_empty(), "within a frame");
-        let (cut, _) = frames(size, &requests, &responses[..2]);
-        assert!(cut.farewell().is_empty(), "within a header block");
+        assert!(cut.final_frames().is_empty(), "within a frame");
+        let cut = frames(size, &requests, &responses[..2]);
+        assert!(cut.final_frames().is_empty(), "within a header block");
     }
 }
 
 #[test]
-fn the_farewell_resets_what_is_open_and_goes_away() {
+fn the_final_frames_reset_what_is_open_and_go_away() {
     let requests = [frame(HEADERS, END_HEADERS | END_STREAM, 1, &[]), frame(HEADERS, END_HEADERS, 3, &[])];
-    let (all, _) = frames(5, &requests, &[frame(4, 0, 0, &[]), frame(HEADERS, END_HEADERS | END_STREAM, 1, &[])]);
+    let all = frames(5, &requests, &[frame(4, 0, 0, &[]), frame(HEADERS, END_HEADERS | END_STREAM, 1, &[])]);
     let goaway = frame(GOAWAY, 0, 0, &[0, 0, 0, 3, 0, 0, 0, 0]);
-    assert_eq!(all.farewell(), [frame(RST_STREAM, 0, 3, &[0, 0, 0, 8]), goaway.clone()].concat());
-    let (done, _) = frames(5, &requests, &[frame(GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0])]);
+    assert_eq!(all.final_frames(), [frame(RST_STREAM, 0, 3, &[0, 0, 0, 8]), goaway.clone()].concat());
+    let done = frames(5, &requests, &[frame(GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0])]);
     assert_eq!(done.unanswered().collect::<Vec<_>>(), [1], "3 is refused");
-    assert_eq!(done.farewell(), frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]));
-    let (nothing, _) = frames(5, &[], &[]);
-    assert!(nothing.farewell().is_empty(), "SETTINGS come first");
+    assert_eq!(done.final_frames(), frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]));
+    let nothing = frames(5, &[], &[]);
+    assert!(nothing.final_frames().is_empty(), "SETTINGS come first");
 }
 
 #[test]
 fn a_ping_is_answered_once_between_frames_and_only_if_asked() {
     let sent = [frame(GOAWAY, 0, 0, &[0x7f, 255, 255, 255, 0, 0, 0, 0]), frame(PING, 0, 0, b"12345678")];
-    let (mut all, control) = frames(9, &[], &sent);
-    assert_eq!(receive(&mut all, &[], 100, &control), [], "not asked for");
-    control.answer_ping();
+    let mut all = frames(9, &[], &sent);
+    assert_eq!(receive(&mut all, &[], 100), [], "not asked for");
+    all.answer_ping();
     let data = frame(DATA, 0, 1, &[0; 4]);
-    assert_eq!(receive(&mut all, &data[..5], 100, &control), frame(PING, ACK, 0, b"12345678"), "before the frame");
-    assert_eq!(receive(&mut all, &data[5..], 5, &control), data);
-    assert_eq!(receive(&mut all, &[], 5, &control), []);
+    assert_eq!(receive(&mut all, &data[..5], 100), frame(PING, ACK, 0, b"12345678"), "before the frame");
+    assert_eq!(receive(&mut all, &data[5..], 5), data);
+    assert_eq!(receive(&mut all, &[], 5), []);
 
-    let (mut all, control) = frames(9, &[data[..5].to_vec()], &sent);
-    control.answer_ping();
-    assert_eq!(receive(&mut all, &[], 100, &control), [], "within a frame");
-    assert_eq!(receive(&mut all, &data[5..], 4, &control), [data, frame(PING, ACK, 0, b"12345678")].concat());
+    let mut all = frames(9, &[data[..5].to_vec()], &sent);
+    all.answer_ping();
+    assert_eq!(receive(&mut all, &[], 100), [], "within a frame");
+    assert_eq!(receive(&mut all, &data[5..], 4), [data, frame(PING, ACK, 0, b"12345678")].concat());
 
-    let (mut answered, control) = frames(9, &[], &sent);
+    let mut answered = frames(9, &[], &sent);
     let pong = frame(PING, ACK, 0, b"12345678");
-    assert_eq!(receive(&mut answered, &pong, 100, &control), pong);
-    control.answer_ping();
-    assert_eq!(receive(&mut answered, &[], 100, &control), [], "the client has answered");
+    assert_eq!(receive(&mut answered, &pong, 100), pong);
+    answered.answer_ping();
+    assert_eq!(receive(&mut answered, &[], 100), [], "the client has answered");
 
-    let (mut other, control) = frames(9, &[], &[frame(PING, 0, 0, b"12345678")]);
-    control.answer_ping();
-    assert_eq!(receive(&mut other, &[], 5, &control), [], "that was a keep-alive");
+    let mut other = frames(9, &[], &[frame(PING, 0, 0, b"12345678")]);
+    other.answer_ping();
+    assert_eq!(receive(&mut other, &[], 5), [], "that was a keep-alive");
 }
 
 #[test]
 fn streams_that_a_goaway_has_refused_are_not_kept() {
-    let (mut all, control) = frames(9, &[], &[frame(GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0])]);
+    let mut all = frames(9, &[], &[frame(GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0])]);
     for stream in [1, 3, 5] {
-        receive(&mut all, &frame(HEADERS, END_HEADERS | END_STREAM, stream, &[]), 9, &control);
+        receive(&mut all, &frame(HEADERS, END_HEADERS | END_STREAM, stream, &[]), 9);
     }
-    assert_eq!(all.open.len(), 1);
+    assert_eq!(all.requests.len(), 1);
 }
 
 #[test]
 fn what_is_no_http2_has_no_preface() {
     for size in [1, 7, 100] {
-        let (mut frames, control) = (Frames::new(), Control::new());
+        let mut frames = Http2Frames::new();
         let rubbish = b"PRI * HTTP/2.0\r\n\r\nGET / HTTP/1.1\r\n";
-        let read = rubbish.chunks(size).map(|piece| receive(&mut frames, piece, size, &control));
+        let read = rubbish.chunks(size).map(|piece| receive(&mut frames, piece, size));
         assert!(read.collect::<Vec<_>>().concat() == rubbish);
-        assert!(!control.has_preface());
+        assert!(!frames.has_preface());
     }
 }
 
@@ -158,84 +171,107 @@ async fn the_end_of_a_request_that_is_cut_short_waits_for_its_response() {
     let end = |stream| frame(DATA, END_STREAM, stream, &[]);
     let no_end = |stream| frame(DATA, 0, stream, &[]);
     let begun = |stream| frame(HEADERS, END_HEADERS, stream, &[]);
-    let (mut all, control) = frames(100, &[], &[]);
+    let mut all = frames(100, &[], &[]);
     let upload = [opening(1), opening(3), opening(5), frame(DATA, 0, 1, &[0; 10])].concat();
-    assert_eq!(receive(&mut all, &upload, 100, &control), opening(1));
-    let mut rest = &upload[opening(1).len() + HEAD..];
+    assert_eq!(receive(&mut all, &upload, 100), opening(1));
+    let mut rest = &upload[opening(1).len() + HEAD_LENGTH..];
     for length in [Some(20), None] {
-        assert!(all.has_to_wait(&control));
-        control.has_request(&request(length));
-        let read = receive(&mut all, rest, 100, &control);
+        assert!(all.holds_request());
+        all.yield_to_service();
+        all.on_request(&request(length));
+        let read = receive(&mut all, rest, 100);
         let next = if length.is_some() { opening(3) } else { [opening(5), rest.to_vec()].concat() };
         assert_eq!(read, next);
-        rest = rest.get(HEAD..).unwrap_or_default();
+        rest = rest.get(HEAD_LENGTH..).unwrap_or_default();
     }
-    control.has_request(&request(Some(20)));
-    all.sent(&[begun(1), begun(3)].concat());
+    all.on_request(&request(Some(20)));
+    all.on_sent(&[begun(1), begun(3)].concat());
     // 1 has ten bytes of twenty; 3 has no length; 5 has no response.
-    assert_eq!(receive(&mut all, &end(1), 100, &control), no_end(1));
-    assert_eq!(receive(&mut all, &end(3), 100, &control), end(3));
-    assert_eq!(receive(&mut all, &end(5), 100, &control), end(5));
+    assert_eq!(receive(&mut all, &end(1), 100), no_end(1));
+    assert_eq!(receive(&mut all, &end(3), 100), end(3));
+    assert_eq!(receive(&mut all, &end(5), 100), end(5));
     // It comes when the response has stood still.
-    tokio::time::advance(CUT_SHORT_LIMIT / 2).await;
-    all.sent(&frame(DATA, 0, 1, &[0; 10]));
-    tokio::time::advance(CUT_SHORT_LIMIT / 2).await;
-    assert_eq!(receive(&mut all, &[], 100, &control), []);
-    tokio::time::advance(CUT_SHORT_LIMIT / 2).await;
-    assert_eq!(receive(&mut all, &[], 100, &control), end(1));
-    assert_eq!(receive(&mut all, &[], 100, &control), []);
+    tokio::time::advance(PROGRESS_TIMEOUT / 2).await;
+    all.on_sent(&frame(DATA, 0, 1, &[0; 10]));
+    tokio::time::advance(PROGRESS_TIMEOUT / 2).await;
+    assert_eq!(receive(&mut all, &[], 100), []);
+    tokio::time::advance(PROGRESS_TIMEOUT / 2).await;
+    assert_eq!(receive(&mut all, &[], 100), end(1));
+    assert_eq!(receive(&mut all, &[], 100), []);
 }
 
 /// Within a frame of the client nothing can be given to h2, and a timer that is over would be polled for ever.
 #[tokio::test(start_paused = true)]
 async fn an_end_that_is_due_waits_for_the_end_of_a_frame() {
-    let (mut all, control) = frames(100, &[frame(HEADERS, END_HEADERS, 1, &[])], &[]);
-    control.has_request(&request(Some(20)));
-    all.sent(&frame(HEADERS, END_HEADERS, 1, &[]));
+    let mut all = frames(100, &[frame(HEADERS, END_HEADERS, 1, &[])], &[]);
+    all.on_request(&request(Some(20)));
+    all.on_sent(&frame(HEADERS, END_HEADERS, 1, &[]));
     let end = frame(DATA, END_STREAM, 1, &[]);
-    assert_eq!(receive(&mut all, &end, 100, &control), frame(DATA, 0, 1, &[]));
-    assert!(all.overdue().is_some());
+    assert_eq!(receive(&mut all, &end, 100), frame(DATA, 0, 1, &[]));
+    assert!(all.next_early_end().is_some());
     let other = frame(PING, 0, 0, &[0; 8]);
-    receive(&mut all, &other[..1], 100, &control);
-    tokio::time::advance(CUT_SHORT_LIMIT).await;
-    assert_eq!(all.overdue(), None);
-    assert_eq!(receive(&mut all, &other[1..], 100, &control), [other, end].concat());
+    receive(&mut all, &other[..1], 100);
+    tokio::time::advance(PROGRESS_TIMEOUT).await;
+    assert_eq!(all.next_early_end(), None);
+    assert_eq!(receive(&mut all, &other[1..], 100), [other, end].concat());
 }
 
 #[test]
 fn half_a_head_is_no_request_yet() {
     let begin = frame(HEADERS, 0, 1, &[0; 10]);
-    let (mut all, control) = frames(100, &[begin], &[]);
+    let mut all = frames(100, &[begin], &[]);
     assert_eq!(all.unanswered().count(), 0);
-    receive(&mut all, &frame(CONTINUATION, END_HEADERS, 1, &[0; 10]), 100, &control);
+    receive(&mut all, &frame(CONTINUATION, END_HEADERS, 1, &[0; 10]), 100);
     assert_eq!(all.unanswered().count(), 1);
 }
 
 #[test]
 fn a_request_that_h2_refuses_is_waited_for_once() {
     let opening = |stream| frame(HEADERS, END_HEADERS, stream, &[]);
-    let (mut all, control) = frames(100, &[], &[]);
-    assert_eq!(receive(&mut all, &[opening(1), opening(3)].concat(), 100, &control), opening(1));
-    assert!(all.has_to_wait(&control));
-    assert_eq!(receive(&mut all, &[], 100, &control), opening(3));
-    control.has_request(&request(Some(20)));
-    all.hear(&control);
-    assert_eq!(all.open[&1].length, None);
-    assert_eq!(all.open[&3].length, Some(20));
+    let mut all = frames(100, &[], &[]);
+    assert_eq!(receive(&mut all, &[opening(1), opening(3)].concat(), 100), opening(1));
+    assert!(all.holds_request());
+    all.yield_to_service();
+    assert_eq!(receive(&mut all, &[], 100), opening(3));
+    all.on_request(&request(Some(20)));
+    all.before_read();
+    assert_eq!(all.requests[&1].upload.length, None);
+    assert_eq!(all.requests[&3].upload.length, Some(20));
+}
+
+/// h2 waits for the rest of a frame without limit. A request that waits for the service is no part of a frame.
+#[test]
+fn a_part_of_a_frame_is_waited_for_only_if_a_response_is_due() {
+    let opening = |stream| frame(HEADERS, END_HEADERS, stream, &[]);
+    let ping = frame(PING, 0, 0, &[0; 8]);
+    for cut in 0..ping.len() {
+        let mut all = frames(100, &[], &[]);
+        receive(&mut all, &ping[..cut], 100);
+        assert_eq!(all.is_stuck_in_frame(), cut > 0);
+    }
+    let mut all = frames(100, &[], &[]);
+    receive(&mut all, &[opening(1), opening(3)].concat(), 100);
+    all.on_request(&request(None));
+    all.on_sent(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &[]));
+    assert!(all.holds_request() && all.unanswered().next().is_none() && !all.is_stuck_in_frame());
+    receive(&mut all, &ping[..1], 100);
+    assert!(!all.is_stuck_in_frame(), "3 is unanswered");
+    all.on_sent(&frame(HEADERS, END_HEADERS | END_STREAM, 3, &[]));
+    assert!(all.is_stuck_in_frame());
 }
 
 #[test]
 fn a_whole_request_ends_though_its_response_has_begun() {
     for padding in [0, 1, 200] {
         for missing in [0, 1] {
-            let (mut all, control) = frames(100, &[frame(HEADERS, END_HEADERS, 1, &[])], &[]);
-            control.has_request(&request(Some(20 + missing)));
-            all.sent(&frame(HEADERS, END_HEADERS, 1, &[]));
+            let mut all = frames(100, &[frame(HEADERS, END_HEADERS, 1, &[])], &[]);
+            all.on_request(&request(Some(20 + missing)));
+            all.on_sent(&frame(HEADERS, END_HEADERS, 1, &[]));
             let payload = [vec![padding], vec![0; 20 + usize::from(padding)]].concat();
             let data = |flags| frame(DATA, flags | crate::http::h2_scanner::PADDED, 1, &payload);
             let expected = data(if missing == 0 { END_STREAM } else { 0 });
             let bytes = data(END_STREAM);
-            let read = bytes.chunks(7).map(|piece| receive(&mut all, piece, 3, &control));
+            let read = bytes.chunks(7).map(|piece| receive(&mut all, piece, 3));
             assert_eq!(read.collect::<Vec<_>>().concat(), expected, "{padding} {missing}");
         }
     }
@@ -249,11 +285,11 @@ fn a_reset_has_a_record_of_its_own() {
     let all = [&headers[..], &data, &reset, &headers].concat();
     let before = headers.len() + data.len();
     for cut in 0..=all.len() {
-        let frames = Frames::new();
+        let frames = Http2Frames::new();
         let (first, second) = all.split_at(cut);
         assert_eq!(frames.record_length(&[first, second].map(IoSlice::new)), before, "cut at {cut}");
-        let mut frames = Frames::new();
-        frames.sent(first);
+        let mut frames = Http2Frames::new();
+        frames.on_sent(first);
         let expected = if cut < before { before - cut } else { all.len() - cut };
         assert_eq!(frames.record_length(&[IoSlice::new(second)]), expected, "behind {cut}");
     }
@@ -303,7 +339,7 @@ fn a_response_that_the_client_lets_nothing_more_of_through_is_known() {
     .enumerate()
     {
         for size in [1, 2, 7, 100_000] {
-            let (frames, _) = frames(size, &received, &sent);
+            let frames = frames(size, &received, &sent);
             assert_eq!(frames.waits_for_window(), waits, "{number}");
         }
     }

@@ -1,0 +1,150 @@
+//! [`EarlyEnds`]: HTTP/2 requests that end short of their Content-Length while they are answered.
+//!
+//! Some clients, curl for one, end their upload when they see that the response is an error: with fewer bytes than the Content-Length that
+//! they announced. h2 takes that for a malformed request, resets the stream, and discards the part of the response that it has not sent.
+//! So END_STREAM of such a request is withheld from h2 while its response makes progress.
+//!
+//! This can go when h2 leaves the response alone: when `Recv::recv_data` reports a "content-length underflow" to the reader of the body,
+//! and does not return `Error::library_reset`. The test `h2_resets_the_response_to_a_request_that_is_cut_short` fails then.
+
+use std::{collections::BTreeMap, io::IoSlice, mem, ops::ControlFlow, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::http::h2_scanner::{FrameScanner, RST_STREAM};
+
+/// How long a response may make no progress before h2 sees the end of its request.
+pub(super) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(Default)]
+pub(super) struct EarlyEnds {
+    awaiting: AwaitingService,
+    /// The streams whose END_STREAM is withheld, and when their response last made progress.
+    withheld: BTreeMap<u32, Instant>,
+}
+
+/// The request with a body that h2 has, and that it has not given to the service. The service does not know the stream of a request, so
+/// that h2 may have only one of them.
+#[derive(Default)]
+enum AwaitingService {
+    #[default]
+    None,
+    Stream(u32),
+    /// h2 was told that there is nothing to read, and has given nothing to the service since.
+    Yielded(u32),
+}
+
+/// The body of a request.
+#[derive(Default)]
+pub(super) struct Upload {
+    /// The Content-Length, once the service has the request.
+    pub(super) length: Option<u64>,
+    received: u64,
+}
+
+impl Upload {
+    pub(super) fn on_data(&mut self, length: usize) {
+        self.received += length as u64;
+    }
+
+    pub(super) fn is_short(&self) -> bool {
+        self.length.is_some_and(|length| self.received < length)
+    }
+}
+
+impl EarlyEnds {
+    /// h2 gives the service all that it has before it reads again: if it gave nothing, it has refused the request.
+    pub(super) fn before_read(&mut self) {
+        if let AwaitingService::Yielded(_) = self.awaiting {
+            self.awaiting = AwaitingService::None;
+        }
+    }
+
+    /// Lets a request with a body pass to h2, unless another one awaits the service.
+    pub(super) fn admit(&mut self, stream: u32) -> ControlFlow<()> {
+        match self.awaiting {
+            AwaitingService::None => {
+                self.awaiting = AwaitingService::Stream(stream);
+                ControlFlow::Continue(())
+            }
+            AwaitingService::Stream(_) | AwaitingService::Yielded(_) => ControlFlow::Break(()),
+        }
+    }
+
+    /// h2 is told that there is nothing to read.
+    pub(super) fn yield_to_service(&mut self) {
+        if let AwaitingService::Stream(stream) = self.awaiting {
+            self.awaiting = AwaitingService::Yielded(stream);
+        }
+    }
+
+    /// The service is given a request without a body.
+    pub(super) fn on_other_request(&mut self) {
+        if let AwaitingService::Yielded(stream) = self.awaiting {
+            self.awaiting = AwaitingService::Stream(stream);
+        }
+    }
+
+    /// The service is given a request with a body. Returns its stream.
+    pub(super) fn take_awaiting(&mut self) -> Option<u32> {
+        match mem::take(&mut self.awaiting) {
+            AwaitingService::None => None,
+            AwaitingService::Stream(stream) | AwaitingService::Yielded(stream) => Some(stream),
+        }
+    }
+
+    pub(super) fn withhold(&mut self, stream: u32) {
+        self.withheld.insert(stream, Instant::now());
+    }
+
+    /// A part of the stream's response was sent.
+    pub(super) fn on_progress(&mut self, stream: u32) {
+        if let Some(last) = self.withheld.get_mut(&stream) {
+            *last = Instant::now();
+        }
+    }
+
+    /// The stream was reset.
+    pub(super) fn forget(&mut self, stream: u32) {
+        self.withheld.remove(&stream);
+    }
+
+    /// When the next end has to be given to h2.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        Some(*self.withheld.values().min()? + PROGRESS_TIMEOUT)
+    }
+
+    /// Takes a stream whose end is due.
+    pub(super) fn take_due(&mut self) -> Option<u32> {
+        let (&stream, &last) = self.withheld.iter().min_by_key(|(_, last)| **last)?;
+        if last + PROGRESS_TIMEOUT > Instant::now() {
+            return None;
+        }
+        self.withheld.remove(&stream)?;
+        Some(stream)
+    }
+}
+
+/// Returns how many of these bytes of h2 go into one TLS record: those before a RST_STREAM that is not the first frame.
+///
+/// h2 sends RST_STREAM behind the response to a request whose rest is not wanted. curl 7.88 loses the response if both come in one
+/// record. Debian 12 has that curl: this can go in July 2028, when its support ends.
+pub(super) fn length_before_reset(outbound: &FrameScanner, buffers: &[IoSlice<'_>]) -> usize {
+    let mut scanner = outbound.clone();
+    let (mut length, mut frame) = (0, 0);
+    for buffer in buffers {
+        let mut rest = &buffer[..];
+        while !rest.is_empty() {
+            if scanner.is_between() {
+                frame = length + buffer.len() - rest.len();
+            }
+            let Some(head) = scanner.head(&mut rest) else { break };
+            if head.kind == RST_STREAM && frame > 0 {
+                return frame;
+            }
+            scanner.next_frame(&mut rest);
+        }
+        length += buffer.len();
+    }
+    length
+}

@@ -1,0 +1,83 @@
+//! An HTTP/2 connection from its preface to its end.
+
+use std::{
+    future::{Future, pending},
+    pin::Pin,
+    sync::Mutex,
+};
+
+use http_body::Body;
+use hyper::{Request, Response, body::Incoming, rt::Executor, server::conn::http2::Connection};
+use hyper_util::rt::TokioIo;
+use tokio::{task::yield_now, time::sleep};
+use tower_service::Service;
+use tracing::Instrument;
+
+use super::{
+    BoxError, Server,
+    http_stream::{HttpStream, http2::Http2Frames, lock},
+    lifetime::{ConnectionLifetime, Flow, until, until_pending},
+    service::HttpService,
+};
+
+/// The executor of [`Server::http2`]: hyper spawns a task for each HTTP/2 request. It spawns them on Tokio, in the current `tracing` span.
+#[derive(Clone, Debug)]
+pub struct HyperExecutor(());
+
+impl HyperExecutor {
+    pub(super) fn new() -> Self {
+        Self(())
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for HyperExecutor {
+    fn execute(&self, task: F) {
+        tokio::spawn(task.in_current_span());
+    }
+}
+
+pub(super) async fn serve_http2<S, B>(
+    mut connection: Pin<&mut Connection<TokioIo<HttpStream>, HttpService<S>, HyperExecutor>>,
+    frames: &Mutex<Http2Frames>,
+    lifetime: &ConnectionLifetime,
+) -> Flow
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let has_preface = || lock(frames).has_preface();
+    // h2 waits without limit for the rest of a preface, and cannot be told to stop.
+    let preface_timeout = async {
+        sleep(Server::HEADER_TIMEOUT).await;
+        if has_preface() {
+            pending().await
+        }
+    };
+    tokio::select! {
+        biased;
+        flow = until(connection.as_mut(), lifetime.until_last_request()) => flow?,
+        () = preface_timeout => return Flow::Continue(()),
+    }
+    if has_preface() {
+        until(connection.as_mut(), lifetime.until_jitter_over()).await?;
+    } else {
+        until(connection.as_mut(), lifetime.until_window_over()).await?;
+    }
+    // A request may be in the system's buffer, and Tokio's sockets ask the system again only after a turn of the runtime.
+    yield_now().await;
+    until_pending(connection.as_mut(), || true).await?;
+    if !has_preface() {
+        return Flow::Continue(());
+    }
+    //= https://www.rfc-editor.org/rfc/rfc9113#section-6.8
+    //# A server that is attempting to gracefully shut down a connection
+    //# SHOULD send an initial GOAWAY frame with the last stream identifier
+    //# set to 2^31-1 and a NO_ERROR code.
+    connection.as_mut().graceful_shutdown();
+    // h2 sends the final GOAWAY when the client has answered its PING.
+    until(connection.as_mut(), lifetime.until_ping_timeout()).await?;
+    lock(frames).answer_ping();
+    lifetime.within_deadline(until_pending(connection, || lock(frames).is_stuck_in_frame())).await
+}

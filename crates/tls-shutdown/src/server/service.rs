@@ -1,0 +1,166 @@
+//! [`HttpService`]: the user's service as hyper calls it for one connection.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, ready},
+};
+
+use http_body::{Body, Frame, SizeHint};
+use hyper::{Method, Request, Response, Version, body::Incoming, http::Extensions, service::Service as HyperService};
+use hyper_util::service::TowerToHyperService;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::{
+    ServerStream,
+    connection::Connection,
+    connection_info::ConnectionInfo,
+    drain::{InFlight, announce_close},
+    http_stream::{
+        http1::{Http1Messages, ResponseInProgress},
+        http2::Http2Frames,
+        lock,
+    },
+};
+
+/// Inserts a value into the extensions of a request.
+pub(super) type Insert = Box<dyn Fn(&mut Extensions) + Send + Sync>;
+/// Makes that value for a connection.
+pub(super) type MakeInsert = Box<dyn Fn(&ServerStream) -> Insert + Send + Sync>;
+
+pub(super) struct HttpService<S> {
+    service: TowerToHyperService<S>,
+    connection: Arc<Connection>,
+    info: ConnectionInfo,
+    connect_info: Vec<Insert>,
+    in_flight: MessagesInFlight,
+}
+
+/// What the connection's stream has to know of requests and responses.
+pub(super) enum MessagesInFlight {
+    Http1(Arc<Mutex<Http1Messages>>),
+    Http2(Arc<Mutex<Http2Frames>>),
+}
+
+impl<S> HttpService<S> {
+    pub(super) fn new(
+        service: S,
+        stream: &ServerStream,
+        info: ConnectionInfo,
+        connect_info: &[MakeInsert],
+        in_flight: MessagesInFlight,
+    ) -> Self {
+        Self {
+            service: TowerToHyperService::new(service),
+            connection: stream.connection().clone(),
+            info,
+            connect_info: connect_info.iter().map(|make| make(stream)).collect(),
+            in_flight,
+        }
+    }
+}
+
+impl<S, B> HyperService<Request<Incoming>> for HttpService<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone,
+    B: Body,
+{
+    type Response = Response<ServedBody<B>>;
+    type Error = S::Error;
+    type Future = Answer<<TowerToHyperService<S> as HyperService<Request<Incoming>>>::Future>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let in_flight = self.connection.begin_request();
+        request.extensions_mut().insert(self.info.clone());
+        self.connect_info.iter().for_each(|insert| insert(request.extensions_mut()));
+        let messages = match &self.in_flight {
+            MessagesInFlight::Http1(messages) => {
+                lock(messages).on_request();
+                Some(messages.clone())
+            }
+            MessagesInFlight::Http2(frames) => {
+                lock(frames).on_request(&request);
+                None
+            }
+        };
+        let (method, version) = (request.method().clone(), request.version());
+        Answer { messages, in_flight, method, version, answer: self.service.call(request) }
+    }
+}
+
+pin_project! {
+    /// The future of [`HttpService`].
+    pub(super) struct Answer<F> {
+        // HTTP/2 has frames that show how far a response is.
+        messages: Option<Arc<Mutex<Http1Messages>>>,
+        in_flight: Option<InFlight>,
+        method: Method,
+        version: Version,
+        #[pin]
+        answer: F,
+    }
+}
+
+impl<F, B, E> Future for Answer<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Body,
+{
+    type Output = Result<Response<ServedBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = ready!(this.answer.poll(cx))?;
+        let progress = this.messages.take().map(|messages| {
+            if lock(&messages).is_last_request() {
+                announce_close(&mut response);
+            }
+            ResponseInProgress::begin(messages, this.method, *this.version, &response)
+        });
+        let in_flight = this.in_flight.take();
+        Poll::Ready(Ok(response.map(|body| ServedBody { body, progress, _in_flight: in_flight })))
+    }
+}
+
+pin_project! {
+    /// The body of a response, whose end is noted. The response is in flight until it is dropped.
+    pub(super) struct ServedBody<B> {
+        #[pin]
+        body: B,
+        progress: Option<ResponseInProgress>,
+        _in_flight: Option<InFlight>,
+    }
+}
+
+impl<B: Body> Body for ServedBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let mut this = self.project();
+        let frame = ready!(this.body.as_mut().poll_frame(cx));
+        if let Some(progress) = this.progress {
+            match &frame {
+                Some(Ok(frame)) => {
+                    progress.on_frame(frame);
+                    if this.body.is_end_stream() {
+                        progress.on_end();
+                    }
+                }
+                None => progress.on_end(),
+                Some(Err(_)) => {}
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
