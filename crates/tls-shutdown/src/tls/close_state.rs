@@ -114,6 +114,8 @@ pub(crate) enum Remote {
     Ended,
     /// Application data arrived, and the policy rejects it. It stays unread.
     Unread,
+    /// Application data arrived, and the application reads on. It stays for the application's next read.
+    ForReader,
     /// Nothing more can be read, for this reason.
     Failed(Ending),
 }
@@ -177,6 +179,8 @@ pub(crate) enum Event {
     WriteFailed(Ending),
     /// Application data arrived that the policy rejects.
     PeerData,
+    /// Application data arrived that belongs to the application's next read.
+    DataForReader,
     /// Nothing more has arrived.
     NothingToRead,
     /// The client has as many tickets as the policy asks for.
@@ -233,7 +237,7 @@ impl CloseState {
                 }
                 _ => Local::Handshaking,
             };
-        } else if self.remote == Remote::Unread {
+        } else if matches!(self.remote, Remote::Unread | Remote::ForReader) {
             // The application may have read the data in the meantime.
             self.remote = Remote::Open;
             self.goal.raise(goal);
@@ -288,7 +292,7 @@ impl CloseState {
 
     /// Whether a write has failed and the peer's data was not read to its end. An alert in it may explain the failure.
     pub(crate) fn peer_unread_after_write_error(&self) -> bool {
-        matches!((self.local, self.remote), (Local::Broken(..), Remote::Open | Remote::Unread))
+        matches!((self.local, self.remote), (Local::Broken(..), Remote::Open | Remote::Unread | Remote::ForReader))
     }
 
     /// Whether an unwrap is in progress that has not sent close_notify, or never will.
@@ -316,8 +320,9 @@ impl CloseState {
             //# MUST immediately close the connection.
             (_, Remote::Failed(ending)) => Step::End(ending),
             // An alert behind the data may explain more, but the data belongs to the application.
-            (Local::Broken(_, ending), Remote::Unread) => Step::End(ending),
-            (_, Remote::Unread) => Step::End(Ending::PeerData),
+            (Local::Broken(_, ending), Remote::Unread | Remote::ForReader) => Step::End(ending),
+            (Local::Finished, Remote::ForReader) => Step::End(Ending::Sent),
+            (_, Remote::Unread | Remote::ForReader) => Step::End(Ending::PeerData),
             (Local::Open, _) => Step::End(Ending::Aborted),
 
             // The peer may have closed, or sent an alert, before our write failed. That explains more than EPIPE.
@@ -381,6 +386,7 @@ impl CloseState {
             Event::ReadFailed(ending) => self.reading_fails(ending),
             Event::WriteFailed(ending) => self.writing_fails(ending),
             Event::PeerData => self.remote_ends(Remote::Unread),
+            Event::DataForReader => self.remote_ends(Remote::ForReader),
             Event::NothingToRead => {
                 if let Local::Broken(_, ending) = self.local {
                     self.remote_ends(Remote::Failed(ending));
@@ -396,7 +402,7 @@ impl CloseState {
                 _ => self.writing_fails(Ending::TimedOut),
             },
             Event::CloseTimeout => match self.remote {
-                Remote::Open | Remote::Unread => self.reading_fails(Ending::TimedOut),
+                Remote::Open | Remote::Unread | Remote::ForReader => self.reading_fails(Ending::TimedOut),
                 // The outcome is known. Dropping the transport sends FIN.
                 _ => self.local = Local::Finished,
             },
@@ -404,7 +410,7 @@ impl CloseState {
     }
 
     fn remote_ends(&mut self, end: Remote) {
-        if matches!(self.remote, Remote::Open | Remote::Unread) {
+        if matches!(self.remote, Remote::Open | Remote::Unread | Remote::ForReader) {
             self.remote = end;
         }
     }
@@ -412,7 +418,7 @@ impl CloseState {
     /// Nothing more can be read. The ending is that of an earlier failed write, or the goal that was reached before.
     fn reading_fails(&mut self, ending: Ending) {
         match (self.local, ending) {
-            (Local::Handshaking, _) if !matches!(self.remote, Remote::Open | Remote::Unread) => {
+            (Local::Handshaking, _) if !matches!(self.remote, Remote::Open | Remote::Unread | Remote::ForReader) => {
                 self.writing_fails(ending)
             }
             (Local::Handshaking, Ending::Truncated) => self.remote_ends(Remote::Failed(Ending::NotStarted)),

@@ -59,6 +59,7 @@ impl<S: TlsSession> Connection<S> {
         if self.driver.has_begun() || self.read_error.is_some() {
             return self.poll_fill_buf_at_end(cx);
         }
+        self.driver.begin_reading();
         let result = Pin::new(&mut self.session).poll_fill_buf(cx);
         match &result {
             Poll::Ready(Ok(data)) if !data.is_empty() => {}
@@ -75,6 +76,10 @@ impl<S: TlsSession> Connection<S> {
             return Poll::Ready(Err(error));
         }
         let Self { session, driver, .. } = self;
+        driver.begin_reading();
+        if !driver.kept()?.is_empty() {
+            return Poll::Ready(driver.kept());
+        }
         let waker = driver.reader_waker(cx);
         let shared = &mut Context::from_waker(waker.as_ref().unwrap_or(cx.waker()));
         let result = if driver.state.writes_sealed() {
@@ -91,7 +96,10 @@ impl<S: TlsSession> Connection<S> {
     }
 
     pub(crate) fn consume(&mut self, amount: usize) {
-        Pin::new(&mut self.session).consume(amount);
+        match self.driver.kept() {
+            Ok(kept) if !kept.is_empty() => self.driver.consume_kept(amount),
+            _ => Pin::new(&mut self.session).consume(amount),
+        }
     }
 
     //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description

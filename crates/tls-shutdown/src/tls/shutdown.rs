@@ -13,6 +13,7 @@ use pin_project_lite::pin_project;
 use crate::{
     runtime::timer::Timer,
     tls::{
+        driver::Extent,
         policy::ShutdownPolicy,
         report::{ShutdownError, ShutdownReport},
         session::TlsSession,
@@ -113,7 +114,7 @@ impl<S: TlsSession, T: BorrowMut<ShutdownStream<S>>> Future for AsyncShutdown<S,
         let mut this = self.project();
         let (session, driver) = this.stream.borrow_mut().parts_mut();
         if *this.state == FutureState::Unpolled {
-            driver.begin(session, this.policy);
+            driver.begin(session, this.policy, Extent::Connection);
             *this.state = FutureState::Polled;
         }
         let timer = &mut this.timer;

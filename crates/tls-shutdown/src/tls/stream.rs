@@ -13,7 +13,7 @@ use crate::{
     runtime::forward::forward_socket,
     tls::{
         connection::Connection,
-        driver::CloseDriver,
+        driver::{CloseDriver, Extent},
         policy::{Abort, ShutdownPolicy},
         reaper::Reaper,
         report::{Ending, ShutdownReport},
@@ -230,7 +230,7 @@ impl<S: TlsSession> ShutdownStream<S> {
     pub fn begin_shutdown(&mut self) {
         let (session, driver) = self.parts_mut();
         let policy = driver.policy;
-        driver.begin(session, &policy);
+        driver.begin(session, &policy, Extent::Connection);
         let _ = driver.poll_steps(session, &mut Context::from_waker(Waker::noop()));
     }
 
@@ -351,7 +351,7 @@ impl<S: TlsSession> AsyncWrite for ShutdownStream<S> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let connection = self.get_mut().connection_mut();
         let policy = connection.driver.policy;
-        connection.driver.begin(&mut connection.session, &policy);
+        connection.driver.begin(&mut connection.session, &policy, Extent::WriteHalf);
         let ending = ready!(connection.poll_close(cx));
         connection.driver.result(ending, &policy)?;
         Poll::Ready(Ok(()))

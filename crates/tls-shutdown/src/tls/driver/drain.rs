@@ -7,11 +7,11 @@ use std::{
 
 use tokio::task::coop;
 
-use super::{Arrival, CloseDriver};
+use super::{Arrival, CloseDriver, Extent, Reading};
 use crate::{
     runtime::wakers::{remember, wake_both},
     tls::{
-        close_state::{Event, Remote, Step},
+        close_state::{Event, Local, Remote, Step},
         policy::PeerData,
         report::Ending,
         session::{NextRead, TlsSession},
@@ -19,6 +19,9 @@ use crate::{
         tls_error::Failure,
     },
 };
+
+/// The application data that a half-close keeps for a later read, on a stream that was never read.
+const MAX_KEPT_BYTES: u64 = 64 * 1024;
 
 /// The bytes beside application data that a drain may read before the drain limit counts them.
 const MAX_OVERHEAD_BYTES: u64 = 64 * 1024;
@@ -33,7 +36,9 @@ impl CloseDriver {
             match session.connection().next_read() {
                 NextRead::Data(data) => {
                     let amount = data.len();
-                    if let Some(event) = self.discard(amount) {
+                    if self.may_keep(amount) {
+                        self.kept.extend_from_slice(data);
+                    } else if let Some(event) = self.discard(amount) {
                         break event.into();
                     }
                     session.connection().consume(amount);
@@ -77,15 +82,33 @@ impl CloseDriver {
         Poll::Ready(())
     }
 
+    /// Whether a later read may still have the data: of a stream that was never read, and as long as nothing is missing before it.
+    fn may_keep(&self, amount: usize) -> bool {
+        let limit = self.limits.drain_bytes.min(MAX_KEPT_BYTES);
+        self.extent == Extent::WriteHalf
+            && self.reading == Reading::Never
+            && self.limits.peer_data == PeerData::Discard
+            && self.state.drains()
+            && self.discarded() == 0
+            && (self.kept.len() + amount) as u64 <= limit
+    }
+
+    fn discarded(&self) -> u64 {
+        self.counts.discarded_unread + self.counts.discarded_late
+    }
+
     /// Counts `amount` bytes of plaintext as discarded, or returns the event that forbids it.
     fn discard(&mut self, amount: usize) -> Option<Event> {
-        let discarded = self.counts.discarded_unread + self.counts.discarded_late;
         //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#return-values
         //# It can also occur when not all data was read using SSL_read().
         if self.limits.peer_data == PeerData::Reject || !self.state.drains() {
             return Some(Event::PeerData);
         }
-        if discarded + amount as u64 > self.limits.drain_bytes {
+        // In tokio's world, a shutdown ends the write half. The data belongs to the task that reads.
+        if self.extent == Extent::WriteHalf && self.reading == Reading::Begun {
+            return Some(if self.state.local == Local::Finished { Event::DataForReader } else { Event::PeerData });
+        }
+        if self.discarded() + amount as u64 > self.limits.drain_bytes {
             return Some(Event::ReadFailed(Ending::DrainLimit));
         }
         match self.arrival {
@@ -111,6 +134,30 @@ impl CloseDriver {
         wake_both(cx.waker(), &self.closer)
     }
 
+    /// The application reads.
+    #[inline]
+    pub(crate) fn begin_reading(&mut self) {
+        self.reading = Reading::Begun;
+    }
+
+    /// The data that was kept for a later read. An error if data behind it was discarded, and the read has come too late.
+    pub(crate) fn kept(&self) -> io::Result<&[u8]> {
+        match self.discarded() {
+            discarded @ 1.. if self.kept.is_empty() => Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!(
+                    "the TLS shutdown has discarded {discarded} bytes that were not read: to read after the end of writing, \
+                     begin to read before the shutdown, or call ShutdownStream::close_notify in its place"
+                ),
+            )),
+            _ => Ok(&self.kept),
+        }
+    }
+
+    pub(crate) fn consume_kept(&mut self, amount: usize) {
+        self.kept.drain(..amount);
+    }
+
     /// Remembers the task whose read waits.
     #[inline]
     pub(crate) fn remember_reader(&mut self, cx: &Context<'_>) {
@@ -130,7 +177,7 @@ impl CloseDriver {
             match self.state.remote {
                 Remote::Failed(ending) => return Poll::Ready(Err(read_error(ending))),
                 Remote::Ended => return Poll::Ready(Err(read_error(Ending::Truncated))),
-                Remote::Open | Remote::Unread | Remote::Closed => {}
+                Remote::Open | Remote::Unread | Remote::ForReader | Remote::Closed => {}
             }
             self.arrival = Arrival::Late;
             if let Err(failure) = ready!(session_io::poll_read_records(session, cx, &mut self.scanner)) {

@@ -50,6 +50,12 @@ pub(crate) struct CloseDriver {
     /// two tasks (`tokio::io::split`).
     reader: Option<Waker>,
     closer: Option<Waker>,
+    /// Whether the application has ever read.
+    reading: Reading,
+    /// What the shutdown in progress is to end.
+    extent: Extent,
+    /// Application data that arrived during a half-close on a stream that was never read, for a later read.
+    kept: Vec<u8>,
     /// What TCP does if the connection ends before close_notify was sent.
     on_incomplete: Abort,
     /// The first error that a read or write met.
@@ -64,6 +70,22 @@ struct Times {
     /// The end of the stall timeout and of the close timeout, each while it runs.
     stall: Option<Instant>,
     close: Option<Instant>,
+}
+
+/// Whether the application has ever read from the stream.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reading {
+    Never,
+    Begun,
+}
+
+/// What a shutdown ends.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Extent {
+    /// Our half, as tokio's `poll_shutdown` does: the application may read on.
+    WriteHalf,
+    /// The whole connection: nobody reads any more.
+    Connection,
 }
 
 /// When data that is discarded was decrypted.
@@ -95,6 +117,9 @@ impl CloseDriver {
             close_notify: CloseNotify::default(),
             scanner: RecordScanner::default(),
             yielded: YieldOnce::default(),
+            reading: Reading::Never,
+            extent: Extent::WriteHalf,
+            kept: Vec::new(),
             reader: None,
             closer: None,
             on_incomplete: Abort::Fin,
@@ -132,7 +157,8 @@ impl CloseDriver {
             report.alert = Some(alert);
         }
         report.discarded_unread = counts.discarded_unread;
-        report.discarded_late = counts.discarded_late;
+        // Nobody will read what is kept when the report is made.
+        report.discarded_late = counts.discarded_late + self.kept.len() as u64;
         report.tickets = counts.tickets;
         report.wire_written = counts.wire_written;
         report.wire_read = counts.wire_read;
@@ -149,7 +175,8 @@ impl CloseDriver {
     }
 
     /// Begins the shutdown that `policy` describes, or asks the one in progress for more.
-    pub(crate) fn begin<S: TlsSession>(&mut self, session: &mut S, policy: &ShutdownPolicy) {
+    pub(crate) fn begin<S: TlsSession>(&mut self, session: &mut S, policy: &ShutdownPolicy, extent: Extent) {
+        self.extent = self.extent.max(extent);
         match policy.goal() {
             Some(goal) => self.begin_goal(session, goal, policy.unexpected_eof(), policy.limits()),
             None => {
@@ -201,6 +228,7 @@ impl CloseDriver {
 
     /// Lets the reaper wait for the peer's close_notify after a unidirectional shutdown, within the rest of the close timeout.
     pub(crate) fn listen(&mut self) {
+        self.extent = Extent::Connection;
         if !self.has_begun() {
             self.limits = self.policy.limits();
         }
