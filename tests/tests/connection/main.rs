@@ -12,6 +12,7 @@ mod interleavings;
 mod limits;
 mod odd_records;
 mod on_end;
+mod ordinary_code;
 mod peer_data;
 mod policies;
 mod reaper;

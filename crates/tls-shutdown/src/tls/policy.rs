@@ -23,8 +23,9 @@ use crate::tls::close_state::{Goal, UnexpectedEof};
 /// - A client that has read all it needs, and every client that wants to resume its session: [`bidirectional`](Self::bidirectional).
 /// - A server whose stream has a [`Reaper`](crate::Reaper): [`unidirectional`](Self::unidirectional).
 /// - A protocol in which the peer closes first: [`receive_first`](Self::receive_first).
-/// - `tokio::io::copy_bidirectional`, and every other use that reads data after our close_notify:
-///   [`unidirectional`](Self::unidirectional). The other policies discard that data.
+///
+/// All of them are safe with `tokio::io::split` and `copy_bidirectional`: [`poll_shutdown`](crate::ShutdownStream#method.poll_shutdown)
+/// ends the write half, and discards no data of a stream that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct ShutdownPolicy {
@@ -47,8 +48,9 @@ enum Direction {
 
 /// What happens to unread application data when a shutdown drains the connection.
 ///
-/// That is the data that is unread when the shutdown begins, and the data that arrives later. To *read* that data, do not drain: call
-/// [`close_notify`](crate::ShutdownStream::close_notify), and read the stream to its end.
+/// That is the data that is unread when the shutdown begins, and the data that arrives later. Reads fail after data was discarded. To
+/// *read* that data, call [`close_notify`](crate::ShutdownStream::close_notify) or
+/// [`poll_shutdown`](crate::ShutdownStream#method.poll_shutdown), and read the stream to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PeerData {

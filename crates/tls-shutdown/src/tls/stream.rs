@@ -28,8 +28,8 @@ use crate::{
 ///
 /// - [`poll_shutdown`](AsyncWrite::poll_shutdown) runs the policy. By default, a client's stream waits for the peer's close_notify, and
 ///   so keeps its session tickets and loses no data. A server's stream does not wait. hyper, h2, tonic and `AsyncWriteExt::shutdown`
-///   need nothing else.
-/// - [`shutdown_with`](Self::shutdown_with) runs a policy and returns a [`ShutdownReport`].
+///   need nothing else. It is a half-close: what the peer still sends can be read.
+/// - [`shutdown_with`](Self::shutdown_with) runs a policy, ends the whole connection and returns a [`ShutdownReport`].
 /// - [`close_notify`](Self::close_notify) closes the write half alone. The stream stays readable.
 /// - [`abort`](Self::abort) ends the connection without close_notify.
 /// - **A drop never sends close_notify on its own.** A stream that is dropped before its shutdown has begun is aborted, so that a cut
@@ -342,8 +342,20 @@ impl<S: TlsSession> AsyncWrite for ShutdownStream<S> {
         self.get_mut().connection_mut().poll_flush(cx, None)
     }
 
-    /// Runs the stream's own policy, as [`AsyncShutdown`](crate::AsyncShutdown) does. Returns `Err` exactly if the goal was not reached.
-    /// The error can be downcast to [`ShutdownError`](crate::ShutdownError).
+    /// Ends the write half by the stream's own policy. Returns `Err` exactly if the goal was not reached. The error can be downcast to
+    /// [`ShutdownError`](crate::ShutdownError).
+    ///
+    /// Unlike [`AsyncShutdown`](crate::AsyncShutdown), this is the half-close of tokio's world, as `split`, `copy_bidirectional` and
+    /// `shutdown()` before `read_to_end()` expect it:
+    ///
+    /// - If the application has ever read from the stream, a bidirectional shutdown does not discard data. It returns when data arrives,
+    ///   in the state [`Sent`](ShutdownState::Sent). Read on until the peer's close_notify, or drop the stream and leave it to the
+    ///   [reaper](Self::with_reaper). A [receive-first](ShutdownPolicy::receive_first) shutdown fails with
+    ///   [`PeerData`](Ending::PeerData): read, and call this again.
+    /// - If the application has never read, as in an upload, the shutdown waits for the peer's close_notify. It keeps the first 64 KiB of
+    ///   what arrives for a later read, and discards the rest.
+    /// - After data was discarded, reads fail with [`UnexpectedEof`](io::ErrorKind::UnexpectedEof), and the error states how much it was.
+    ///   They never return a clean end.
     ///
     /// # Panics
     ///
