@@ -9,8 +9,7 @@ use axum::{
 
 use crate::server::{ServerStream, TlsListener};
 
-/// What `axum::serve` accepts from. `docs/integrations.md` says what it guarantees there, and what only a
-/// [`Server`](crate::server::Server) does.
+/// `docs/integrations.md` lists what is guaranteed under `axum::serve`, and what only a [`Server`](crate::server::Server) guarantees.
 impl Listener for TlsListener {
     type Io = ServerStream;
     type Addr = SocketAddr;
@@ -18,7 +17,7 @@ impl Listener for TlsListener {
     async fn accept(&mut self) -> (ServerStream, SocketAddr) {
         match TlsListener::accept(self).await {
             Some(accept) => accept,
-            // axum stops by itself, when the future that it was given resolves.
+            // axum stops when the future of `with_graceful_shutdown` resolves, and not when its listener ends.
             None => std::future::pending().await,
         }
     }

@@ -78,10 +78,10 @@ impl ConnectionLifetime {
 }
 
 /// Drives `connection` until `event`.
-pub(super) async fn until<C>(connection: Pin<&mut C>, event: impl Future<Output = ()>) -> Flow
-where
-    C: Future<Output = hyper::Result<()>>,
-{
+pub(super) async fn until<C: Future<Output = hyper::Result<()>>>(
+    connection: Pin<&mut C>,
+    event: impl Future<Output = ()>,
+) -> Flow {
     tokio::select! {
         biased;
         () = event => Flow::Continue(()),
@@ -90,10 +90,10 @@ where
 }
 
 /// Drives `connection` until it has to wait while `is_enough`.
-pub(super) async fn until_pending<C>(mut connection: Pin<&mut C>, is_enough: impl Fn() -> bool) -> Flow
-where
-    C: Future<Output = hyper::Result<()>>,
-{
+pub(super) async fn until_pending<C: Future<Output = hyper::Result<()>>>(
+    mut connection: Pin<&mut C>,
+    is_enough: impl Fn() -> bool,
+) -> Flow {
     poll_fn(|cx| match connection.as_mut().poll(cx) {
         Poll::Pending if is_enough() => Poll::Ready(Flow::Continue(())),
         poll => poll.map(Flow::Break),

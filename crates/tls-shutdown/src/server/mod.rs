@@ -25,15 +25,7 @@ pub use serve_http2::HyperExecutor;
 pub use stream::ServerStream;
 pub use tickets::{InvalidTicketKey, TicketKey, TicketKeys, UnsupportedProvider};
 
-use std::{
-    error::Error,
-    fmt,
-    future::poll_fn,
-    pin::pin,
-    sync::{Arc, Mutex},
-    task::Poll,
-    time::Duration,
-};
+use std::{error::Error, fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use http_body::Body;
 use hyper::{
@@ -41,17 +33,20 @@ use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use tokio::task::JoinSet;
 use tower_service::Service;
 use tracing::{Instrument, Span};
 
 use self::{
-    http_stream::{HttpStream, http1::Http1Messages, http2::Http2Frames},
+    http_stream::{HttpStream, MessagesInFlight},
     lifetime::{ConnectionLifetime, Flow},
     serve_http1::serve_http1,
     serve_http2::serve_http2,
-    service::{HttpService, MakeInsert, MessagesInFlight},
+    service::{HttpService, MakeInsert},
 };
 // The one import that points upwards: a request has what the handlers of its framework look for, and no user has to ask for it.
 use crate::integrations::add_connect_info;
@@ -79,15 +74,7 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// ```no_run
 /// # use std::time::Duration;
 /// # use tls_shutdown::server::{Server, ServerDrain, TlsListener};
-/// # async fn example<S>(config: rustls::ServerConfig, app: S) -> std::io::Result<()>
-/// # where
-/// #     S: tower_service::Service<
-/// #             hyper::Request<hyper::body::Incoming>,
-/// #             Response = hyper::Response<String>,
-/// #             Error = std::convert::Infallible,
-/// #         > + Clone + Send + 'static,
-/// #     S::Future: Send,
-/// # {
+/// # async fn example(config: rustls::ServerConfig, app: tls_shutdown::server::Readiness) -> std::io::Result<()> {
 /// let listener = TlsListener::bind("0.0.0.0:8443", config).await?;
 /// let report = Server::new(listener)
 ///     .http1(|http1| http1.header_read_timeout(Duration::from_secs(10)))
@@ -250,20 +237,12 @@ impl Server {
     /// [`drain`](Self::drain) is ignored. Returns when the drain has stopped it and its connections have ended.
     ///
     /// ```no_run
-    /// # use tls_shutdown::server::{DrainReport, Server, ServerDrain};
-    /// # async fn example<S>(public: Server, admin: Server, app: S) -> std::io::Result<DrainReport>
-    /// # where
-    /// #     S: tower_service::Service<
-    /// #             hyper::Request<hyper::body::Incoming>,
-    /// #             Response = hyper::Response<String>,
-    /// #             Error = std::convert::Infallible,
-    /// #         > + Clone + Send + 'static,
-    /// #     S::Future: Send,
-    /// # {
+    /// # use tls_shutdown::server::{DrainReport, Readiness, Server, ServerDrain};
+    /// # async fn example(public: Server, admin: Server, app: Readiness) -> std::io::Result<DrainReport> {
     /// let drain = ServerDrain::on_terminate_signal()?;
     /// let handle = drain.handle();
     /// let both = async {
-    ///     tokio::join!(public.serve_in(&handle, app.clone()), admin.serve_in(&handle, app));
+    ///     tokio::join!(public.serve_in(&handle, app), admin.serve_in(&handle, handle.readiness()));
     /// };
     /// Ok(drain.run(both).await)
     /// # }
@@ -325,19 +304,27 @@ where
     let peer = info.peer();
     let protocol = String::from_utf8_lossy(info.protocol().unwrap_or(b"http/1.1"));
     Span::current().record("protocol", &*protocol);
-    let flow = if info.protocol() == Some(b"h2") {
-        let frames = Arc::new(Mutex::new(Http2Frames::new()));
-        let in_flight = MessagesInFlight::Http2(frames.clone());
-        let service = HttpService::new(service, &stream, info, &options.connect_info, in_flight);
-        let io = TokioIo::new(HttpStream::http2(stream, frames.clone(), options.stall_timeout));
-        serve_http2(pin!(options.http2.serve_connection(io, service)), &frames, &lifetime).await
-    } else {
-        let messages = Arc::new(Mutex::new(Http1Messages::new()));
-        let in_flight = MessagesInFlight::Http1(messages.clone());
-        let service = HttpService::new(service, &stream, info, &options.connect_info, in_flight);
-        let io = TokioIo::new(HttpStream::http1(stream, messages.clone(), options.stall_timeout));
-        let connection = options.http1.serve_connection(io, service).with_upgrades();
-        serve_http1(pin!(connection), &messages, &lifetime).await
+    let messages = match info.protocol() {
+        Some(b"h2") => MessagesInFlight::Http2(Arc::default()),
+        _ => MessagesInFlight::Http1(Arc::default()),
+    };
+    let service = HttpService {
+        service: TowerToHyperService::new(service),
+        connection: stream.connection().clone(),
+        info,
+        connect_info: options.connect_info.iter().map(|make| make(&stream)).collect(),
+        messages: messages.clone(),
+    };
+    let io = TokioIo::new(HttpStream::new(stream, &messages, options.stall_timeout));
+    let flow = match &messages {
+        MessagesInFlight::Http1(messages) => {
+            let connection = options.http1.serve_connection(io, service).with_upgrades();
+            serve_http1(pin!(connection), http1::UpgradeableConnection::graceful_shutdown, messages, &lifetime).await
+        }
+        MessagesInFlight::Http2(frames) => {
+            let connection = options.http2.serve_connection(io, service);
+            serve_http2(pin!(connection), http2::Connection::graceful_shutdown, frames, &lifetime).await
+        }
     };
     if let Flow::Break(Err(error)) = flow {
         tracing::debug!(%peer, error = &error as &dyn Error, "the HTTP connection failed");

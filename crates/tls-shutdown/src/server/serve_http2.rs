@@ -6,18 +6,14 @@ use std::{
     sync::Mutex,
 };
 
-use http_body::Body;
-use hyper::{Request, Response, body::Incoming, rt::Executor, server::conn::http2::Connection};
-use hyper_util::rt::TokioIo;
+use hyper::rt::Executor;
 use tokio::{task::yield_now, time::sleep};
-use tower_service::Service;
 use tracing::Instrument;
 
 use super::{
-    BoxError, Server,
-    http_stream::{HttpStream, http2::Http2Frames, lock},
+    Server,
+    http_stream::{http2::Http2Frames, lock},
     lifetime::{ConnectionLifetime, Flow, until, until_pending},
-    service::HttpService,
 };
 
 /// The executor of [`Server::http2`]: hyper spawns a task for each HTTP/2 request. It spawns them on Tokio, in the current `tracing` span.
@@ -36,17 +32,12 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for HyperExecutor {
     }
 }
 
-pub(super) async fn serve_http2<S, B>(
-    mut connection: Pin<&mut Connection<TokioIo<HttpStream>, HttpService<S>, HyperExecutor>>,
+pub(super) async fn serve_http2<C: Future<Output = hyper::Result<()>>>(
+    mut connection: Pin<&mut C>,
+    graceful_shutdown: fn(Pin<&mut C>),
     frames: &Mutex<Http2Frames>,
     lifetime: &ConnectionLifetime,
-) -> Flow
-where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send + 'static,
-    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-{
+) -> Flow {
     let has_preface = || lock(frames).has_preface();
     // h2 waits without limit for the rest of a preface, and cannot be told to stop.
     let preface_timeout = async {
@@ -75,7 +66,7 @@ where
     //# A server that is attempting to gracefully shut down a connection
     //# SHOULD send an initial GOAWAY frame with the last stream identifier
     //# set to 2^31-1 and a NO_ERROR code.
-    connection.as_mut().graceful_shutdown();
+    graceful_shutdown(connection.as_mut());
     // h2 sends the final GOAWAY when the client has answered its PING.
     until(connection.as_mut(), lifetime.until_ping_timeout()).await?;
     lock(frames).answer_ping();

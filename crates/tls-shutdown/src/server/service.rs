@@ -19,8 +19,8 @@ use super::{
     connection_info::ConnectionInfo,
     drain::{InFlight, announce_close},
     http_stream::{
+        MessagesInFlight,
         http1::{Http1Messages, ResponseInProgress},
-        http2::Http2Frames,
         lock,
     },
 };
@@ -31,35 +31,11 @@ pub(super) type Insert = Box<dyn Fn(&mut Extensions) + Send + Sync>;
 pub(super) type MakeInsert = Box<dyn Fn(&ServerStream) -> Insert + Send + Sync>;
 
 pub(super) struct HttpService<S> {
-    service: TowerToHyperService<S>,
-    connection: Arc<Connection>,
-    info: ConnectionInfo,
-    connect_info: Vec<Insert>,
-    in_flight: MessagesInFlight,
-}
-
-/// What the connection's stream has to know of requests and responses.
-pub(super) enum MessagesInFlight {
-    Http1(Arc<Mutex<Http1Messages>>),
-    Http2(Arc<Mutex<Http2Frames>>),
-}
-
-impl<S> HttpService<S> {
-    pub(super) fn new(
-        service: S,
-        stream: &ServerStream,
-        info: ConnectionInfo,
-        connect_info: &[MakeInsert],
-        in_flight: MessagesInFlight,
-    ) -> Self {
-        Self {
-            service: TowerToHyperService::new(service),
-            connection: stream.connection().clone(),
-            info,
-            connect_info: connect_info.iter().map(|make| make(stream)).collect(),
-            in_flight,
-        }
-    }
+    pub(super) service: TowerToHyperService<S>,
+    pub(super) connection: Arc<Connection>,
+    pub(super) info: ConnectionInfo,
+    pub(super) connect_info: Vec<Insert>,
+    pub(super) messages: MessagesInFlight,
 }
 
 impl<S, B> HyperService<Request<Incoming>> for HttpService<S>
@@ -75,7 +51,7 @@ where
         let in_flight = self.connection.begin_request();
         request.extensions_mut().insert(self.info.clone());
         self.connect_info.iter().for_each(|insert| insert(request.extensions_mut()));
-        let messages = match &self.in_flight {
+        let messages = match &self.messages {
             MessagesInFlight::Http1(messages) => {
                 lock(messages).on_request();
                 Some(messages.clone())
@@ -114,7 +90,7 @@ where
         let this = self.project();
         let mut response = ready!(this.answer.poll(cx))?;
         let progress = this.messages.take().map(|messages| {
-            if lock(&messages).is_last_request() {
+            if lock(&messages).is_last_request {
                 announce_close(&mut response);
             }
             ResponseInProgress::begin(messages, this.method, *this.version, &response)

@@ -9,6 +9,8 @@
 
 use std::{collections::BTreeMap, io::IoSlice, mem, ops::ControlFlow, time::Duration};
 
+use http_body::Body;
+use hyper::Request;
 use tokio::time::Instant;
 
 use crate::http::h2_scanner::{FrameScanner, RST_STREAM};
@@ -18,20 +20,13 @@ pub(super) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 pub(super) struct EarlyEnds {
-    awaiting: AwaitingService,
+    /// The request with a body that h2 has, and that it has not given to the service. The service does not know the stream of a request,
+    /// so that h2 may have only one of them.
+    awaiting: Option<u32>,
+    /// Whether h2 was told that there is nothing to read, and has given nothing to the service since.
+    has_yielded: bool,
     /// The streams whose END_STREAM is withheld, and when their response last made progress.
     withheld: BTreeMap<u32, Instant>,
-}
-
-/// The request with a body that h2 has, and that it has not given to the service. The service does not know the stream of a request, so
-/// that h2 may have only one of them.
-#[derive(Default)]
-enum AwaitingService {
-    #[default]
-    None,
-    Stream(u32),
-    /// h2 was told that there is nothing to read, and has given nothing to the service since.
-    Yielded(u32),
 }
 
 /// The body of a request.
@@ -55,42 +50,29 @@ impl Upload {
 impl EarlyEnds {
     /// h2 gives the service all that it has before it reads again: if it gave nothing, it has refused the request.
     pub(super) fn before_read(&mut self) {
-        if let AwaitingService::Yielded(_) = self.awaiting {
-            self.awaiting = AwaitingService::None;
+        if mem::take(&mut self.has_yielded) {
+            self.awaiting = None;
         }
     }
 
     /// Lets a request with a body pass to h2, unless another one awaits the service.
     pub(super) fn admit(&mut self, stream: u32) -> ControlFlow<()> {
-        match self.awaiting {
-            AwaitingService::None => {
-                self.awaiting = AwaitingService::Stream(stream);
-                ControlFlow::Continue(())
-            }
-            AwaitingService::Stream(_) | AwaitingService::Yielded(_) => ControlFlow::Break(()),
+        if self.awaiting.is_some() {
+            return ControlFlow::Break(());
         }
+        self.awaiting = Some(stream);
+        ControlFlow::Continue(())
     }
 
-    /// h2 is told that there is nothing to read.
+    /// h2 is told that there is nothing to read, so that it gives the service what it has.
     pub(super) fn yield_to_service(&mut self) {
-        if let AwaitingService::Stream(stream) = self.awaiting {
-            self.awaiting = AwaitingService::Yielded(stream);
-        }
+        self.has_yielded = true;
     }
 
-    /// The service is given a request without a body.
-    pub(super) fn on_other_request(&mut self) {
-        if let AwaitingService::Yielded(stream) = self.awaiting {
-            self.awaiting = AwaitingService::Stream(stream);
-        }
-    }
-
-    /// The service is given a request with a body. Returns its stream.
-    pub(super) fn take_awaiting(&mut self) -> Option<u32> {
-        match mem::take(&mut self.awaiting) {
-            AwaitingService::None => None,
-            AwaitingService::Stream(stream) | AwaitingService::Yielded(stream) => Some(stream),
-        }
+    /// The service is given a request. Returns its stream, if it has a body.
+    pub(super) fn on_request<B: Body>(&mut self, request: &Request<B>) -> Option<u32> {
+        self.has_yielded = false;
+        if request.body().is_end_stream() { None } else { self.awaiting.take() }
     }
 
     pub(super) fn withhold(&mut self, stream: u32) {

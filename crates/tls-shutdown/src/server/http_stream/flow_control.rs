@@ -1,10 +1,12 @@
 //! [`FlowControl`]: how much of its responses an HTTP/2 client lets through (RFC 9113 section 5.2).
 
-/// The window of a connection, and the windows that its streams begin with.
+/// The window of a connection, and of a new stream.
 pub(super) struct FlowControl {
     connection: i64,
-    initial: i64,
-    data_sent: u64,
+    /// The window of a new stream.
+    pub(super) initial: i64,
+    /// The bytes of responses that were sent.
+    pub(super) data_sent: u64,
     /// The setting that passes, and how many bytes of it have passed.
     setting: [u8; SETTING_LENGTH],
     have: usize,
@@ -16,8 +18,8 @@ const DEFAULT_WINDOW: i64 = 65_535;
 const SETTING_LENGTH: usize = 6;
 const SETTINGS_INITIAL_WINDOW_SIZE: u16 = 4;
 
-impl FlowControl {
-    pub(super) fn new() -> Self {
+impl Default for FlowControl {
+    fn default() -> Self {
         Self {
             connection: DEFAULT_WINDOW,
             initial: DEFAULT_WINDOW,
@@ -26,20 +28,12 @@ impl FlowControl {
             have: 0,
         }
     }
+}
 
-    /// The window of a new stream.
-    pub(super) fn initial(&self) -> i64 {
-        self.initial
-    }
-
+impl FlowControl {
     /// Whether the connection's window lets nothing through on any stream.
     pub(super) fn is_closed(&self) -> bool {
         self.connection <= 0
-    }
-
-    /// The bytes of responses that were sent.
-    pub(super) fn data_sent(&self) -> u64 {
-        self.data_sent
     }
 
     /// Widens the connection's window.

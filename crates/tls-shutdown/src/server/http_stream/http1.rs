@@ -13,20 +13,22 @@ use super::{content_length, lock};
 use crate::http::h1_scanner::{MessagePart, MessageScanner, NotHttp};
 
 /// The messages of both directions. Shared by hyper's service, the bodies of its responses, the driver of the connection and its stream.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in crate::server) struct Http1Messages {
-    /// The requests that hyper was given to read. `None` once they are not HTTP/1: hyper finds that out as well.
-    requests: Option<MessageScanner>,
-    response: ResponseProgress,
-    delimiter: Delimiter,
-    upgrade: Upgrade,
-    persistence: Persistence,
+    /// The requests that hyper was given to read.
+    requests: MessageScanner,
+    pub(super) response: ResponseProgress,
+    pub(super) delimiter: Delimiter,
+    pub(super) upgrade: Upgrade,
+    /// Whether the next response announces `Connection: close`.
+    pub(in crate::server) is_last_request: bool,
 }
 
 /// How far the response in progress is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum ResponseProgress {
     /// There is none, or all of it was handed to the transport.
+    #[default]
     Complete,
     /// The service has a request, and has not answered it.
     Awaited,
@@ -39,18 +41,20 @@ pub(super) enum ResponseProgress {
 }
 
 /// What shows a client the end of a response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Delimiter {
     /// Content-Length, the last chunk, or that there is no body.
+    #[default]
     Framing,
     /// The end of the connection: close_notify (RFC 9112 section 9.8).
     Connection,
 }
 
 /// What an upgraded connection has become.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Upgrade {
     /// It is not upgraded.
+    #[default]
     None,
     /// A WebSocket, which has its own Close frame: the end of the connection ends no message.
     WebSocket,
@@ -58,57 +62,19 @@ pub(super) enum Upgrade {
     Unknown,
 }
 
-/// Whether the connection may have another request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Persistence {
-    KeepAlive,
-    LastRequest,
-}
-
 impl Http1Messages {
-    pub(in crate::server) fn new() -> Self {
-        Self {
-            requests: Some(MessageScanner::default()),
-            response: ResponseProgress::Complete,
-            delimiter: Delimiter::Framing,
-            upgrade: Upgrade::None,
-            persistence: Persistence::KeepAlive,
-        }
-    }
-
-    pub(super) fn response(&self) -> ResponseProgress {
-        self.response
-    }
-
-    pub(super) fn delimiter(&self) -> Delimiter {
-        self.delimiter
-    }
-
-    pub(super) fn upgrade(&self) -> Upgrade {
-        self.upgrade
-    }
-
     pub(super) fn is_upgraded(&self) -> bool {
         self.upgrade != Upgrade::None
     }
 
-    /// Lets the next response announce `Connection: close`.
-    pub(in crate::server) fn announce_last_request(&mut self) {
-        self.persistence = Persistence::LastRequest;
-    }
-
-    pub(in crate::server) fn is_last_request(&self) -> bool {
-        self.persistence == Persistence::LastRequest
-    }
-
     /// Whether hyper has a part of the next request's head.
     pub(in crate::server) fn has_partial_head(&self) -> bool {
-        self.requests.as_ref().is_some_and(MessageScanner::is_in_head)
+        self.requests.is_in_head()
     }
 
     /// Whether the client has not sent all of a request's body, as far as is known.
     pub(super) fn lacks_body(&self) -> bool {
-        self.requests.as_ref().is_none_or(|requests| !requests.is_between() && !requests.is_in_head())
+        !self.requests.is_between() && !self.requests.is_in_head()
     }
 
     /// Whether the service has a request, and its response is not complete.
@@ -118,14 +84,14 @@ impl Http1Messages {
 
     /// hyper was given `bytes` to read.
     pub(super) fn on_received(&mut self, mut bytes: &[u8]) {
-        while let Some(requests) = &mut self.requests
-            && !bytes.is_empty()
-        {
-            match requests.scan(&mut bytes) {
-                Ok(None) => {}
-                Ok(Some(head)) => requests.begin_body(head.body(MessagePart::Head)),
-                Err(NotHttp) => self.requests = None,
-            }
+        while !bytes.is_empty() {
+            let next = match self.requests.scan(&mut bytes) {
+                Ok(None) => continue,
+                Ok(Some(head)) => head.body(MessagePart::Head),
+                // hyper finds that out as well.
+                Err(NotHttp) => MessagePart::Rest,
+            };
+            self.requests.begin_body(next);
         }
     }
 

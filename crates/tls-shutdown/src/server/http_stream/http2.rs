@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeMap,
-    io::IoSlice,
     ops::ControlFlow,
     pin::Pin,
     task::{Context, Poll, Waker},
@@ -20,13 +19,13 @@ use tokio::{
 
 use super::{
     content_length,
-    early_end::{EarlyEnds, Upload, length_before_reset},
+    early_end::{EarlyEnds, Upload},
     flow_control::FlowControl,
 };
 use crate::{
     http::h2_scanner::{
         ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, EVERY_STREAM, FLAGS, Frame, FrameHead, FrameScanner, GOAWAY,
-        HEAD_LENGTH, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+        HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE,
     },
     server::stream::ServerStream,
     tls::ShutdownState,
@@ -45,11 +44,15 @@ const CANCEL: u32 = 0x8;
 ///
 /// h2 reads what the client has sent, with two exceptions: the answer to its own PING, see [`answer_ping`](Self::answer_ping), and the
 /// end of a request that is cut short, see [`EarlyEnds`].
+#[derive(Default)]
 pub(in crate::server) struct Http2Frames {
     next: NextInbound,
+    /// The bytes of the preface that have passed.
+    preface: usize,
     inbound: FrameScanner,
-    outbound: FrameScanner,
-    staged: Staged,
+    pub(super) outbound: FrameScanner,
+    /// A head or a small frame, as far as h2 has not read it.
+    staged: Vec<u8>,
     /// The requests without a complete response, by their streams.
     requests: BTreeMap<u32, OpenRequest>,
     /// The stream whose header block is incomplete.
@@ -58,17 +61,18 @@ pub(in crate::server) struct Http2Frames {
     last_stream: u32,
     /// The last stream that the last GOAWAY promised to process.
     goaway: Option<u32>,
-    early_ends: EarlyEnds,
-    ping: Ping,
-    ping_ack: PingAck,
-    flow_control: FlowControl,
+    pub(super) early_ends: EarlyEnds,
+    /// The PING that h2 has sent behind its first GOAWAY, until it is answered.
+    ping: Option<[u8; 8]>,
+    ping_timed_out: bool,
+    pub(super) flow_control: FlowControl,
 }
 
 /// What the client sends next.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 enum NextInbound {
-    /// The rest of the preface, from this position on.
-    Preface(usize),
+    #[default]
+    Preface,
     Head,
     /// Nothing: the head of a request was received, and waits until the service has the request before.
     HeldHead,
@@ -79,86 +83,21 @@ enum NextInbound {
 
 struct OpenRequest {
     upload: Upload,
-    response: SentResponse,
+    /// Whether the head of the response was sent.
+    is_answered: bool,
     /// How much more of the response the client lets through.
     window: i64,
 }
 
-#[derive(PartialEq, Eq)]
-enum SentResponse {
-    Nothing,
-    Head,
-}
-
-/// The PING that h2 sends behind its first GOAWAY.
-enum Ping {
-    NotSent,
-    Sent([u8; 8]),
-    /// h2 has its answer.
-    Answered,
-}
-
-/// Who answers that PING.
-#[derive(PartialEq, Eq)]
-enum PingAck {
-    ByClient,
-    InItsPlace,
-}
-
-/// A head, or a small frame, that h2 has not read to its end.
-#[derive(Default)]
-struct Staged {
-    bytes: [u8; HEAD_LENGTH + 8],
-    position: usize,
-    length: usize,
-}
-
-impl Staged {
-    fn set(&mut self, pieces: [&[u8]; 2]) {
-        (self.position, self.length) = (0, 0);
-        for piece in pieces {
-            self.bytes[self.length..][..piece.len()].copy_from_slice(piece);
-            self.length += piece.len();
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.position == self.length
-    }
-
-    fn move_to(&mut self, room: &mut ReadBuf<'_>) {
-        let amount = room.remaining().min(self.length - self.position);
-        room.put_slice(&self.bytes[self.position..][..amount]);
-        self.position += amount;
-    }
-}
-
 impl Http2Frames {
-    pub(in crate::server) fn new() -> Self {
-        Self {
-            next: NextInbound::Preface(0),
-            inbound: FrameScanner::default(),
-            outbound: FrameScanner::default(),
-            staged: Staged::default(),
-            requests: BTreeMap::new(),
-            opening: None,
-            last_stream: 0,
-            goaway: None,
-            early_ends: EarlyEnds::default(),
-            ping: Ping::NotSent,
-            ping_ack: PingAck::ByClient,
-            flow_control: FlowControl::new(),
-        }
-    }
-
     /// Whether the client has sent its preface. Before that, h2 does nothing.
     pub(in crate::server) fn has_preface(&self) -> bool {
-        !matches!(self.next, NextInbound::Preface(_) | NextInbound::Invalid)
+        !matches!(self.next, NextInbound::Preface | NextInbound::Invalid)
     }
 
     /// Answers h2's PING in the place of a client that does not.
     pub(in crate::server) fn answer_ping(&mut self) {
-        self.ping_ack = PingAck::InItsPlace;
+        self.ping_timed_out = true;
     }
 
     /// Whether the client has sent a part of a frame, and no response is due to it: h2 then waits for the rest without limit.
@@ -168,18 +107,11 @@ impl Http2Frames {
 
     /// The service is given a request.
     pub(in crate::server) fn on_request<B: Body>(&mut self, request: &Request<B>) {
-        if request.body().is_end_stream() {
-            self.early_ends.on_other_request();
-        } else if let Some(stream) = self.early_ends.take_awaiting()
+        if let Some(stream) = self.early_ends.on_request(request)
             && let Some(open) = self.requests.get_mut(&stream)
         {
             open.upload.length = content_length(request.headers());
         }
-    }
-
-    /// h2 reads. Before that it gives the service all that it has.
-    pub(super) fn before_read(&mut self) {
-        self.early_ends.before_read();
     }
 
     /// Whether the next request waits until the service has the one before.
@@ -187,20 +119,17 @@ impl Http2Frames {
         self.next == NextInbound::HeldHead
     }
 
-    /// h2 is told that there is nothing to read, so that it gives the service what it has.
-    pub(super) fn yield_to_service(&mut self) {
-        self.early_ends.yield_to_service();
-    }
-
     /// Gives h2 what it is to read before `bytes` of the client, then as many of those as there is room for. Returns how many it took.
     pub(super) fn pass(&mut self, bytes: &[u8], room: &mut ReadBuf<'_>) -> usize {
         let mut rest = bytes;
         loop {
-            self.staged.move_to(room);
+            let mut staged = &self.staged[..];
+            let amount = hand_over(&mut staged, room, usize::MAX).len();
+            self.staged.drain(..amount);
             if !self.staged.is_empty() {
                 break;
             }
-            match &mut self.next {
+            match self.next {
                 NextInbound::Head | NextInbound::HeldHead => {
                     let Some(head) = self.inbound.head(&mut rest) else { break };
                     if self.stage_head(head).is_break() {
@@ -223,13 +152,13 @@ impl Http2Frames {
                     self.on_received(&frame);
                     self.next = NextInbound::Head;
                 }
-                NextInbound::Preface(position) => {
-                    let piece = hand_over(&mut rest, room, PREFACE.len() - *position);
-                    let expected = &PREFACE[*position..][..piece.len()];
-                    *position += piece.len();
-                    if piece != expected {
+                NextInbound::Preface => {
+                    let expected = &PREFACE[self.preface..];
+                    let piece = hand_over(&mut rest, room, expected.len());
+                    self.preface += piece.len();
+                    if !expected.starts_with(piece) {
                         self.next = NextInbound::Invalid;
-                    } else if *position == PREFACE.len() {
+                    } else if self.preface == PREFACE.len() {
                         self.next = NextInbound::Head;
                     } else {
                         break;
@@ -257,14 +186,14 @@ impl Http2Frames {
             && let Some(open) = self.requests.get_mut(&head.stream)
         {
             open.upload.on_data(head.data);
-            if ends && open.upload.is_short() && open.response == SentResponse::Head {
+            if ends && open.upload.is_short() && open.is_answered {
                 self.early_ends.withhold(head.stream);
                 withholds_end = true;
             }
         }
-        self.staged.set([self.inbound.head_bytes(), &[]]);
+        self.staged.extend(self.inbound.head_bytes());
         if withholds_end {
-            self.staged.bytes[FLAGS] &= !END_STREAM;
+            self.staged[FLAGS] &= !END_STREAM;
         }
         ControlFlow::Continue(())
     }
@@ -276,9 +205,7 @@ impl Http2Frames {
             HEADERS if frame.stream > self.last_stream && frame.stream <= self.last_served() => {
                 self.opening = Some(frame.stream);
             }
-            PING if frame.flags & ACK != 0 && matches!(self.ping, Ping::Sent(payload) if payload == frame.payload) => {
-                self.ping = Ping::Answered;
-            }
+            PING if frame.flags & ACK != 0 && self.ping == Some(frame.payload) => self.ping = None,
             RST_STREAM => {
                 self.requests.remove(&frame.stream);
                 self.early_ends.forget(frame.stream);
@@ -298,8 +225,8 @@ impl Http2Frames {
             && let Some(stream) = self.opening.take()
         {
             self.last_stream = stream;
-            let (upload, window) = (Upload::default(), self.flow_control.initial());
-            self.requests.insert(stream, OpenRequest { upload, response: SentResponse::Nothing, window });
+            let (upload, window) = (Upload::default(), self.flow_control.initial);
+            self.requests.insert(stream, OpenRequest { upload, is_answered: false, window });
         }
     }
 
@@ -310,7 +237,7 @@ impl Http2Frames {
             let answered = if frame.ends_stream { self.requests.remove(&frame.stream) } else { None };
             let open = self.requests.get_mut(&frame.stream);
             match frame.kind {
-                HEADERS => open.into_iter().for_each(|open| open.response = SentResponse::Head),
+                HEADERS => open.into_iter().for_each(|open| open.is_answered = true),
                 DATA => {
                     self.flow_control.on_sent(frame.length);
                     open.into_iter().for_each(|open| open.window -= i64::from(frame.length));
@@ -320,22 +247,17 @@ impl Http2Frames {
                     self.early_ends.forget(frame.stream);
                     // By other codes, h2 refuses a request that the service was not given.
                     let has_failed = matches!(first_word(&frame), INTERNAL_ERROR | CANCEL);
-                    let is_cut = answered.is_some_and(|open| open.response == SentResponse::Head || has_failed);
+                    let is_cut = answered.is_some_and(|open| open.is_answered || has_failed);
                     cut += u64::from(is_cut);
                 }
                 GOAWAY => self.goaway = Some(first_word(&frame) & EVERY_STREAM),
                 PING if frame.flags & ACK == 0 && self.goaway == Some(EVERY_STREAM) => {
-                    self.ping = Ping::Sent(frame.payload);
+                    self.ping = Some(frame.payload);
                 }
                 _ => {}
             }
         }
         cut
-    }
-
-    /// How many of these bytes of h2 go into one TLS record.
-    pub(super) fn record_length(&self, buffers: &[IoSlice<'_>]) -> usize {
-        length_before_reset(&self.outbound, buffers)
     }
 
     /// Whether h2 may be given a frame that the client has not sent.
@@ -348,11 +270,12 @@ impl Http2Frames {
         if !self.can_stage() {
             return;
         }
-        if let (Ping::Sent(payload), PingAck::InItsPlace) = (&self.ping, &self.ping_ack) {
-            self.staged.set([&[0, 0, 8, PING, ACK, 0, 0, 0, 0], payload]);
-            self.ping = Ping::Answered;
+        if let Some(payload) = self.ping.take_if(|_| self.ping_timed_out) {
+            self.staged.extend([0, 0, 8, PING, ACK, 0, 0, 0, 0]);
+            self.staged.extend(payload);
         } else if let Some(stream) = self.early_ends.take_due() {
-            self.staged.set([&[0, 0, 0, DATA, END_STREAM], &stream.to_be_bytes()]);
+            self.staged.extend([0, 0, 0, DATA, END_STREAM]);
+            self.staged.extend(stream.to_be_bytes());
         }
     }
 
@@ -361,15 +284,10 @@ impl Http2Frames {
         if self.can_stage() { self.early_ends.next_due() } else { None }
     }
 
-    /// The bytes of responses that were sent.
-    pub(super) fn data_sent(&self) -> u64 {
-        self.flow_control.data_sent()
-    }
-
     /// Whether all responses wait until the client lets more of them through, and there is one.
     pub(super) fn waits_for_window(&self) -> bool {
         let is_closed = self.flow_control.is_closed();
-        let waits = |open: &OpenRequest| open.response == SentResponse::Head && (is_closed || open.window <= 0);
+        let waits = |open: &OpenRequest| open.is_answered && (is_closed || open.window <= 0);
         let mut open = self.requests.range(..=self.last_served()).map(|(_, open)| open).peekable();
         open.peek().is_some() && open.all(waits)
     }

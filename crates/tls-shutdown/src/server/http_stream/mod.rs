@@ -11,6 +11,7 @@ mod tests;
 use std::{
     future::Future,
     io::{self, IoSlice},
+    mem,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -21,6 +22,7 @@ use hyper::{HeaderMap, header::CONTENT_LENGTH};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use self::{
+    early_end::length_before_reset,
     http1::{Delimiter, Http1Messages, ResponseProgress, Upgrade},
     http2::Http2Frames,
     stall::StallTimeout,
@@ -38,14 +40,15 @@ pub(super) struct HttpStream {
     protocol: Protocol,
     /// A response that the client does not read.
     writing: StallTimeout,
-    last_write: LastWrite,
+    /// TLS accepts some writes even if the client reads nothing. After one that had to wait, the next one that is accepted shows progress.
+    write_was_blocked: bool,
 }
 
-/// What became of hyper's last write. TLS accepts some even if the client reads nothing.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum LastWrite {
-    Accepted,
-    Blocked,
+/// What is in flight on a connection. Its stream shares it with its service, its response bodies and its driver.
+#[derive(Clone)]
+pub(super) enum MessagesInFlight {
+    Http1(Arc<Mutex<Http1Messages>>),
+    Http2(Arc<Mutex<Http2Frames>>),
 }
 
 enum Protocol {
@@ -57,19 +60,12 @@ struct Http1Stream {
     messages: Arc<Mutex<Http1Messages>>,
     /// A request's body that the client does not continue.
     reading: StallTimeout,
-    last_read: LastRead,
+    /// Whether hyper waits for something to read.
+    read_is_blocked: bool,
     /// Of reads after an upgrade.
     read_deadline: UpgradeDeadline,
     /// Of writes after an upgrade.
     write_deadline: UpgradeDeadline,
-}
-
-/// What became of hyper's last read.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum LastRead {
-    Done,
-    /// hyper waits for something to read.
-    Blocked,
 }
 
 /// How many stall timeouts a client may take to open a window: most open one when they have used up a half, and some windows are large.
@@ -121,24 +117,23 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 impl HttpStream {
-    pub(super) fn http1(stream: ServerStream, messages: Arc<Mutex<Http1Messages>>, stall_timeout: Duration) -> Self {
-        let http1 = Http1Stream {
-            messages,
-            reading: StallTimeout::new(stall_timeout),
-            last_read: LastRead::Done,
-            read_deadline: UpgradeDeadline::default(),
-            write_deadline: UpgradeDeadline::default(),
+    pub(super) fn new(stream: ServerStream, messages: &MessagesInFlight, stall_timeout: Duration) -> Self {
+        let writing = StallTimeout::new(stall_timeout);
+        let protocol = match messages.clone() {
+            MessagesInFlight::Http1(messages) => Protocol::Http1(Http1Stream {
+                messages,
+                reading: StallTimeout::new(stall_timeout),
+                read_is_blocked: false,
+                read_deadline: UpgradeDeadline::default(),
+                write_deadline: UpgradeDeadline::default(),
+            }),
+            MessagesInFlight::Http2(frames) => Protocol::Http2(Http2Stream {
+                frames,
+                early_end: BoxedTimer::default(),
+                window: StallTimeout::new(stall_timeout.saturating_mul(WINDOW_TIMEOUTS)),
+            }),
         };
-        Self::new(stream, Protocol::Http1(http1), stall_timeout)
-    }
-
-    pub(super) fn http2(stream: ServerStream, frames: Arc<Mutex<Http2Frames>>, stall_timeout: Duration) -> Self {
-        Self::new(stream, Protocol::Http2(Http2Stream::new(frames, stall_timeout)), stall_timeout)
-    }
-
-    fn new(stream: ServerStream, protocol: Protocol, stall_timeout: Duration) -> Self {
-        let (writing, last_write) = (StallTimeout::new(stall_timeout), LastWrite::Accepted);
-        Self { stream: Some(stream), protocol, writing, last_write }
+        Self { stream: Some(stream), protocol, writing, write_was_blocked: false }
     }
 
     fn parts(&mut self) -> (Pin<&mut ServerStream>, &mut Protocol) {
@@ -177,7 +172,7 @@ impl Http1Stream {
         }
         let before = buffer.filled().len();
         let read = stream.poll_read(cx, buffer);
-        self.last_read = if read.is_pending() { LastRead::Blocked } else { LastRead::Done };
+        self.read_is_blocked = read.is_pending();
         let bytes = &buffer.filled()[before..];
         if !bytes.is_empty() {
             self.reading.on_progress();
@@ -195,7 +190,7 @@ impl Http1Stream {
         if messages.is_upgraded() {
             return check_deadline(&stream);
         }
-        if messages.delimiter() == Delimiter::Connection {
+        if messages.delimiter == Delimiter::Connection {
             stream.get_mut().get_mut().set_abort_mode(Abort::Reset);
         }
         Ok(())
@@ -205,9 +200,9 @@ impl Http1Stream {
     fn check_client(&mut self, stream: Pin<&mut ServerStream>, cx: &mut Context<'_>) -> io::Result<()> {
         match stream.poll_fill_buf(cx) {
             Poll::Ready(Err(error)) => return Err(error),
-            Poll::Ready(Ok(_)) if self.last_read == LastRead::Blocked => {
+            Poll::Ready(Ok(_)) if self.read_is_blocked => {
                 // The transport does not wake hyper for bytes that were read here.
-                self.last_read = LastRead::Done;
+                self.read_is_blocked = false;
                 cx.waker().wake_by_ref();
             }
             _ => {}
@@ -217,11 +212,6 @@ impl Http1Stream {
 }
 
 impl Http2Stream {
-    fn new(frames: Arc<Mutex<Http2Frames>>, stall_timeout: Duration) -> Self {
-        let window = StallTimeout::new(stall_timeout.saturating_mul(WINDOW_TIMEOUTS));
-        Self { frames, early_end: BoxedTimer::default(), window }
-    }
-
     /// Reads what h2 is to see of the client.
     fn poll_read(
         &mut self,
@@ -231,7 +221,7 @@ impl Http2Stream {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let mut frames = lock(&self.frames);
-        frames.before_read();
+        frames.early_ends.before_read();
         loop {
             frames.stage_frame();
             frames.pass(&[], buffer);
@@ -240,7 +230,7 @@ impl Http2Stream {
             }
             if frames.holds_request() {
                 // h2 gives the service what it has before it reads again.
-                frames.yield_to_service();
+                frames.early_ends.yield_to_service();
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -265,7 +255,7 @@ impl Http2Stream {
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut frames = lock(&self.frames);
-        let length = frames.record_length(buffers);
+        let length = length_before_reset(&frames.outbound, buffers);
         let first = buffers.iter().find(|buffer| !buffer.is_empty()).map_or(&[][..], |buffer| &buffer[..]);
         let first = [IoSlice::new(&first[..first.len().min(length)])];
         let is_whole = buffers.iter().map(|buffer| buffer.len()).sum::<usize>() <= length;
@@ -282,16 +272,12 @@ impl Http2Stream {
         }
         Poll::Ready(Ok(written))
     }
-
-    /// Bounds the time for which the client lets nothing through.
-    fn poll_window(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        poll_window(&mut self.window, &lock(&self.frames), cx)
-    }
 }
 
+/// Bounds the time for which the client lets nothing through.
 fn poll_window(window: &mut StallTimeout, frames: &Http2Frames, cx: &mut Context<'_>) -> Poll<io::Error> {
     if frames.waits_for_window() {
-        return window.poll(cx, || Some(frames.data_sent()));
+        return window.poll(cx, || Some(frames.flow_control.data_sent));
     }
     window.on_progress();
     Poll::Pending
@@ -325,12 +311,10 @@ impl AsyncWrite for HttpStream {
             (stream, Protocol::Http2(http2)) => http2.poll_write(stream, cx, buffers),
         };
         if written.is_pending() {
-            this.last_write = LastWrite::Blocked;
+            this.write_was_blocked = true;
             return this.poll_timeout(cx).map(Err);
         }
-        if this.last_write == LastWrite::Blocked {
-            // There is room again.
-            this.last_write = LastWrite::Accepted;
+        if mem::take(&mut this.write_was_blocked) {
             this.writing.on_progress();
         }
         written
@@ -364,7 +348,7 @@ impl AsyncWrite for HttpStream {
         }
         // What was sent may have been all that the client lets through.
         if let (Poll::Ready(Ok(())), Protocol::Http2(http2)) = (&flushed, &mut this.protocol)
-            && let Poll::Ready(error) = http2.poll_window(cx)
+            && let Poll::Ready(error) = poll_window(&mut http2.window, &lock(&http2.frames), cx)
         {
             return Poll::Ready(Err(error));
         }
@@ -396,7 +380,7 @@ impl Drop for HttpStream {
             Protocol::Http1(http1) => {
                 let (upgrade, response, delimiter) = {
                     let messages = lock(&http1.messages);
-                    (messages.upgrade(), messages.response(), messages.delimiter())
+                    (messages.upgrade, messages.response, messages.delimiter)
                 };
                 if upgrade != Upgrade::None {
                     stream.connection().mark_upgraded();

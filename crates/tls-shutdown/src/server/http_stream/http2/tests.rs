@@ -1,8 +1,14 @@
 //! What h2 sees, and what is known of its responses, however the bytes are cut.
 
+use std::io::IoSlice;
+
 use hyper::header::CONTENT_LENGTH;
 
-use super::{super::early_end::PROGRESS_TIMEOUT, *};
+use super::{
+    super::early_end::{PROGRESS_TIMEOUT, length_before_reset},
+    *,
+};
+use crate::http::h2_scanner::HEAD_LENGTH;
 
 /// What h2 reads, if the client sends this and `room` bytes at most are read at a time.
 fn receive(frames: &mut Http2Frames, mut bytes: &[u8], room: usize) -> Vec<u8> {
@@ -13,7 +19,7 @@ fn receive(frames: &mut Http2Frames, mut bytes: &[u8], room: usize) -> Vec<u8> {
 fn receive_some(frames: &mut Http2Frames, bytes: &mut &[u8], room: usize) -> Vec<u8> {
     let mut read = Vec::new();
     loop {
-        frames.before_read();
+        frames.early_ends.before_read();
         frames.stage_frame();
         let mut buffer = vec![0; room];
         let mut buffer = ReadBuf::new(&mut buffer);
@@ -41,13 +47,13 @@ pub(in crate::server::http_stream) fn request_head(stream: u32) -> Vec<u8> {
 
 /// Both directions of a connection, cut into pieces of `size`.
 fn frames(size: usize, received: &[Vec<u8>], sent: &[Vec<u8>]) -> Http2Frames {
-    let mut frames = Http2Frames::new();
+    let mut frames = Http2Frames::default();
     let received = [PREFACE.to_vec(), received.concat()].concat();
     let mut read = Vec::new();
     for mut piece in received.chunks(size) {
         read.extend(receive_some(&mut frames, &mut piece, size));
         while frames.holds_request() {
-            frames.yield_to_service();
+            frames.early_ends.yield_to_service();
             frames.on_request(&request(None));
             read.extend(receive_some(&mut frames, &mut piece, size));
         }
@@ -148,7 +154,7 @@ fn streams_that_a_goaway_has_refused_are_not_kept() {
 #[test]
 fn what_is_no_http2_has_no_preface() {
     for size in [1, 7, 100] {
-        let mut frames = Http2Frames::new();
+        let mut frames = Http2Frames::default();
         let rubbish = b"PRI * HTTP/2.0\r\n\r\nGET / HTTP/1.1\r\n";
         let read = rubbish.chunks(size).map(|piece| receive(&mut frames, piece, size));
         assert!(read.collect::<Vec<_>>().concat() == rubbish);
@@ -177,7 +183,7 @@ async fn the_end_of_a_request_that_is_cut_short_waits_for_its_response() {
     let mut rest = &upload[opening(1).len() + HEAD_LENGTH..];
     for length in [Some(20), None] {
         assert!(all.holds_request());
-        all.yield_to_service();
+        all.early_ends.yield_to_service();
         all.on_request(&request(length));
         let read = receive(&mut all, rest, 100);
         let next = if length.is_some() { opening(3) } else { [opening(5), rest.to_vec()].concat() };
@@ -231,10 +237,10 @@ fn a_request_that_h2_refuses_is_waited_for_once() {
     let mut all = frames(100, &[], &[]);
     assert_eq!(receive(&mut all, &[opening(1), opening(3)].concat(), 100), opening(1));
     assert!(all.holds_request());
-    all.yield_to_service();
+    all.early_ends.yield_to_service();
     assert_eq!(receive(&mut all, &[], 100), opening(3));
     all.on_request(&request(Some(20)));
-    all.before_read();
+    all.early_ends.before_read();
     assert_eq!(all.requests[&1].upload.length, None);
     assert_eq!(all.requests[&3].upload.length, Some(20));
 }
@@ -285,13 +291,13 @@ fn a_reset_has_a_record_of_its_own() {
     let all = [&headers[..], &data, &reset, &headers].concat();
     let before = headers.len() + data.len();
     for cut in 0..=all.len() {
-        let frames = Http2Frames::new();
+        let frames = Http2Frames::default();
         let (first, second) = all.split_at(cut);
-        assert_eq!(frames.record_length(&[first, second].map(IoSlice::new)), before, "cut at {cut}");
-        let mut frames = Http2Frames::new();
+        assert_eq!(length_before_reset(&frames.outbound, &[first, second].map(IoSlice::new)), before, "cut at {cut}");
+        let mut frames = Http2Frames::default();
         frames.on_sent(first);
         let expected = if cut < before { before - cut } else { all.len() - cut };
-        assert_eq!(frames.record_length(&[IoSlice::new(second)]), expected, "behind {cut}");
+        assert_eq!(length_before_reset(&frames.outbound, &[IoSlice::new(second)]), expected, "behind {cut}");
     }
 }
 
