@@ -48,7 +48,7 @@ use self::{
     serve_http2::serve_http2,
     service::{HttpService, MakeInsert},
 };
-// The one import that points upwards: a request has what the handlers of its framework look for, and no user has to ask for it.
+// The only import that runs upwards: handlers find what their framework looks for, and no user has to ask for it.
 use crate::integrations::add_connect_info;
 
 type BoxError = Box<dyn Error + Send + Sync>;

@@ -37,7 +37,7 @@ use crate::{
 pub(super) struct HttpStream {
     /// `None` only while it is dropped.
     stream: Option<ServerStream>,
-    protocol: Protocol,
+    protocol: ProtocolState,
     /// A response that the client does not read.
     writing: StallTimeout,
     /// TLS accepts some writes even if the client reads nothing. After one that had to wait, the next one that is accepted shows progress.
@@ -51,7 +51,7 @@ pub(super) enum MessagesInFlight {
     Http2(Arc<Mutex<Http2Frames>>),
 }
 
-enum Protocol {
+enum ProtocolState {
     Http1(Http1Stream),
     Http2(Http2Stream),
 }
@@ -120,14 +120,14 @@ impl HttpStream {
     pub(super) fn new(stream: ServerStream, messages: &MessagesInFlight, stall_timeout: Duration) -> Self {
         let writing = StallTimeout::new(stall_timeout);
         let protocol = match messages.clone() {
-            MessagesInFlight::Http1(messages) => Protocol::Http1(Http1Stream {
+            MessagesInFlight::Http1(messages) => ProtocolState::Http1(Http1Stream {
                 messages,
                 reading: StallTimeout::new(stall_timeout),
                 read_is_blocked: false,
                 read_deadline: UpgradeDeadline::default(),
                 write_deadline: UpgradeDeadline::default(),
             }),
-            MessagesInFlight::Http2(frames) => Protocol::Http2(Http2Stream {
+            MessagesInFlight::Http2(frames) => ProtocolState::Http2(Http2Stream {
                 frames,
                 early_end: BoxedTimer::default(),
                 window: StallTimeout::new(stall_timeout.saturating_mul(WINDOW_TIMEOUTS)),
@@ -136,7 +136,7 @@ impl HttpStream {
         Self { stream: Some(stream), protocol, writing, write_was_blocked: false }
     }
 
-    fn parts(&mut self) -> (Pin<&mut ServerStream>, &mut Protocol) {
+    fn parts(&mut self) -> (Pin<&mut ServerStream>, &mut ProtocolState) {
         let stream = self.stream.as_mut().expect("the stream is there until it is dropped");
         (Pin::new(stream), &mut self.protocol)
     }
@@ -145,7 +145,7 @@ impl HttpStream {
     fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let Some(stream) = &self.stream else { return Poll::Pending };
         match &mut self.protocol {
-            Protocol::Http1(http1) if lock(&http1.messages).is_upgraded() => http1.write_deadline.poll(stream, cx),
+            ProtocolState::Http1(http1) if lock(&http1.messages).is_upgraded() => http1.write_deadline.poll(stream, cx),
             _ => self.writing.poll(cx, || acknowledged(stream.get_ref().get_ref().get_ref().0)),
         }
     }
@@ -286,8 +286,8 @@ fn poll_window(window: &mut StallTimeout, frames: &Http2Frames, cx: &mut Context
 impl AsyncRead for HttpStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut().parts() {
-            (stream, Protocol::Http1(http1)) => http1.poll_read(stream, cx, buffer),
-            (stream, Protocol::Http2(http2)) => http2.poll_read(stream, cx, buffer),
+            (stream, ProtocolState::Http1(http1)) => http1.poll_read(stream, cx, buffer),
+            (stream, ProtocolState::Http2(http2)) => http2.poll_read(stream, cx, buffer),
         }
     }
 }
@@ -304,11 +304,11 @@ impl AsyncWrite for HttpStream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = match this.parts() {
-            (mut stream, Protocol::Http1(http1)) => {
+            (mut stream, ProtocolState::Http1(http1)) => {
                 http1.before_write(stream.as_mut())?;
                 stream.poll_write_vectored(cx, buffers)
             }
-            (stream, Protocol::Http2(http2)) => http2.poll_write(stream, cx, buffers),
+            (stream, ProtocolState::Http2(http2)) => http2.poll_write(stream, cx, buffers),
         };
         if written.is_pending() {
             this.write_was_blocked = true;
@@ -327,7 +327,7 @@ impl AsyncWrite for HttpStream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let (mut stream, protocol) = this.parts();
-        if let Protocol::Http1(http1) = protocol {
+        if let ProtocolState::Http1(http1) = protocol {
             let is_answering = {
                 let mut messages = lock(&http1.messages);
                 // From this call on, the stream has all bytes, and sends them before close_notify.
@@ -347,7 +347,7 @@ impl AsyncWrite for HttpStream {
             return this.poll_timeout(cx).map(Err);
         }
         // What was sent may have been all that the client lets through.
-        if let (Poll::Ready(Ok(())), Protocol::Http2(http2)) = (&flushed, &mut this.protocol)
+        if let (Poll::Ready(Ok(())), ProtocolState::Http2(http2)) = (&flushed, &mut this.protocol)
             && let Poll::Ready(error) = poll_window(&mut http2.window, &lock(&http2.frames), cx)
         {
             return Poll::Ready(Err(error));
@@ -359,7 +359,7 @@ impl AsyncWrite for HttpStream {
         let (stream, protocol) = self.get_mut().parts();
         let stream = stream.get_mut();
         // If a client with open requests sends close_notify, h2 ends without any frame. The client may still read.
-        if let Protocol::Http2(http2) = protocol {
+        if let ProtocolState::Http2(http2) = protocol {
             let mut frames = lock(&http2.frames);
             if frames.unanswered().next().is_some() {
                 frames.send_final_frames(stream);
@@ -377,7 +377,7 @@ impl Drop for HttpStream {
     fn drop(&mut self) {
         let Some(mut stream) = self.stream.take() else { return };
         match &self.protocol {
-            Protocol::Http1(http1) => {
+            ProtocolState::Http1(http1) => {
                 let (upgrade, response, delimiter) = {
                     let messages = lock(&http1.messages);
                     (messages.upgrade, messages.response, messages.delimiter)
@@ -397,7 +397,7 @@ impl Drop for HttpStream {
                     }
                 }
             }
-            Protocol::Http2(http2) => {
+            ProtocolState::Http2(http2) => {
                 let mut frames = lock(&http2.frames);
                 if frames.unanswered().next().is_none() {
                     self.note_unsent(&stream);

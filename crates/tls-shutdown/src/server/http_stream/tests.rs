@@ -27,15 +27,15 @@ use crate::{
     server::HyperExecutor,
 };
 
-type Answer = Result<Response<String>, Infallible>;
+type Reply = Result<Response<String>, Infallible>;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-async fn large(_: Request<Incoming>) -> Answer {
+async fn large(_: Request<Incoming>) -> Reply {
     Ok(Response::new("x".repeat(100_000)))
 }
 
-async fn never(_request: Request<Incoming>) -> Answer {
+async fn never(_request: Request<Incoming>) -> Reply {
     pending().await
 }
 
