@@ -15,7 +15,7 @@ const UPWARDS: [(&str, &str, &str); 1] = [(
 )];
 
 /// The files that import each other, and why.
-const CIRCLES: [(&str, &str, &str); 0] = [];
+const CIRCLES: [(&str, &str, &str); 1] = [("server/mod.rs", "integrations/mod.rs", "the import that runs upwards")];
 
 /// The longest file of the library, without its tests.
 const MAX_LINES: usize = 450;

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, Weak},
     time::Duration,
 };
 
@@ -17,7 +17,10 @@ use super::{
     report::ClientDrainReport,
     stream::{ClientStream, Drained, Shared},
 };
-use crate::tls::{ShutdownReport, ShutdownStream, TlsSession};
+use crate::{
+    runtime::lock::lock,
+    tls::{ShutdownReport, ShutdownStream, TlsSession},
+};
 
 /// Ends every TLS connection that was made through a [`ShutdownLayer`](super::ShutdownLayer), and waits for their ends.
 ///
@@ -213,7 +216,7 @@ impl ClientDrain {
     }
 
     fn lock(&self) -> MutexGuard<'_, Entries> {
-        self.register.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.register.entries)
     }
 }
 

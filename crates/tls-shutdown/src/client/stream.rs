@@ -4,7 +4,7 @@ use std::{
     fmt,
     io::{self, IoSlice},
     pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
 };
 
@@ -17,7 +17,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{draining::Draining, exchange::Exchange};
 use crate::{
-    runtime::wakers::remember,
+    runtime::{lock::lock, wakers::remember},
     tls::{Abort, Records, ShutdownStream, TlsConnection, TlsSession},
 };
 
@@ -123,7 +123,7 @@ impl<S: TlsSession> Shared<S> {
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Link<S>) -> T) -> T {
-        let mut link = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut link = lock(&self.0);
         let result = act(&mut link);
         let closed = link.closed.take();
         drop(link);

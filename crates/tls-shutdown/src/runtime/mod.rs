@@ -3,6 +3,7 @@
 
 pub(crate) mod call_each;
 pub(crate) mod forward;
+pub(crate) mod lock;
 pub(crate) mod timer;
 pub(crate) mod wakers;
 pub(crate) mod yield_once;

@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 
 use rustls::pki_types::CertificateDer;
 
-use super::{DrainHandle, ServerStream};
+use super::{drain::DrainHandle, stream::ServerStream};
 
 /// A request's connection, in the request's extensions. Clones are cheap.
 #[derive(Clone)]

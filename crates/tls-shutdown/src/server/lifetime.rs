@@ -10,7 +10,12 @@ use std::{
 
 use tokio::time::sleep;
 
-use super::{DrainHandle, DrainPhase, Server};
+use super::drain::{DrainHandle, DrainPhase};
+
+/// [`Server::HEADER_TIMEOUT`](super::Server::HEADER_TIMEOUT).
+pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// [`Server::AGE_JITTER`](super::Server::AGE_JITTER).
+pub(super) const AGE_JITTER: f64 = 0.1;
 
 /// Breaks if the connection has ended by itself.
 pub(super) type Flow = ControlFlow<hyper::Result<()>>;
@@ -102,7 +107,7 @@ pub(super) async fn until_pending<C: Future<Output = hyper::Result<()>>>(
 }
 
 fn with_jitter(age: Duration) -> Duration {
-    scaled(age, 1.0 + Server::AGE_JITTER * (2.0 * fastrand::f64() - 1.0))
+    scaled(age, 1.0 + AGE_JITTER * (2.0 * fastrand::f64() - 1.0))
 }
 
 fn at_random(time: Duration) -> Duration {
@@ -124,9 +129,7 @@ mod tests {
             for _ in 0..100 {
                 assert!(at_random(limit) <= limit);
                 let age = with_jitter(limit);
-                assert!(
-                    age <= scaled(limit, 1.0 + Server::AGE_JITTER) && age >= scaled(limit, 1.0 - Server::AGE_JITTER)
-                );
+                assert!(age <= scaled(limit, 1.0 + AGE_JITTER) && age >= scaled(limit, 1.0 - AGE_JITTER));
             }
         }
     }

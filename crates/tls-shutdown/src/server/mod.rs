@@ -114,13 +114,13 @@ struct ConnectionOptions {
 
 impl Server {
     /// Default time for the head of a request, and so for an idle HTTP/1 connection. Also the time for an HTTP/2 client's preface.
-    pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+    pub const HEADER_TIMEOUT: Duration = lifetime::HEADER_TIMEOUT;
     /// Default number of HTTP/2 streams that a client may have open.
     pub const MAX_CONCURRENT_STREAMS: u32 = 200;
     /// Default [stall timeout](Self::stall_timeout), as nginx's `send_timeout` and `client_body_timeout`.
     pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
     /// The part of the [maximum age](Self::max_connection_age) by which the age of a connection differs at random, at most.
-    pub const AGE_JITTER: f64 = 0.1;
+    pub const AGE_JITTER: f64 = lifetime::AGE_JITTER;
 
     /// Creates a server with defaults that suit the open Internet.
     ///

@@ -5,9 +5,10 @@ use std::{future::Future, pin::Pin, sync::Mutex};
 use tokio::task::yield_now;
 
 use super::{
-    http_stream::{http1::Http1Messages, lock},
+    http_stream::http1::Http1Messages,
     lifetime::{ConnectionLifetime, Flow, until, until_pending},
 };
+use crate::runtime::lock::lock;
 
 pub(super) async fn serve_http1<C: Future<Output = hyper::Result<()>>>(
     mut connection: Pin<&mut C>,

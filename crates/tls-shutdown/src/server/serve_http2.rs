@@ -11,12 +11,12 @@ use tokio::{task::yield_now, time::sleep};
 use tracing::Instrument;
 
 use super::{
-    Server,
-    http_stream::{http2::Http2Frames, lock},
-    lifetime::{ConnectionLifetime, Flow, until, until_pending},
+    http_stream::http2::Http2Frames,
+    lifetime::{ConnectionLifetime, Flow, HEADER_TIMEOUT, until, until_pending},
 };
+use crate::runtime::lock::lock;
 
-/// The executor of [`Server::http2`]: hyper spawns a task for each HTTP/2 request. It spawns them on Tokio, in the current `tracing` span.
+/// The executor of [`Server::http2`](super::Server::http2): hyper spawns a task for each HTTP/2 request. It spawns them on Tokio, in the current `tracing` span.
 #[derive(Clone, Debug)]
 pub struct HyperExecutor(());
 
@@ -41,7 +41,7 @@ pub(super) async fn serve_http2<C: Future<Output = hyper::Result<()>>>(
     let has_preface = || lock(frames).has_preface();
     // h2 waits without limit for the rest of a preface, and cannot be told to stop.
     let preface_timeout = async {
-        sleep(Server::HEADER_TIMEOUT).await;
+        sleep(HEADER_TIMEOUT).await;
         if has_preface() {
             pending().await
         }

@@ -14,16 +14,16 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    ServerStream,
     connection::Connection,
     connection_info::ConnectionInfo,
     drain::{InFlight, announce_close},
     http_stream::{
         MessagesInFlight,
         http1::{Http1Messages, ResponseInProgress},
-        lock,
     },
+    stream::ServerStream,
 };
+use crate::runtime::lock::lock;
 
 /// Inserts a value into the extensions of a request.
 pub(super) type Insert = Box<dyn Fn(&mut Extensions) + Send + Sync>;

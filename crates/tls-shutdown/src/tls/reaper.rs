@@ -6,7 +6,7 @@ use std::{
     future::poll_fn,
     pin::{Pin, pin},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
@@ -23,7 +23,10 @@ use tokio::{
 use tracing::Instrument;
 
 use crate::{
-    runtime::timer::{Timer, from_now},
+    runtime::{
+        lock::lock,
+        timer::{Timer, from_now},
+    },
     tls::{connection::Connection, session::TlsSession, socket::Discard},
 };
 
@@ -189,7 +192,7 @@ impl Reaper {
 
     /// The number of connections that are closing. It includes those that were shed and are about to end.
     pub fn closings(&self) -> usize {
-        self.shared.lock().count
+        lock(&self.shared.closings).count
     }
 
     /// The number of connections that the [limit](ReaperLimits::with_max_closings) has ended early.
@@ -235,7 +238,7 @@ impl Reaper {
     ///
     /// For a server whose time is over, and that counts every connection.
     pub fn abort_all(&self) {
-        let tasks = std::mem::take(&mut self.shared.lock().tasks);
+        let tasks = std::mem::take(&mut lock(&self.shared.closings).tasks);
         tasks.into_values().flatten().for_each(|task| task.abort());
     }
 
@@ -262,7 +265,7 @@ impl Reaper {
         // Its end is logged where its life was.
         let task = runtime.spawn(closing.in_current_span());
         let handle = task.abort_handle();
-        let mut closings = self.shared.lock();
+        let mut closings = lock(&self.shared.closings);
         if let Some(slot) = closings.tasks.get_mut(&id) {
             *slot = Some(handle);
         } else {
@@ -275,7 +278,7 @@ impl Reaper {
     /// Reserves a place, and sheds the oldest connection if there is none. Returns `None` if the limit is 0.
     fn enter(&self) -> Option<Entry> {
         let limit = self.shared.limits.max_closings;
-        let mut closings = self.shared.lock();
+        let mut closings = lock(&self.shared.closings);
         let mut oldest = None;
         if closings.tasks.len() >= limit {
             self.shared.shed.fetch_add(1, Ordering::Relaxed);
@@ -312,12 +315,6 @@ impl fmt::Debug for Reaper {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Closings> {
-        self.closings.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// The place of a connection in the reaper. Dropped when its task ends, however it ends.
 struct Entry {
     shared: Arc<Shared>,
@@ -326,7 +323,7 @@ struct Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let mut closings = self.shared.lock();
+        let mut closings = lock(&self.shared.closings);
         closings.tasks.remove(&self.id);
         closings.count -= 1;
         if closings.count == 0 {

@@ -1,7 +1,7 @@
 //! TCP socket operations that only the kernel offers, and a portable substitute for each.
 
 #[cfg(target_os = "linux")]
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::{
     any::Any,
     io,
@@ -12,7 +12,10 @@ use std::{
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use crate::tls::{plaintext::Plaintext, records::Records};
+use crate::{
+    runtime::lock::lock,
+    tls::{plaintext::Plaintext, records::Records},
+};
 
 /// The socket under a transport that passes on written bytes unchanged: a [`TcpStream`], also under this library's own wrappers.
 pub(crate) fn socket_of(transport: &dyn Any) -> Option<&TcpStream> {
@@ -88,7 +91,7 @@ impl Discard {
             #[cfg(target_os = "linux")]
             let discarded = socket.try_io(Interest::READABLE, || {
                 use rustix::net::{RecvFlags, recv};
-                let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut buffer = lock(&self.buffer);
                 let (_, length) = recv(socket, &mut buffer[..], RecvFlags::TRUNC)?;
                 Ok(length)
             });

@@ -5,7 +5,7 @@ use std::{
     future::Future,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -19,7 +19,10 @@ use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use tracing::Span;
 
 use super::{Acknowledgement, DrainLayer, DrainPhase, DrainReport, Readiness, ServerDrain, report::Tally};
-use crate::{runtime::timer::from_now, server::report::ConnectionReport, tls::Reaper};
+use crate::{
+    runtime::lock::lock,
+    {runtime::timer::from_now, server::report::ConnectionReport, tls::Reaper},
+};
 
 /// A handle to a server drain, for listeners, readiness probes, and everything else that takes part. Clones are handles to the same drain.
 ///
@@ -296,10 +299,6 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits, until `end` at most. The report shows what did not end.

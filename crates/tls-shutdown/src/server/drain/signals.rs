@@ -3,11 +3,12 @@
 use std::{
     future::poll_fn,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     task::Poll,
 };
 
 use super::Signal;
+use crate::runtime::lock::lock;
 
 /// Returns two futures: the first signal and the second. Signals are kept for them from now on.
 pub(super) fn terminate_twice() -> io::Result<(Signal, Signal)> {
@@ -22,7 +23,7 @@ pub(super) fn terminate_twice() -> io::Result<(Signal, Signal)> {
     let next = || -> Signal {
         let signals = signals.clone();
         Box::pin(poll_fn(move |cx| {
-            let mut signals = signals.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut signals = lock(&signals);
             let has_arrived = signals.iter_mut().any(|signal| signal.poll_recv(cx).is_ready());
             if has_arrived { Poll::Ready(()) } else { Poll::Pending }
         }))

@@ -7,10 +7,15 @@
 use std::sync::{Arc, Mutex};
 
 use http_body::{Body, Frame};
-use hyper::{Method, Response, StatusCode, Version, header::UPGRADE};
+use hyper::{
+    HeaderMap, Method, Response, StatusCode, Version,
+    header::{CONTENT_LENGTH, UPGRADE},
+};
 
-use super::{content_length, lock};
-use crate::http::h1_scanner::{MessagePart, MessageScanner, NotHttp};
+use crate::{
+    http::h1_scanner::{MessagePart, MessageScanner, NotHttp},
+    runtime::lock::lock,
+};
 
 /// The messages of both directions. Shared by hyper's service, the bodies of its responses, the driver of the connection and its stream.
 #[derive(Debug, Default)]
@@ -192,4 +197,9 @@ impl Drop for ResponseInProgress {
             lock(messages).set_response(ResponseProgress::Cut);
         }
     }
+}
+
+/// The valid Content-Length of a message, if it has one.
+pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

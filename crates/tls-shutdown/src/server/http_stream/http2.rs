@@ -18,9 +18,9 @@ use tokio::{
 };
 
 use super::{
-    content_length,
     early_end::{EarlyEnds, Upload},
     flow_control::FlowControl,
+    http1::content_length,
 };
 use crate::{
     http::h2_scanner::{

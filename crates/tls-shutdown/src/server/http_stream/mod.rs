@@ -13,12 +13,11 @@ use std::{
     io::{self, IoSlice},
     mem,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use hyper::{HeaderMap, header::CONTENT_LENGTH};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use self::{
@@ -28,7 +27,7 @@ use self::{
     stall::StallTimeout,
 };
 use crate::{
-    runtime::timer::BoxedTimer,
+    runtime::{lock::lock, timer::BoxedTimer},
     server::{drain::DrainPhase, stream::ServerStream, unacknowledged::acknowledged},
     tls::Abort,
 };
@@ -108,14 +107,6 @@ fn deadline_error() -> io::Error {
 }
 
 /// Locks what the service, the driver and the stream of a connection share. One task polls them, so that none has to wait.
-pub(super) fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
 impl HttpStream {
     pub(super) fn new(stream: ServerStream, messages: &MessagesInFlight, stall_timeout: Duration) -> Self {
         let writing = StallTimeout::new(stall_timeout);

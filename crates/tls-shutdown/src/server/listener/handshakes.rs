@@ -7,7 +7,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -24,6 +24,7 @@ use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 use super::config::ConfigHandle;
 use crate::{
+    runtime::lock::lock,
     server::{
         connection::{Accepted, Observers},
         drain::{DrainHandle, DrainPhase},
@@ -183,10 +184,6 @@ impl Drop for Place {
         pending.silent.remove(&self.id);
         pending.speaking.remove(&self.id);
     }
-}
-
-fn lock(pending: &Mutex<Pending>) -> MutexGuard<'_, Pending> {
-    pending.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Carries out one handshake. Returns `None`, and reports, if it fails.

@@ -3,13 +3,13 @@
 //! The stream owns the driver, and the driver owns all state. A future that is dropped at any poll loses nothing.
 
 mod drain;
+mod outcome;
 
 use std::{
     io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
-    time::Duration,
 };
 
 use tokio::{io::AsyncWrite, task::coop, time::Instant};
@@ -22,10 +22,10 @@ use crate::{
     },
     tls::{
         close_notify::{CloseNotify, Follower},
-        close_state::{Begun, CloseState, Event, Goal, Limit, Local, Remote, Step, UnexpectedEof},
+        close_state::{Begun, CloseState, Event, Goal, Limit, Remote, Step, UnexpectedEof},
         policy::{Abort, Limits, PeerData, ShutdownPolicy, Unwrap},
         record_scanner::RecordScanner,
-        report::{Ending, Observers, ShutdownError, ShutdownReport},
+        report::{Ending, Observers},
         session::{NextRead, TlsSession},
         session_io,
         socket::{deliver_on_close, reset_on_close},
@@ -132,46 +132,6 @@ impl CloseDriver {
     #[inline]
     pub(crate) fn has_begun(&self) -> bool {
         self.times.began.is_some()
-    }
-
-    /// The ending to report if the connection were dropped now. For a refused shutdown, that is the failure before it.
-    pub(crate) fn ending(&self) -> Ending {
-        match (self.state.step(), self.state.remote) {
-            (Step::End(Ending::Refused), Remote::Failed(ending)) => ending,
-            (Step::End(ending), _) => ending,
-            (Step::ReadPending, _) => match self.state.local {
-                Local::Broken(_, ending) => ending,
-                _ => Ending::Aborted,
-            },
-            _ if self.state.sent() => Ending::Sent,
-            _ => Ending::Aborted,
-        }
-    }
-
-    pub(crate) fn report(&self, ending: Ending) -> ShutdownReport {
-        let counts = &self.counts;
-        let mut report = ShutdownReport::new(ending);
-        report.sent = self.state.sent();
-        report.received = self.state.received();
-        if let Remote::Failed(Ending::PeerAlert(alert)) = self.state.remote {
-            report.alert = Some(alert);
-        }
-        report.discarded_unread = counts.discarded_unread;
-        // Nobody will read what is kept when the report is made.
-        report.discarded_late = counts.discarded_late + self.kept.len() as u64;
-        report.tickets = counts.tickets;
-        report.wire_written = counts.wire_written;
-        report.wire_read = counts.wire_read;
-        report.elapsed = match self.times.began {
-            Some(began) => self.times.ended.unwrap_or_else(Instant::now) - began,
-            None => Duration::ZERO,
-        };
-        report
-    }
-
-    /// The error of a shutdown that ended so.
-    pub(crate) fn error(&self, ending: Ending) -> ShutdownError {
-        ShutdownError::new(self.report(ending), self.source.clone())
     }
 
     /// Begins the shutdown that `policy` describes, or asks the one in progress for more.
@@ -430,34 +390,5 @@ impl CloseDriver {
         if let Some(closer) = self.closer.take() {
             closer.wake();
         }
-    }
-
-    /// `Ok` exactly if what `policy` asks for was reached.
-    pub(crate) fn result(&self, ending: Ending, policy: &ShutdownPolicy) -> Result<ShutdownReport, ShutdownError> {
-        let report = self.report(ending);
-        let reached = match ending {
-            // A quiet shutdown asks for nothing, and always succeeds.
-            _ if policy.goal().is_none() => true,
-            Ending::Complete | Ending::Sent => true,
-            // The table sends close_notify after such an end only if the policy accepts it.
-            Ending::Truncated => self.state.remote == Remote::Ended && report.sent,
-            _ => false,
-        };
-        if reached { Ok(report) } else { Err(self.error(ending)) }
-    }
-}
-
-impl Drop for CloseDriver {
-    fn drop(&mut self) {
-        let report = self.report(self.ending());
-        tracing::debug!(
-            ending = %report.ending(),
-            sent = report.sent(),
-            received = report.received(),
-            discarded = report.discarded(),
-            elapsed = ?report.elapsed(),
-            "TLS connection ended"
-        );
-        self.observers.report(&report);
     }
 }
