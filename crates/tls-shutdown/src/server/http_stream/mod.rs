@@ -106,7 +106,6 @@ fn deadline_error() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "the server has no more time for this connection")
 }
 
-/// Locks what the service, the driver and the stream of a connection share. One task polls them, so that none has to wait.
 impl HttpStream {
     pub(super) fn new(stream: ServerStream, messages: &MessagesInFlight, stall_timeout: Duration) -> Self {
         let writing = StallTimeout::new(stall_timeout);
