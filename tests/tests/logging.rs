@@ -21,7 +21,7 @@ async fn each_end_is_logged_with_its_peer_and_each_phase_of_the_drain() {
     let text = log.text();
     for peer in peers {
         let span = format!("connection{{peer={peer} protocol=\"http/1.1\"}}");
-        let end = format!("{span}: tls_shutdown::tls::driver: TLS connection ended ending=complete");
+        let end = format!("{span}: tls_shutdown::tls::driver::outcome: TLS connection ended ending=complete");
         assert!(text.contains(&end), "{end}: {text}");
     }
     for phase in ["notice", "last_request", "exit"] {
