@@ -1,4 +1,4 @@
-//! What this library gives to the types of other projects, by its public API alone.
+//! How other projects see the types of this library, by its public API alone.
 
 #[cfg(feature = "axum")]
 pub mod axum;

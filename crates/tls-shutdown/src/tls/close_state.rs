@@ -1,15 +1,16 @@
 //! The closing handshake as one pure table. A goal and the state of both halves determine the next step; each event changes the
 //! state.
 //!
-//! The table does no I/O and knows no clock, no tokio and no rustls. The driver (`driver.rs`) carries out each [`Step`] and reports
+//! The table does no I/O and knows no clock, no tokio and no rustls. The driver (`driver/mod.rs`) carries out each [`Step`] and reports
 //! the result as an [`Event`]; a timeout is an event too. A test prints the whole table into `close_state/table.txt`, so that a
 //! changed row is a visible diff. An oracle that was written independently checks every row (`close_state/tests.rs`).
 //!
 //! ```text
 //! local:   Open ─▶ Handshaking ─▶ Flushing ─▶ Flushed ─▶ Notifying ─▶ Accepted ─▶ Delivered ─▶ Finished
 //!                  (0-RTT only)    data out               alert queued  alert out   flushed      FIN
-//!                        └──────────────┴───────────────────────┴───────────┴───────────┴──▶ Broken
-//! remote:  Open ─▶ Closed (close_notify) │ Ended (EOF, accepted as the end) │ Unread │ Failed
+//!            └───────────┴──────────────┴───────────┴───────────┴───────────┴───────────┴────────────┴──▶ Broken
+//!            └──▶ Withheld (quiet, refused, aborted)
+//! remote:  Open ─▶ Closed (close_notify) │ Ended (EOF, accepted as the end) │ Unread │ ForReader │ Failed
 //! ```
 
 use crate::tls::report::Ending;
