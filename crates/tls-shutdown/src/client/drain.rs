@@ -15,7 +15,7 @@ use tokio::{
 use super::{
     draining::Draining,
     report::ClientDrainReport,
-    stream::{ClientStream, Drained, Shared},
+    stream::{ClientStream, Drained, SharedStream},
 };
 use crate::{
     runtime::lock::lock,
@@ -167,7 +167,7 @@ impl ClientDrain {
         });
         let drain = self.clone();
         // The last callback: when the drain ends, the others have been called.
-        let stream = Arc::new(Shared::new(stream.on_end(move |report| drain.count_end(id, report))));
+        let stream = Arc::new(SharedStream::new(stream.on_end(move |report| drain.count_end(id, report))));
         let drained: Arc<dyn Drained> = stream.clone();
         let phase = self.change(|entries| {
             entries.open.insert(id, Arc::downgrade(&drained));

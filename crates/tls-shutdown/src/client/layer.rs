@@ -1,7 +1,6 @@
 //! [`ShutdownLayer`]: every connection that a tower service makes ends as one policy says, and can be drained.
 
 use std::{
-    error::Error,
     fmt,
     pin::Pin,
     sync::Arc,
@@ -12,7 +11,10 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::tls::{Reaper, ShutdownPolicy, ShutdownReport, ShutdownStream, TlsSession};
+use crate::{
+    http::BoxError,
+    tls::{Reaper, ShutdownPolicy, ShutdownReport, ShutdownStream, TlsSession},
+};
 
 use super::{
     drain::{Attempt, ClientDrain},
@@ -21,8 +23,7 @@ use super::{
     stream::ClientStream,
 };
 
-type BoxError = Box<dyn Error + Send + Sync>;
-type OnEnd = Arc<dyn Fn(&ShutdownReport) + Send + Sync>;
+type OnEachEnd = Arc<dyn Fn(&ShutdownReport) + Send + Sync>;
 
 /// A [`tower_layer::Layer`] for connectors: every TLS stream that the service under it returns ends by this layer's policy.
 ///
@@ -57,7 +58,7 @@ type OnEnd = Arc<dyn Fn(&ShutdownReport) + Send + Sync>;
 pub struct ShutdownLayer {
     policy: Option<ShutdownPolicy>,
     reaper: Reaper,
-    on_end: Vec<OnEnd>,
+    on_end: Vec<OnEachEnd>,
     drain: ClientDrain,
 }
 

@@ -46,12 +46,12 @@ pub struct ClientStream<S: TlsSession> {
 }
 
 enum Inner<S: TlsSession> {
-    Tls(Arc<Shared<S>>),
+    Tls(Arc<SharedStream<S>>),
     Plain(S::Transport),
 }
 
 impl<S: TlsSession> ClientStream<S> {
-    pub(super) fn tls(stream: Arc<Shared<S>>) -> Self {
+    pub(super) fn tls(stream: Arc<SharedStream<S>>) -> Self {
         Self { inner: Inner::Tls(stream) }
     }
 
@@ -70,7 +70,7 @@ impl<S: TlsSession> ClientStream<S> {
 }
 
 /// A connection. Its owner holds the only lasting handle. The drain upgrades its weak one when it begins and at its timeout.
-pub(super) struct Shared<S: TlsSession>(Mutex<Link<S>>);
+pub(super) struct SharedStream<S: TlsSession>(Mutex<Link<S>>);
 
 struct Link<S: TlsSession> {
     /// `None` once it was closed in the place of its owner.
@@ -110,7 +110,7 @@ pub(super) trait Drained: Send + Sync {
     fn cut(&self);
 }
 
-impl<S: TlsSession> Shared<S> {
+impl<S: TlsSession> SharedStream<S> {
     pub(super) fn new(mut stream: ShutdownStream<S>) -> Self {
         let exchange = Exchange::new(matches!(stream.get_mut().connection(), TlsConnection::Server(_)));
         let (closed, reader, writer) = (None, None, None);
@@ -132,7 +132,7 @@ impl<S: TlsSession> Shared<S> {
     }
 }
 
-impl<S: TlsSession<Transport: Send> + Send> Drained for Shared<S> {
+impl<S: TlsSession<Transport: Send> + Send> Drained for SharedStream<S> {
     fn close_when_idle(&self) {
         self.with(|link| {
             link.phase = LinkPhase::Draining;

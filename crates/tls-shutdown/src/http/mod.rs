@@ -2,3 +2,6 @@
 
 pub(crate) mod h1_scanner;
 pub(crate) mod h2_scanner;
+
+/// The error of a service, as tower calls it.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;

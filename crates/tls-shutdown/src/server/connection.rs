@@ -18,16 +18,16 @@ use super::{
 };
 use crate::{runtime::call_each::call_each, tls::ShutdownReport};
 
-type OnEnd = Arc<dyn Fn(&ConnectionReport) + Send + Sync>;
+type OnConnectionEnd = Arc<dyn Fn(&ConnectionReport) + Send + Sync>;
 
 /// Who receives the report of a connection.
 #[derive(Clone, Default)]
-pub(super) struct Observers {
-    pub(super) on_end: Vec<OnEnd>,
+pub(super) struct ConnectionObservers {
+    pub(super) on_end: Vec<OnConnectionEnd>,
     pub(super) drain: Option<DrainHandle>,
 }
 
-impl Observers {
+impl ConnectionObservers {
     /// The drain first: a callback of the user may panic.
     fn report(&self, report: &ConnectionReport) {
         if let Some(drain) = &self.drain {
@@ -40,7 +40,7 @@ impl Observers {
 /// An accepted connection without a TLS stream, which would report its end. Dropping it reports, also if its task is dropped with the
 /// runtime.
 pub(super) struct Accepted {
-    observers: Observers,
+    observers: ConnectionObservers,
     pub(super) peer: SocketAddr,
     accepted: Instant,
     /// Held until the end is reported. `None` without a drain.
@@ -50,7 +50,7 @@ pub(super) struct Accepted {
 }
 
 impl Accepted {
-    pub(super) fn new(observers: &Observers, peer: SocketAddr) -> Self {
+    pub(super) fn new(observers: &ConnectionObservers, peer: SocketAddr) -> Self {
         let nothing_known = io::ErrorKind::Interrupted.into();
         Self {
             observers: observers.clone(),
@@ -67,12 +67,12 @@ impl Accepted {
     }
 
     /// The handshake is finished, and the TLS stream reports from now on.
-    pub(super) fn finish(mut self) -> Arc<Connection> {
+    pub(super) fn finish(mut self) -> Arc<ConnectionRecord> {
         self.end = None;
         if let Some(drain) = &self.observers.drain {
             drain.count_handshake();
         }
-        Arc::new(Connection {
+        Arc::new(ConnectionRecord {
             observers: std::mem::take(&mut self.observers),
             peer: self.peer,
             accepted: self.accepted,
@@ -102,8 +102,8 @@ impl Drop for Accepted {
 }
 
 /// A connection whose handshake is finished, shared by its stream and by its server. The counters are statistics: they order nothing.
-pub(super) struct Connection {
-    observers: Observers,
+pub(super) struct ConnectionRecord {
+    observers: ConnectionObservers,
     pub(super) peer: SocketAddr,
     accepted: Instant,
     _counted: Option<TaskTrackerToken>,
@@ -114,7 +114,7 @@ pub(super) struct Connection {
     is_upgraded: AtomicBool,
 }
 
-impl Connection {
+impl ConnectionRecord {
     pub(super) fn drain(&self) -> Option<&DrainHandle> {
         self.observers.drain.as_ref()
     }

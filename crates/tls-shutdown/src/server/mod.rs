@@ -49,9 +49,7 @@ use self::{
     service::{HttpService, MakeInsert},
 };
 // The only import that runs upwards: handlers find what their framework looks for, and no user has to ask for it.
-use crate::integrations::add_connect_info;
-
-type BoxError = Box<dyn Error + Send + Sync>;
+use crate::{http::BoxError, integrations::add_connect_info};
 
 /// Serves HTTP/1 and HTTP/2 over TLS with hyper. ALPN selects the version.
 ///

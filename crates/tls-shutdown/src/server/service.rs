@@ -14,7 +14,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    connection::Connection,
+    connection::ConnectionRecord,
     connection_info::ConnectionInfo,
     drain::{InFlight, announce_close},
     http_stream::{
@@ -32,7 +32,7 @@ pub(super) type MakeInsert = Box<dyn Fn(&ServerStream) -> Insert + Send + Sync>;
 
 pub(super) struct HttpService<S> {
     pub(super) service: TowerToHyperService<S>,
-    pub(super) connection: Arc<Connection>,
+    pub(super) connection: Arc<ConnectionRecord>,
     pub(super) info: ConnectionInfo,
     pub(super) connect_info: Vec<Insert>,
     pub(super) messages: MessagesInFlight,

@@ -5,7 +5,7 @@ use std::{fmt, net::SocketAddr, sync::Arc};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use super::connection::Connection;
+use super::connection::ConnectionRecord;
 use crate::{
     runtime::forward::{forward_reads, forward_socket, forward_writes},
     tls::ShutdownStream,
@@ -28,17 +28,17 @@ use crate::{
 #[must_use = "dropping the stream aborts the connection"]
 pub struct ServerStream {
     inner: ShutdownStream<TlsStream<TcpStream>>,
-    connection: Arc<Connection>,
+    connection: Arc<ConnectionRecord>,
 }
 
 impl ServerStream {
     /// The stream reports its end to `connection`.
-    pub(super) fn new(stream: ShutdownStream<TlsStream<TcpStream>>, connection: Arc<Connection>) -> Self {
+    pub(super) fn new(stream: ShutdownStream<TlsStream<TcpStream>>, connection: Arc<ConnectionRecord>) -> Self {
         let observer = connection.clone();
         Self { inner: stream.on_end(move |report| observer.report(report)), connection }
     }
 
-    pub(super) fn connection(&self) -> &Arc<Connection> {
+    pub(super) fn connection(&self) -> &Arc<ConnectionRecord> {
         &self.connection
     }
 

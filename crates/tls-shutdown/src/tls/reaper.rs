@@ -67,7 +67,7 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Reaper {
-    shared: Arc<Shared>,
+    shared: Arc<ReaperState>,
 }
 
 /// The limits of a [`Reaper`].
@@ -146,7 +146,7 @@ impl Default for ReaperLimits {
     }
 }
 
-struct Shared {
+struct ReaperState {
     /// The runtime in which the reaper was created, so that a `Drop` needs none.
     runtime: Option<Handle>,
     limits: ReaperLimits,
@@ -179,7 +179,7 @@ impl Reaper {
     /// Creates a reaper with `limits`.
     pub fn with_limits(limits: ReaperLimits) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(ReaperState {
                 runtime: Handle::try_current().ok(),
                 limits,
                 closings: Mutex::default(),
@@ -317,7 +317,7 @@ impl fmt::Debug for Reaper {
 
 /// The place of a connection in the reaper. Dropped when its task ends, however it ends.
 struct Entry {
-    shared: Arc<Shared>,
+    shared: Arc<ReaperState>,
     id: u64,
 }
 
@@ -346,7 +346,7 @@ async fn finish<S: TlsSession>(mut connection: Box<Connection<S>>) -> Option<S::
 //# acknowledgement of the packet(s) containing the server's last
 //# response.
 /// Discards what arrives, until the peer's FIN or a limit.
-async fn linger<S: TlsSession>(mut transport: S::Transport, shared: &Shared) {
+async fn linger<S: TlsSession>(mut transport: S::Transport, shared: &ReaperState) {
     let limits = shared.limits;
     let end = from_now(limits.linger_timeout);
     let mut idle_end = end.min(from_now(limits.linger_idle_timeout));
@@ -368,7 +368,7 @@ async fn linger<S: TlsSession>(mut transport: S::Transport, shared: &Shared) {
 /// Discards what has arrived. Returns the number of bytes, 0 at the end of the stream.
 fn poll_discard<S: TlsSession>(
     transport: &mut S::Transport,
-    shared: &Shared,
+    shared: &ReaperState,
     cx: &mut Context<'_>,
 ) -> Poll<std::io::Result<usize>> {
     if let Some(socket) = S::socket(transport) {

@@ -38,11 +38,11 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct DrainHandle {
-    shared: Arc<Shared>,
+    shared: Arc<DrainState>,
 }
 
 #[derive(Default)]
-struct Shared {
+struct DrainState {
     phase: watch::Sender<DrainPhase>,
     listening_sockets: TaskTracker,
     connections: TaskTracker,

@@ -26,7 +26,7 @@ use super::config::ConfigHandle;
 use crate::{
     runtime::lock::lock,
     server::{
-        connection::{Accepted, Observers},
+        connection::{Accepted, ConnectionObservers},
         drain::{DrainHandle, DrainPhase},
         stream::ServerStream,
     },
@@ -115,7 +115,7 @@ impl Handshakes {
         &mut self,
         tcp: TcpStream,
         peer: SocketAddr,
-        observers: &Observers,
+        observers: &ConnectionObservers,
         options: Arc<HandshakeOptions>,
     ) {
         let place = self.enter();

@@ -26,7 +26,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use self::handshakes::{HandshakeOptions, Handshakes};
 use super::{
-    connection::Observers,
+    connection::ConnectionObservers,
     drain::{DrainHandle, DrainPhase, ListenerInDrain},
     report::ConnectionReport,
     stream::ServerStream,
@@ -85,7 +85,7 @@ pub struct TlsListener {
     timer: BoxedTimer,
     handshakes: Handshakes,
     options: Arc<HandshakeOptions>,
-    observers: Observers,
+    observers: ConnectionObservers,
 }
 
 enum ListenerPhase {
@@ -166,7 +166,7 @@ impl TlsListener {
             timer: BoxedTimer::default(),
             handshakes: Handshakes::new(),
             options: Arc::new(options),
-            observers: Observers::default(),
+            observers: ConnectionObservers::default(),
         }
     }
 
