@@ -1,5 +1,6 @@
 //! [`TlsListener`]: accepts TLS connections side by side, and stops without losing one.
 
+mod client_auth;
 mod config;
 mod handshakes;
 
