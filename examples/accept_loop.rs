@@ -45,6 +45,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
             spawn(async move { echo(stream, drain).await.inspect_err(|error| eprintln!("{peer}: {error}")) });
         }
     });
-    println!("{}", report.await);
+    println!("{}", report.await.0);
     Ok(())
 }

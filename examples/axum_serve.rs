@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .layer(handle.layer()) // adds `Connection: close` to the last response of each connection
         .into_make_service_with_connect_info::<PeerAddress>();
     let serving = axum::serve(listener, app).with_graceful_shutdown(handle.last_request_over());
-    let report = drain.run(serving.into_future()).await;
+    let (report, served) = drain.run(serving.into_future()).await;
     println!("{report}");
-    Ok(())
+    Ok(served.unwrap_or(Ok(()))?)
 }

@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let routes = Routes::from(Router::new().route("/example.Greeter/Greet", post_service(service_fn(greeter))));
     let serving =
         Server::builder().add_routes(routes).serve_with_incoming_shutdown(listener, handle.last_request_over());
-    let report = drain.run(serving).await;
+    let (report, served) = drain.run(serving).await;
     println!("{report}");
-    Ok(())
+    Ok(served.unwrap_or(Ok(()))?)
 }

@@ -188,22 +188,26 @@ fn serve(integration: Integration, listener: TlsListener, drain: ServerDrain, ap
             let serving = axum::serve(listener.with_drain(&handle), app)
                 .with_graceful_shutdown(handle.last_request_over())
                 .into_future();
-            tokio::spawn(drain.run(serving))
+            tokio::spawn(drain.run(serving).map(|(report, _)| report))
         }
         Tonic => {
             let serving = tonic::transport::Server::builder()
                 .layer(handle.layer())
                 .add_routes(Routes::from(app))
                 .serve_with_incoming_shutdown(listener.with_drain(&handle), handle.last_request_over());
-            tokio::spawn(drain.run(serving))
+            tokio::spawn(drain.run(serving).map(|(report, _)| report))
         }
         AcceptLoop => {
             let mut listener = listener.with_drain(&handle);
-            tokio::spawn(drain.run(async move {
-                while let Some((stream, _)) = listener.accept().await {
-                    tokio::spawn(echo(stream, handle.clone()));
-                }
-            }))
+            tokio::spawn(
+                drain
+                    .run(async move {
+                        while let Some((stream, _)) = listener.accept().await {
+                            tokio::spawn(echo(stream, handle.clone()));
+                        }
+                    })
+                    .map(|(report, _)| report),
+            )
         }
     }
 }

@@ -482,6 +482,6 @@ async fn a_drain_closes_the_listener_and_waits_for_its_handshakes() {
     let mut client = Client::over(tcp, client_config(&rustls::version::TLS13)).await;
     assert_eq!(client.read_to_end().await.1, End::CloseNotify);
     drop(client);
-    let report = soon(run).await.expect("no panic");
+    let (report, _) = soon(run).await.expect("no panic");
     assert!(report.handshakes_finished() >= 1 && report.left() == 0, "{report}");
 }

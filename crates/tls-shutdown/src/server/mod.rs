@@ -228,7 +228,7 @@ impl Server {
         let mut server = self;
         let drain = server.drain.take().unwrap_or_else(|| ServerDrain::on(std::future::pending()));
         let handle = drain.handle();
-        drain.run(server.serve_in(&handle, service)).await
+        drain.run(server.serve_in(&handle, service)).await.0
     }
 
     /// Serves as a part of a drain that somebody else [runs](ServerDrain::run), for example together with other servers. The server's own
@@ -242,7 +242,7 @@ impl Server {
     /// let both = async {
     ///     tokio::join!(public.serve_in(&handle, app), admin.serve_in(&handle, handle.readiness()));
     /// };
-    /// Ok(drain.run(both).await)
+    /// Ok(drain.run(both).await.0)
     /// # }
     /// ```
     ///

@@ -171,5 +171,5 @@ async fn a_window_can_be_waited_for_by_servers_that_are_not_ours() {
         held.take();
         over.await;
     });
-    assert_eq!(soon(run).await.left(), 0);
+    assert_eq!(soon(run).await.0.left(), 0);
 }

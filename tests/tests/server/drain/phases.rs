@@ -167,7 +167,7 @@ async fn closes_are_spread() {
 async fn a_server_that_ends_by_itself_is_drained() {
     let drain = ServerDrain::on(std::future::pending()).notice(LONG).grace_period(LONG);
     let handle = drain.handle();
-    let report = soon(drain.run(async {})).await;
+    let (report, _) = soon(drain.run(async {})).await;
     assert_eq!((report.left(), handle.phase()), (0, DrainPhase::Ended));
 }
 

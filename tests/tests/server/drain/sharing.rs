@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_test::assert_pending;
 
-use crate::drain::routes;
+use crate::drain::{SHORT, routes};
 
 #[tokio::test]
 async fn a_stream_that_is_held_for_ever_is_left() {
@@ -27,10 +27,21 @@ async fn a_stream_that_is_held_for_ever_is_left() {
     let address = listener.local_addr().expect("an address");
     let client = tokio::spawn(Client::connect(address));
     let held = soon(listener.accept()).await.expect("a connection");
-    let report = soon(drain.run(async move { while listener.accept().await.is_some() {} })).await;
+    let (report, _) = soon(drain.run(async move { while listener.accept().await.is_some() {} })).await;
     assert_eq!((report.left(), report.connections()), (1, 0), "{report}");
     assert!(report.elapsed() < grace * 2, "{report}");
     drop((held, client));
+}
+
+/// A server that fails is not "drained".
+#[tokio::test]
+async fn what_the_server_returned_comes_with_the_report() {
+    let drain = ServerDrain::on(std::future::pending()).grace_period(LONG);
+    let (report, output) = soon(drain.run(async { Err::<(), _>("the port is taken") })).await;
+    assert_eq!((report.connections(), output), (0, Some(Err("the port is taken"))));
+    let (_, output) =
+        soon(ServerDrain::on(std::future::ready(())).grace_period(SHORT).run(std::future::pending::<()>())).await;
+    assert_eq!(output, None, "it was dropped at the deadline");
 }
 
 /// Whoever accepts a stream may observe its end, too.
@@ -49,7 +60,7 @@ async fn an_observer_of_the_application_does_not_hide_the_end_from_the_drain() {
     let mut draining = tokio_test::task::spawn(drain.run(async move { while listener.accept().await.is_some() {} }));
     assert_pending!(draining.poll(), "the connection is open");
     drop(stream);
-    let report = soon(draining).await;
+    let (report, _) = soon(draining).await;
     assert_eq!((report.connections(), report.left()), (1, 0), "{report}");
     assert_eq!(
         [ends.recv().await, ends.recv().await].map(Option::unwrap),
@@ -71,7 +82,7 @@ async fn two_servers_share_a_drain() {
         let both = async {
             tokio::join!(public.serve_in(&handle, service()), admin.serve_in(&handle, service()));
         };
-        drain.run(both).await
+        drain.run(both).await.0
     });
     let mut clients = Vec::new();
     for address in addresses {
@@ -106,7 +117,7 @@ async fn two_listeners_share_a_drain_and_a_reaper() {
     let [mut first, second] = listeners;
     // The second listener is dropped early.
     drop(second);
-    let report = soon(drain.run(async move { while first.accept().await.is_some() {} })).await;
+    let (report, _) = soon(drain.run(async move { while first.accept().await.is_some() {} })).await;
     assert_eq!((report.shed(), report.left()), (2, 0), "{report}");
     drop(clients);
 }

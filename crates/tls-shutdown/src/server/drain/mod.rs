@@ -189,7 +189,8 @@ impl ServerDrain {
     /// [`TlsListener`](crate::server::TlsListener) that [takes part](crate::server::TlsListener::with_drain). Returns when all connections
     /// have ended, or at the end of the grace period.
     ///
-    /// `serving` should end when the listener returns no more connections. It is dropped at the deadline, or when it has ended.
+    /// `serving` should end when the listener returns no more connections. Its output comes with the report, so that the error of a server
+    /// is not lost. It is `None` if `serving` had to be dropped at the deadline. A server that ends before the signal is drained at once.
     ///
     /// # Panics
     ///
@@ -198,10 +199,10 @@ impl ServerDrain {
     /// # Cancel safety
     ///
     /// Dropping the future stops the server without a drain.
-    pub async fn run(self, serving: impl Future) -> DrainReport {
+    pub async fn run<T>(self, serving: impl Future<Output = T>) -> (DrainReport, Option<T>) {
         let Self { mut signal, mut force, notice, grace_period, ack_timeout, handle } = self;
-        let mut serving = Some(Box::pin(serving));
-        serve_until(&mut serving, &mut signal).await;
+        let mut serving = Serving { server: Some(Box::pin(serving)), output: None };
+        serving.serve_until(&mut signal).await;
 
         let mut budget = Budget::begin(grace_period);
         if !notice.is_zero() && from_now(notice) >= budget.deadline() {
@@ -209,9 +210,9 @@ impl ServerDrain {
         }
         handle.begin(budget.ends());
         let in_order = async {
-            serve_until(&mut serving, sleep(notice)).await;
+            serving.serve_until(sleep(notice)).await;
             handle.enter(DrainPhase::LastRequest);
-            serve_until(&mut serving, pending()).await;
+            serving.serve_until(pending()).await;
             handle.until_no_connections().await;
             handle.until_reapers_idle().await;
         };
@@ -228,9 +229,9 @@ impl ServerDrain {
         if outcome != DrainOutcome::Finished {
             handle.enter(DrainPhase::Deadline);
             let end = budget.tasks_end();
-            serve_until(&mut serving, within(end, handle.until_no_connections())).await;
+            serving.serve_until(within(end, handle.until_no_connections())).await;
             // Its connections report their end when the runtime has dropped their tasks.
-            drop(serving);
+            serving.server = None;
             within(end.max(from_now(ABORT_TIMEOUT)), handle.until_no_connections()).await;
             within(end, handle.until_reapers_idle()).await;
         }
@@ -248,7 +249,7 @@ impl ServerDrain {
         }
         let lingering = handle.abort_reapers().await;
         handle.enter(DrainPhase::Ended);
-        handle.report(acknowledgement, lingering)
+        (handle.report(acknowledgement, lingering), serving.output)
     }
 }
 
@@ -263,12 +264,21 @@ impl fmt::Debug for ServerDrain {
     }
 }
 
-/// Polls the server until `end` resolves, or until the server ends: then `serving` is `None`.
-async fn serve_until<F: Future>(serving: &mut Option<Pin<Box<F>>>, end: impl Future<Output = ()>) {
-    if let Some(server) = serving {
-        tokio::select! {
-            () = end => {}
-            _ = server => *serving = None,
+/// The server that is drained.
+struct Serving<F: Future> {
+    /// `None` once it has ended, or was dropped.
+    server: Option<Pin<Box<F>>>,
+    output: Option<F::Output>,
+}
+
+impl<F: Future> Serving<F> {
+    /// Polls the server until `end` resolves, or until the server ends.
+    async fn serve_until(&mut self, end: impl Future<Output = ()>) {
+        if let Some(server) = &mut self.server {
+            tokio::select! {
+                () = end => {}
+                output = server => (self.server, self.output) = (None, Some(output)),
+            }
         }
     }
 }
