@@ -28,7 +28,9 @@ pub(crate) enum Command {
 ///
 /// SIGTERM or Ctrl-C starts a graceful exit: the server finishes the requests in progress and sends close_notify on every connection.
 /// A second signal cuts the requests in progress. The exit then takes up to two seconds if clients do not read.
-#[derive(Args, Debug)]
+///
+/// SIGHUP reads the certificate and the key again. If they are bad, the old ones stay in use.
+#[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   tls-shutdown serve
@@ -66,7 +68,7 @@ pub(crate) struct ServeArguments {
     ///
     /// On HTTP/1, the same timeout applies to a client that sends nothing of a request body. An HTTP/2 client that opens no
     /// flow-control window has five times as long.
-    #[arg(long, alias = "stall-limit", value_name = "DURATION", value_parser = parse_duration, default_value = "60s")]
+    #[arg(long, alias = "stall-limit", value_name = "DURATION", value_parser = parse_timeout, default_value = "60s")]
     pub(crate) stall_timeout: Duration,
     /// After the signal, serve as before for this long, but report not ready on /health.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "0s")]
@@ -92,7 +94,7 @@ pub(crate) struct ServeArguments {
 /// The close timeout starts when the system accepts our close_notify. The server may read it much later: a server that reads 3 MB at
 /// 200 kB/s then still has most of the data in front of it, and answers 15 seconds later. For this reason the default is longer
 /// than usual.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   head -c 3000000 /dev/zero | tls-shutdown send example.org:443
@@ -145,11 +147,11 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
-    /// The protocol's name in ALPN (RFC 7301).
-    pub(crate) fn alpn(self) -> &'static [u8] {
+    /// The protocol's names in ALPN (RFC 7301). `curl --http1.0` offers only the older name of HTTP/1.
+    pub(crate) fn alpn(self) -> &'static [&'static str] {
         match self {
-            Self::Http2 => b"h2",
-            Self::Http1 => b"http/1.1",
+            Self::Http2 => &["h2"],
+            Self::Http1 => &["http/1.1", "http/1.0"],
         }
     }
 }
@@ -264,6 +266,14 @@ impl fmt::Display for Endpoint {
             true => write!(f, "[{}]:{}", self.host, self.port),
             false => write!(f, "{}:{}", self.host, self.port),
         }
+    }
+}
+
+/// A timeout of zero would end every connection that waits for a moment.
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    match parse_duration(text).map_err(|error| error.to_string())? {
+        Duration::ZERO => Err("must be longer than 0".to_owned()),
+        timeout => Ok(timeout),
     }
 }
 

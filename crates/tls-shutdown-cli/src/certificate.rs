@@ -28,7 +28,8 @@ pub(crate) fn server_config(arguments: &ServeArguments) -> Result<ServerConfig, 
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .map_err(|error| Failure::new(format!("cannot use this certificate with this key: {error}")))?;
-    config.alpn_protocols = arguments.alpn.iter().copied().map(Protocol::alpn).map(<[u8]>::to_vec).collect();
+    let names = arguments.alpn.iter().copied().flat_map(Protocol::alpn);
+    config.alpn_protocols = names.map(|name| name.as_bytes().to_vec()).collect();
     Ok(config)
 }
 

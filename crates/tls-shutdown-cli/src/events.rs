@@ -15,6 +15,8 @@ use tls_shutdown::{
     server::{Acknowledgement, ConnectionReport, DrainHandle, DrainPhase, DrainReport},
 };
 
+use crate::failure::Failure;
+
 /// How long the process waits for a slow reader of its standard output before it exits.
 const FINISH_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -59,6 +61,15 @@ impl Events {
     pub(crate) fn listening(&self, address: SocketAddr, certificate: &str) {
         self.print(&json!({ "event": "listening", "addr": address.to_string() }), || {
             format!("listening on https://{address} ({certificate}; try: curl -k https://{address}/)")
+        });
+    }
+
+    /// Reports that the certificate was read again, or why the old one stays.
+    pub(crate) fn reloaded(&self, result: Result<(), Failure>) {
+        let error = result.err().map(|failure| failure.to_string());
+        self.print(&json!({ "event": "reloaded", "error": error }), || match &error {
+            None => "the certificate was read again".to_owned(),
+            Some(error) => format!("the old certificate stays in use: {error}"),
         });
     }
 

@@ -7,8 +7,12 @@ use std::{
     time::Duration,
 };
 
-use tls_shutdown::server::{DrainReport, Server, ServerDrain, TlsListener};
-use tokio::runtime;
+use tls_shutdown::server::{ConfigHandle, DrainReport, Server, ServerDrain, TlsListener};
+use tokio::{
+    runtime,
+    signal::unix::{SignalKind, signal},
+    task::AbortHandle,
+};
 
 use crate::{
     arguments::{Endpoint, ServeArguments},
@@ -48,6 +52,8 @@ async fn serve(arguments: &ServeArguments, events: &Arc<Events>) -> Result<Drain
         Some(file) => format!("certificate {}", file.display()),
         None => "self-signed certificate".to_owned(),
     };
+    let reloading = reload_at_hangup(arguments.clone(), listener.config_handle(), events.clone())
+        .map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))?;
     events.listening(address, &certificate);
     let progress = progress::show(drain.handle(), events.clone());
     let router = routes::router(drain.handle());
@@ -55,7 +61,23 @@ async fn serve(arguments: &ServeArguments, events: &Arc<Events>) -> Result<Drain
     let server = Server::new(listener).stall_timeout(arguments.stall_timeout).on_end(move |end| ends.closed(end));
     let report = server.drain(drain).serve(router).await;
     progress.stop().await;
+    reloading.abort();
     Ok(report)
+}
+
+/// Reads the certificate and the key again at SIGHUP, as nginx does.
+fn reload_at_hangup(arguments: ServeArguments, config: ConfigHandle, events: Arc<Events>) -> io::Result<AbortHandle> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let reloading = tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            let files = match arguments.cert {
+                Some(_) => certificate::server_config(&arguments),
+                None => Err(Failure::new("there is no file to read again, start with --cert and --key")),
+            };
+            events.reloaded(files.map(|files| config.replace(files)));
+        }
+    });
+    Ok(reloading.abort_handle())
 }
 
 fn cannot_listen(endpoint: &Endpoint, error: &io::Error) -> Failure {

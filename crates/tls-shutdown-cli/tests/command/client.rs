@@ -16,16 +16,21 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use crate::process::{CERTIFICATE, within};
 
 /// The certificates that a client trusts.
-pub(crate) enum Trust {
+pub(crate) enum Trust<'a> {
     TheCertificate,
+    File(&'a str),
     Nothing,
 }
 
-pub(crate) async fn handshake(tcp: TcpStream, alpn: &str, trust: Trust) -> io::Result<TlsStream<TcpStream>> {
+pub(crate) async fn handshake(tcp: TcpStream, alpn: &str, trust: Trust<'_>) -> io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
-    if let Trust::TheCertificate = trust {
-        let certificate = CertificateDer::from_pem_file(CERTIFICATE.cert()).expect("a certificate");
-        roots.add(certificate).expect("a root");
+    let file = match trust {
+        Trust::TheCertificate => Some(CERTIFICATE.cert()),
+        Trust::File(file) => Some(file),
+        Trust::Nothing => None,
+    };
+    if let Some(file) = file {
+        roots.add(CertificateDer::from_pem_file(file).expect("a certificate")).expect("a root");
     }
     let mut config = ClientConfig::builder_with_provider(ring::default_provider().into())
         .with_safe_default_protocol_versions()

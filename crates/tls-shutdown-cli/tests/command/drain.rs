@@ -18,8 +18,37 @@ use tokio::{
 
 use crate::{
     client::{Response, Trust, connect, handshake, read_to_end, request, response},
-    process::{CERTIFICATE, Serve, command, within},
+    process::{CERTIFICATE, Certificate, Serve, command, within},
 };
+
+/// SIGHUP is no reason to end: connections stay, and new ones get the new certificate. Bad files keep the old one.
+#[tokio::test]
+async fn a_hangup_reads_the_certificate_again() {
+    let certificate = Certificate::write("renewed");
+    let mut server = Serve::start_with(&certificate, &["--grace", "1h"]).await;
+    let presented = async |address| {
+        let tcp = TcpStream::connect(address).await.unwrap();
+        let stream = handshake(tcp, "http/1.0", Trust::File(certificate.cert())).await;
+        stream.map(|stream| stream.get_ref().1.peer_certificates().unwrap()[0].to_vec())
+    };
+    let first = presented(server.address).await.unwrap();
+    assert_eq!(server.next_closed().await["ending"], "truncated");
+
+    let renewed = Certificate::write("renewed");
+    server.signal(Signal::HUP);
+    assert_eq!(server.next_event().await, json!({ "event": "reloaded", "error": null }));
+    let second = presented(server.address).await.unwrap();
+    assert_ne!(first, second);
+    assert_eq!(server.next_closed().await["ending"], "truncated");
+
+    fs::write(renewed.key(), "no key").unwrap();
+    server.signal(Signal::HUP);
+    let event = server.next_event().await;
+    assert!(event["error"].as_str().is_some_and(|error| error.contains("contains no private key")), "{event}");
+    assert_eq!(presented(server.address).await.unwrap(), second);
+    server.signal(Signal::TERM);
+    assert!(server.wait_for_exit().await.0.success());
+}
 
 #[tokio::test]
 async fn everything_in_progress_is_finished_and_everything_idle_is_closed() {

@@ -6,13 +6,14 @@ use crate::process::{CERTIFICATE, run};
 
 #[tokio::test]
 async fn wrong_usage_is_reported_with_exit_code_2() {
-    let cases: [(&[&str], &str); 16] = [
+    let cases: [(&[&str], &str); 17] = [
         (&[], "Usage: tls-shutdown"),
         (&["serve", "--policy", "receive-first"], "possible values: quiet, unidirectional, bidirectional"),
         (&["serve", "--alpn", "h3"], "possible values: h2, http/1.1"),
         (&["serve", "--close-timeout", "5"], "time unit needed"),
         (&["serve", "--max-drain-bytes", "much"], "--max-drain-bytes"),
         (&["serve", "--stall-timeout", "1"], "time unit needed"),
+        (&["serve", "--stall-timeout", "0s"], "longer than 0"),
         (&["serve", "--cert", "cert.pem"], "--key"),
         (&["serve", "--key", "key.pem"], "--cert"),
         (&["serve", "--listen", "8443"], "expected HOST:PORT"),

@@ -27,17 +27,21 @@ pub(crate) struct Certificate {
     pub(crate) key: PathBuf,
 }
 
-pub(crate) static CERTIFICATE: LazyLock<Certificate> = LazyLock::new(|| {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let file =
-        |name: &str| PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}.pem", std::process::id()));
-    let certificate = Certificate { cert: file("cert"), key: file("key") };
-    std::fs::write(&certificate.cert, made.cert.pem()).expect("cert file");
-    std::fs::write(&certificate.key, made.signing_key.serialize_pem()).expect("key file");
-    certificate
-});
+pub(crate) static CERTIFICATE: LazyLock<Certificate> = LazyLock::new(|| Certificate::write("shared"));
 
 impl Certificate {
+    /// Writes a new certificate into files of this name.
+    pub(crate) fn write(name: &str) -> Self {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let file = |kind: &str| {
+            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}-{kind}.pem", std::process::id()))
+        };
+        let certificate = Self { cert: file("cert"), key: file("key") };
+        std::fs::write(&certificate.cert, made.cert.pem()).expect("cert file");
+        std::fs::write(&certificate.key, made.signing_key.serialize_pem()).expect("key file");
+        certificate
+    }
+
     pub(crate) fn cert(&self) -> &str {
         self.cert.to_str().expect("UTF-8 path")
     }
@@ -73,7 +77,11 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(crate) async fn start(arguments: &[&str]) -> Self {
-        let (cert, key) = (CERTIFICATE.cert(), CERTIFICATE.key());
+        Self::start_with(&CERTIFICATE, arguments).await
+    }
+
+    pub(crate) async fn start_with(certificate: &Certificate, arguments: &[&str]) -> Self {
+        let (cert, key) = (certificate.cert(), certificate.key());
         let mut child = command(&["serve", "--json", "--listen", "127.0.0.1:0", "--cert", cert, "--key", key])
             .args(arguments)
             .stdout(Stdio::piped())
