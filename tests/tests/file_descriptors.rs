@@ -1,6 +1,6 @@
 //! A process that has no file descriptor left.
 //!
-//! This test has a process of its own, since the limit is that of the process.
+//! These tests have a process of their own, since the limit is that of the process.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tls_shutdown_tests::{
@@ -9,22 +9,55 @@ use tls_shutdown_tests::{
     serving::{Client, listener},
     soon,
 };
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::Mutex};
+
+/// The limit is that of the process, and the tests share it.
+static LIMIT: Mutex<()> = Mutex::const_new(());
+
+/// Leaves no file descriptor to the process. Returns the limit before.
+fn use_up_descriptors() -> Rlimit {
+    let used = std::fs::File::open("/dev/null").expect("a file");
+    let whole = getrlimit(Resource::Nofile);
+    let next = std::os::fd::AsRawFd::as_raw_fd(&used);
+    drop(used);
+    let lowered = Rlimit { current: Some(u64::try_from(next).expect("a descriptor")), ..whole };
+    setrlimit(Resource::Nofile, lowered).expect("lower");
+    std::fs::File::open("/dev/null").expect_err("no descriptor");
+    whole
+}
+
+/// At SIGTERM, the queue would be reset with the socket.
+#[tokio::test]
+async fn a_closed_listener_serves_its_queue_when_there_are_descriptors_again() {
+    const QUEUED: usize = 5;
+    let _limit = LIMIT.lock().await;
+    let mut listener = listener().await;
+    let address = listener.local_addr().expect("an address");
+    let mut queued = Vec::new();
+    for _ in 0..QUEUED {
+        queued.push(TcpStream::connect(address).await.expect("the backlog"));
+    }
+    let whole = use_up_descriptors();
+    listener.close();
+    setrlimit(Resource::Nofile, whole).expect("as before");
+    let clients = queued.into_iter().map(|tcp| Client::over(tcp, client_config(&rustls::version::TLS13)));
+    let clients = tokio::spawn(futures_util::future::join_all(clients));
+    for _ in 0..QUEUED {
+        let _stream = soon(listener.accept()).await.expect("a connection");
+    }
+    soon(clients).await.expect("no panic");
+    assert!(soon(listener.accept()).await.is_none(), "the queue is empty, and the socket is closed");
+}
 
 #[tokio::test]
 async fn a_listener_waits_for_a_file_descriptor_and_goes_on() {
+    let _limit = LIMIT.lock().await;
     // The listener warns when it meets the limit.
     let log = Log::of_process("tls_shutdown=warn");
     let mut listener = listener().await;
     let address = listener.local_addr().expect("an address");
     let waiting = TcpStream::connect(address).await.expect("the backlog");
-    let used = std::fs::File::open("/dev/null").expect("a file");
-    let whole = getrlimit(Resource::Nofile);
-    let next = std::os::fd::AsRawFd::as_raw_fd(&used);
-    let lowered = Rlimit { current: Some(u64::try_from(next).expect("a descriptor")), ..whole };
-    drop(used);
-    setrlimit(Resource::Nofile, lowered).expect("lower");
-    std::fs::File::open("/dev/null").expect_err("no descriptor");
+    let whole = use_up_descriptors();
     let client = tokio::spawn(async move {
         log.until_contains("WARN").await;
         setrlimit(Resource::Nofile, whole).expect("as before");

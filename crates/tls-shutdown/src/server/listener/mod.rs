@@ -1,5 +1,6 @@
 //! [`TlsListener`]: accepts TLS connections side by side, and stops without losing one.
 
+mod bind;
 mod client_auth;
 mod config;
 mod handshakes;
@@ -20,11 +21,12 @@ use std::{
 use futures_core::Stream;
 use rustls::ServerConfig;
 use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream, ToSocketAddrs, lookup_host},
+    net::{TcpListener, TcpStream, ToSocketAddrs, lookup_host},
     time::Instant,
 };
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use self::bind::listen;
 use self::handshakes::{HandshakeOptions, Handshakes};
 use super::{
     connection::ConnectionObservers,
@@ -37,9 +39,6 @@ use crate::{
     tls::{Reaper, ShutdownPolicy},
 };
 
-/// The length of the system's queue of connections that are not accepted yet. Clients wait for seconds once Tokio's default of 128 is
-/// full.
-const BACKLOG: u32 = 1024;
 /// The largest number of queued connections that are accepted before the socket is closed: the highest value to which
 /// `net.core.somaxconn` is set in practice, for a socket that somebody else has created.
 const MAX_QUEUED: usize = 65_536;
@@ -91,6 +90,12 @@ pub struct TlsListener {
 
 enum ListenerPhase {
     Listening(TcpListener, Option<DrainMembership>),
+    /// The system's queue is not empty, and the system refuses to accept, for want of file descriptors for example.
+    EmptyingQueue {
+        tcp: std::net::TcpListener,
+        _membership: Option<DrainMembership>,
+        end: Instant,
+    },
     /// The handshakes in progress go on.
     Closed,
 }
@@ -278,7 +283,7 @@ impl TlsListener {
     pub fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
         match &self.phase {
             ListenerPhase::Listening(tcp, _) => Some(std::os::fd::AsFd::as_fd(tcp)),
-            ListenerPhase::Closed => None,
+            ListenerPhase::EmptyingQueue { .. } | ListenerPhase::Closed => None,
         }
     }
 
@@ -299,17 +304,25 @@ impl TlsListener {
     }
 
     /// Stops listening. Accepts the connections in the system's queue, which would be reset with the socket, and closes the socket.
-    /// [`accept`](Self::accept) still returns these connections. Does nothing on a closed listener.
+    /// [`accept`](Self::accept) still returns these connections. If the system refuses to accept, for want of file descriptors for example,
+    /// the socket stays open until that is over, for the [handshake timeout](Self::handshake_timeout) at most. Does nothing on a closed
+    /// listener.
     ///
     /// # Panics
     ///
     /// Outside of a Tokio runtime with time enabled.
     pub fn close(&mut self) {
-        // The membership counts the socket as open until the queue is empty.
-        if let ListenerPhase::Listening(tcp, _membership) = std::mem::replace(&mut self.phase, ListenerPhase::Closed)
-            && let Err(error) = self.accept_queued(tcp)
-        {
-            tracing::warn!(%error, "connections that were not accepted yet are reset");
+        match std::mem::replace(&mut self.phase, ListenerPhase::Closed) {
+            // Tokio's own listener asks the system only after the runtime has polled it.
+            ListenerPhase::Listening(tcp, membership) => match tcp.into_std() {
+                Ok(tcp) => {
+                    let end = from_now(self.options.timeout);
+                    self.phase = ListenerPhase::EmptyingQueue { tcp, _membership: membership, end };
+                    self.empty_queue();
+                }
+                Err(error) => warn_of_reset(&error),
+            },
+            phase => self.phase = phase,
         }
     }
 
@@ -323,8 +336,17 @@ impl TlsListener {
             if let Poll::Ready(stream) = self.handshakes.poll_finished(cx) {
                 return Poll::Ready(Some(stream));
             }
-            let ListenerPhase::Listening(tcp, membership) = &mut self.phase else {
-                return if self.handshakes.len() == 0 { Poll::Ready(None) } else { Poll::Pending };
+            let (tcp, membership) = match &mut self.phase {
+                ListenerPhase::Listening(tcp, membership) => (tcp, membership),
+                ListenerPhase::EmptyingQueue { .. } => {
+                    if let Some(retry_at) = self.retry_at {
+                        ready!(self.timer.poll_until(retry_at, cx));
+                    }
+                    self.empty_queue();
+                    continue;
+                }
+                ListenerPhase::Closed if self.handshakes.len() == 0 => return Poll::Ready(None),
+                ListenerPhase::Closed => return Poll::Pending,
             };
             if let Some(DrainMembership { stop, .. }) = membership
                 && stop.as_mut().poll(cx).is_ready()
@@ -365,21 +387,26 @@ impl TlsListener {
 
     /// Accepts what is in the system's queue, and no more than a queue can hold: clients that go on connecting must not keep the server
     /// from stopping. Sheds nothing, because none of these connections has had time to send anything.
-    fn accept_queued(&mut self, tcp: TcpListener) -> io::Result<()> {
-        // Tokio's own listener asks the system only after the runtime has polled it.
-        let tcp = tcp.into_std()?;
+    fn empty_queue(&mut self) {
         for _ in 0..MAX_QUEUED {
-            match tcp.accept() {
-                Ok((tcp, peer)) => {
-                    tcp.set_nonblocking(true)?;
-                    self.begin(TcpStream::from_std(tcp)?, peer);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            let ListenerPhase::EmptyingQueue { tcp, end, .. } = &self.phase else { return };
+            let accepted = tcp.accept().and_then(|(tcp, peer)| {
+                tcp.set_nonblocking(true)?;
+                Ok((TcpStream::from_std(tcp)?, peer))
+            });
+            match accepted {
+                Ok((tcp, peer)) => self.begin(tcp, peer),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return self.phase = ListenerPhase::Closed,
                 Err(error) if is_of_one_connection(&error) => {}
-                Err(error) => return Err(error),
+                Err(_) if Instant::now() < *end => return self.retry_at = Some(from_now(RETRY_PAUSE)),
+                Err(error) => {
+                    warn_of_reset(&error);
+                    return self.phase = ListenerPhase::Closed;
+                }
             }
         }
-        Err(io::Error::other("clients connect faster than they are accepted"))
+        warn_of_reset(&io::Error::other("clients connect faster than they are accepted"));
+        self.phase = ListenerPhase::Closed;
     }
 
     fn begin(&mut self, tcp: TcpStream, peer: SocketAddr) {
@@ -387,16 +414,8 @@ impl TlsListener {
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    // A restarted server need not wait until old connections are forgotten. (Outside of Unix this lets two servers share a port.)
-    #[cfg(unix)]
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
+fn warn_of_reset(error: &io::Error) {
+    tracing::warn!(%error, "connections that were not accepted yet are reset");
 }
 
 /// Whether the connection ended before it was accepted, so that the next one can be accepted at once.
