@@ -1,12 +1,16 @@
 //! What requests know of their connection, and how old it may become.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use hyper::{Request, body::Incoming};
-use tls_shutdown::server::{ConnectionInfo, Server, ServerDrain, TlsListener};
+use tls_shutdown::{
+    integrations::tonic::TlsConnectInfo,
+    server::{ConnectionInfo, Server, ServerDrain, TlsListener},
+};
 use tls_shutdown_tests::{
     End,
     serving::{
@@ -15,6 +19,8 @@ use tls_shutdown_tests::{
         listener,
     },
 };
+
+use tonic::transport::server::TcpConnectInfo;
 
 use crate::routes::routes;
 
@@ -70,6 +76,14 @@ async fn requests_carry_the_clients_certificate() {
     let service = |request: Request<Incoming>| async move {
         let info = request.extensions().get::<ConnectionInfo>().expect("known");
         assert_eq!(info.certificates(), [certificate().0]);
+        // What axum's and tonic's handlers look for.
+        let peer = info.peer();
+        let extensions = request.extensions();
+        assert_eq!(extensions.get::<axum::extract::ConnectInfo<SocketAddr>>().expect("axum's").0, peer);
+        assert_eq!(extensions.get::<TcpConnectInfo>().expect("tonic's").remote_addr(), Some(peer));
+        let tls = extensions.get::<TlsConnectInfo>().expect("tonic's");
+        assert_eq!(tls.get_ref().remote_addr(), Some(peer));
+        assert_eq!(tls.peer_certs().expect("a chain")[..], [certificate().0]);
         answer(ScriptedBody::full(1))
     };
     let running = Running::start_with(listener, |server| server, |drain| drain, service);

@@ -6,7 +6,7 @@ use tls_shutdown::{Ending, server::ServerDrain};
 use tls_shutdown_tests::{
     End,
     serving::{
-        Client, Running,
+        Client, Running, body_of,
         http2::{
             self, CONTINUATION, END_HEADERS, END_STREAM, GET, HEADERS, PING, RST_STREAM, SETTINGS, frame, get,
             get_path, goaways, hello, is_answered,
@@ -45,7 +45,8 @@ async fn http2_that_is_dropped_is_told_what_is_cut() {
 #[tokio::test]
 async fn http2_that_is_rubbish_ends_with_close_notify() {
     for rubbish in [
-        b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
+        b"PRI * HTTP/3.0\r\n\r\nSM\r\n\r\n".to_vec(),
+        vec![0; 100],
         [hello(), frame(http2::DATA, 0, 1, b"no stream")].concat(),
         [hello(), frame(PING, 0, 0, b"short")].concat(),
         [hello(), frame(HEADERS, END_HEADERS | END_STREAM, 2, GET)].concat(),
@@ -60,6 +61,24 @@ async fn http2_that_is_rubbish_ends_with_close_notify() {
         assert_eq!(end, End::CloseNotify, "{rubbish:?}");
         assert_eq!(running.end().await.responses_cut(), 0, "{rubbish:?}");
     }
+}
+
+/// Envoy's health check does that by default, and would take the server for dead.
+#[tokio::test]
+async fn a_client_that_negotiated_http2_and_speaks_http1_is_served() {
+    let mut running = Running::start(routes).await;
+    let mut client = Client::connect_http2(running.address).await;
+    for _ in 0..2 {
+        client.ask("/").await;
+        let (head, body) = client.read_message().await;
+        assert!(head.starts_with("http/1.1 200") && body.len() == 10, "{head}");
+    }
+    client.send("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+    let (data, end) = client.read_to_end().await;
+    assert_eq!((body_of(&data).len(), end), (10, End::CloseNotify));
+    drop(client);
+    let end = running.end().await;
+    assert_eq!((end.requests(), end.responses_cut()), (3, 0));
 }
 
 #[tokio::test]
@@ -146,7 +165,7 @@ async fn an_http2_client_that_says_close_notify_hears_what_is_unanswered() {
 #[tokio::test]
 async fn an_invalid_preface_is_a_protocol_error() {
     let mut running = Running::start(routes).await;
-    for preface in ["PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
+    for preface in ["PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n", "\0\0\0\x04\0\0\0\0\0 settings without a preface"] {
         let mut client = Client::connect_http2(running.address).await;
         client.send(preface).await;
         let (frames, end) = client.frames_to_end().await;

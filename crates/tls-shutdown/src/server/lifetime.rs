@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::drain::{DrainHandle, DrainPhase};
 
@@ -22,13 +22,19 @@ pub(super) type Flow = ControlFlow<hyper::Result<()>>;
 
 /// When a connection has to end: at its age, or with the server drain.
 pub(super) struct ConnectionLifetime {
+    began: Instant,
     max_age: Option<Duration>,
     drain: DrainHandle,
 }
 
 impl ConnectionLifetime {
     pub(super) fn new(max_age: Option<Duration>, drain: DrainHandle) -> Self {
-        Self { max_age: max_age.map(with_jitter), drain }
+        Self { began: Instant::now(), max_age: max_age.map(with_jitter), drain }
+    }
+
+    /// Waits until the client has had its time to send the preface of HTTP/2.
+    pub(super) async fn until_preface_timeout(&self) {
+        sleep_until(self.began + HEADER_TIMEOUT).await;
     }
 
     /// Waits until the connection may have only one more request.

@@ -45,13 +45,13 @@ use self::{
     http_stream::{HttpStream, MessagesInFlight},
     lifetime::{ConnectionLifetime, Flow},
     serve_http1::serve_http1,
-    serve_http2::serve_http2,
+    serve_http2::{serve_http2, speaks_http1},
     service::{HttpService, MakeInsert},
 };
 // The only import that runs upwards: handlers find what their framework looks for, and no user has to ask for it.
 use crate::{http::BoxError, integrations::add_connect_info};
 
-/// Serves HTTP/1 and HTTP/2 over TLS with hyper. ALPN selects the version.
+/// Serves HTTP/1 and HTTP/2 over TLS with hyper. ALPN selects the version. A client that negotiates `h2` and speaks HTTP/1 is served, too.
 ///
 /// - **Every path ends truthfully.** If no message was cut, the connection ends with close_notify: when it is idle, at a header timeout, a
 ///   parse error, an error or panic of the service before the response, a server drain, an aborted task. If a response was cut whose end is
@@ -302,18 +302,20 @@ where
     let peer = info.peer();
     let protocol = String::from_utf8_lossy(info.protocol().unwrap_or(b"http/1.1"));
     Span::current().record("protocol", &*protocol);
-    let messages = match info.protocol() {
+    let mut messages = match info.protocol() {
         Some(b"h2") => MessagesInFlight::Http2(Arc::default()),
         _ => MessagesInFlight::Http1(Arc::default()),
     };
-    let service = HttpService {
-        service: TowerToHyperService::new(service),
-        connection: stream.connection().clone(),
-        info,
-        connect_info: options.connect_info.iter().map(|make| make(&stream)).collect(),
-        messages: messages.clone(),
-    };
-    let io = TokioIo::new(HttpStream::new(stream, &messages, options.stall_timeout));
+    let connection = stream.connection().clone();
+    let connect_info = options.connect_info.iter().map(|make| make(&stream)).collect();
+    let mut stream = HttpStream::new(stream, &messages, options.stall_timeout);
+    if matches!(messages, MessagesInFlight::Http2(_)) && speaks_http1(&mut stream, &lifetime).await {
+        messages = MessagesInFlight::Http1(Arc::default());
+        stream.change_protocol(&messages, options.stall_timeout);
+    }
+    let service = TowerToHyperService::new(service);
+    let service = HttpService { service, connection, info, connect_info, messages: messages.clone() };
+    let io = TokioIo::new(stream);
     let flow = match &messages {
         MessagesInFlight::Http1(messages) => {
             let connection = options.http1.serve_connection(io, service).with_upgrades();

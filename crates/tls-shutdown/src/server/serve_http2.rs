@@ -1,18 +1,19 @@
 //! An HTTP/2 connection from its preface to its end.
 
 use std::{
-    future::{Future, pending},
+    future::{Future, pending, poll_fn},
     pin::Pin,
     sync::Mutex,
+    task::{Poll, ready},
 };
 
 use hyper::rt::Executor;
-use tokio::{task::yield_now, time::sleep};
+use tokio::task::yield_now;
 use tracing::Instrument;
 
 use super::{
-    http_stream::http2::Http2Frames,
-    lifetime::{ConnectionLifetime, Flow, HEADER_TIMEOUT, until, until_pending},
+    http_stream::{HttpStream, http2::Http2Frames},
+    lifetime::{ConnectionLifetime, Flow, until, until_pending},
 };
 use crate::runtime::lock::lock;
 
@@ -32,6 +33,25 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for HyperExecutor {
     }
 }
 
+/// The method with which the preface of HTTP/2 begins (RFC 9113 section 3.4).
+const METHOD: &[u8] = b"PRI";
+
+/// Whether a client that negotiated `h2` speaks HTTP/1 all the same, as Envoy's health check does by default (envoyproxy/envoy#46848). The
+/// first bytes show it. `false` if none come in time.
+pub(super) async fn speaks_http1(stream: &mut HttpStream, lifetime: &ConnectionLifetime) -> bool {
+    let is_other_method = poll_fn(|cx| {
+        let bytes = ready!(stream.poll_first_bytes(cx)).unwrap_or_default();
+        let method = &bytes[..bytes.len().min(METHOD.len())];
+        Poll::Ready(method.iter().all(u8::is_ascii_graphic) && !METHOD.starts_with(method))
+    });
+    tokio::select! {
+        biased;
+        is_other_method = is_other_method => is_other_method,
+        () = lifetime.until_last_request() => false,
+        () = lifetime.until_preface_timeout() => false,
+    }
+}
+
 pub(super) async fn serve_http2<C: Future<Output = hyper::Result<()>>>(
     mut connection: Pin<&mut C>,
     graceful_shutdown: fn(Pin<&mut C>),
@@ -41,7 +61,7 @@ pub(super) async fn serve_http2<C: Future<Output = hyper::Result<()>>>(
     let has_preface = || lock(frames).has_preface();
     // h2 waits without limit for the rest of a preface, and cannot be told to stop.
     let preface_timeout = async {
-        sleep(HEADER_TIMEOUT).await;
+        lifetime.until_preface_timeout().await;
         if has_preface() {
             pending().await
         }

@@ -106,24 +106,39 @@ fn deadline_error() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "the server has no more time for this connection")
 }
 
-impl HttpStream {
-    pub(super) fn new(stream: ServerStream, messages: &MessagesInFlight, stall_timeout: Duration) -> Self {
-        let writing = StallTimeout::new(stall_timeout);
-        let protocol = match messages.clone() {
-            MessagesInFlight::Http1(messages) => ProtocolState::Http1(Http1Stream {
+impl ProtocolState {
+    fn new(messages: &MessagesInFlight, stall_timeout: Duration) -> Self {
+        match messages.clone() {
+            MessagesInFlight::Http1(messages) => Self::Http1(Http1Stream {
                 messages,
                 reading: StallTimeout::new(stall_timeout),
                 read_is_blocked: false,
                 read_deadline: UpgradeDeadline::default(),
                 write_deadline: UpgradeDeadline::default(),
             }),
-            MessagesInFlight::Http2(frames) => ProtocolState::Http2(Http2Stream {
+            MessagesInFlight::Http2(frames) => Self::Http2(Http2Stream {
                 frames,
                 early_end: BoxedTimer::default(),
                 window: StallTimeout::new(stall_timeout.saturating_mul(WINDOW_TIMEOUTS)),
             }),
-        };
-        Self { stream: Some(stream), protocol, writing, write_was_blocked: false }
+        }
+    }
+}
+
+impl HttpStream {
+    pub(super) fn new(stream: ServerStream, messages: &MessagesInFlight, stall_timeout: Duration) -> Self {
+        let protocol = ProtocolState::new(messages, stall_timeout);
+        Self { stream: Some(stream), protocol, writing: StallTimeout::new(stall_timeout), write_was_blocked: false }
+    }
+
+    /// What the client sends first, without taking it. Empty at the end of the stream.
+    pub(super) fn poll_first_bytes(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        self.stream.as_mut().map_or(Poll::Ready(Ok(&[])), |stream| Pin::new(stream).poll_fill_buf(cx))
+    }
+
+    /// The client speaks another protocol than was thought. Nothing was read or written yet.
+    pub(super) fn change_protocol(&mut self, messages: &MessagesInFlight, stall_timeout: Duration) {
+        self.protocol = ProtocolState::new(messages, stall_timeout);
     }
 
     fn parts(&mut self) -> (Pin<&mut ServerStream>, &mut ProtocolState) {
