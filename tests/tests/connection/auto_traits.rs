@@ -42,7 +42,7 @@ fn public_types_are_send_sync_and_unpin() {
     all!(ClientDrain, ClientDrainReport, ClientStream<TlsStream<TcpStream>>, Connecting<()>, Draining, ShutdownLayer);
     all!(HttpsSession<TokioIo<TcpStream>>, MaybeTls<client::TlsStream<TcpStream>>, ShutdownService<()>, PeerAddress);
     all!(Acknowledgement, ConfigHandle, ConnectionInfo, ConnectionReport, DrainBody<()>, DrainHandle, DrainLayer);
-    all!(DrainPhase, DrainReport, DrainResponse<()>, DrainService<()>, InvalidTicketKey, Readiness, ServerStream);
+    all!(DrainPhase, DrainReport, DrainResponse<(), ()>, DrainService<()>, InvalidTicketKey, Readiness, ServerStream);
     all!(TicketKey, TicketKeys, TlsListener, UnsupportedProvider);
     // A drain holds the signal, which any future may be. A shutdown holds a timer.
     everything!(is_send: Server, ServerDrain, AsyncShutdown<TlsStream<TcpStream>>);

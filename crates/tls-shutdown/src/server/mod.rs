@@ -13,6 +13,7 @@ mod service;
 mod stream;
 mod tickets;
 mod unacknowledged;
+mod unread_body;
 
 pub use connection_info::ConnectionInfo;
 pub use drain::{
@@ -58,6 +59,8 @@ use crate::{http::BoxError, integrations::add_connect_info};
 ///   the end of the connection (RFC 9112 section 9.8), it ends with RST and without close_notify, also if the process is killed. HTTP/2
 ///   clients receive RST_STREAM for each cut response, GOAWAY and close_notify.
 /// - A response that was sent before the request was read arrives: the listener's [reaper](crate::Reaper) reads the rest of the request.
+///   If the service drops a request that has not come whole, the HTTP/1 response says `Connection: close`, or the connection stays in use.
+///   A service that drops the request after the response has begun cannot say so any more: read the request to its end.
 /// - [`drain`](Self::drain) ends the server without losing a request.
 /// - A truncation or a reset by the client ends its connection at once, and drops the service's future.
 /// - What the server and the service log about a connection is in a span `connection` with its `peer` and `protocol`, at level DEBUG.

@@ -22,6 +22,7 @@ use super::{
         http1::{Http1Messages, ResponseInProgress},
     },
     stream::ServerStream,
+    unread_body::AnswerAfterRead,
 };
 use crate::runtime::lock::lock;
 
@@ -45,7 +46,7 @@ where
 {
     type Response = Response<ServedBody<B>>;
     type Error = S::Error;
-    type Future = Answer<<TowerToHyperService<S> as HyperService<Request<Incoming>>>::Future>;
+    type Future = Answer<<TowerToHyperService<S> as HyperService<Request<Incoming>>>::Future, B>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let in_flight = self.connection.begin_request();
@@ -62,24 +63,25 @@ where
             }
         };
         let (method, version) = (request.method().clone(), request.version());
-        Answer { messages, in_flight, method, version, answer: self.service.call(request) }
+        let answer = AnswerAfterRead::begin(request, |request| self.service.call(request));
+        Answer { messages, in_flight, method, version, answer }
     }
 }
 
 pin_project! {
     /// The future of [`HttpService`].
-    pub(super) struct Answer<F> {
+    pub(super) struct Answer<F, B> {
         // HTTP/2 has frames that show how far a response is.
         messages: Option<Arc<Mutex<Http1Messages>>>,
         in_flight: Option<InFlight>,
         method: Method,
         version: Version,
         #[pin]
-        answer: F,
+        answer: AnswerAfterRead<F, Response<B>>,
     }
 }
 
-impl<F, B, E> Future for Answer<F>
+impl<F, B, E> Future for Answer<F, B>
 where
     F: Future<Output = Result<Response<B>, E>>,
     B: Body,

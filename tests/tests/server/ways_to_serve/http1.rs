@@ -248,3 +248,36 @@ async fn a_handler_that_panics_leaves_a_close_notify() {
     })
     .await;
 }
+
+//= https://www.rfc-editor.org/rfc/rfc9112#section-9.6
+//# A sender SHOULD send a Connection header field (Section 7.6.1 of
+//# [HTTP]) containing the "close" connection option when it intends to
+//# close a connection.
+/// Otherwise a pool of connections sends its next request on a connection that is about to close.
+#[tokio::test]
+async fn a_response_to_an_unread_request_says_whether_the_connection_ends() {
+    let half = format!("Content-Length: 60000\r\n\r\n{}", "x".repeat(30_000));
+    let requests = [
+        ("nothing of the body", "Content-Length: 60000\r\n\r\n"),
+        ("a part of the body", &half),
+        ("a part of a chunk", "Transfer-Encoding: chunked\r\n\r\n5\r\nhel"),
+        ("the client waits", "Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"),
+    ];
+    for integration in Integration::HTTP1 {
+        let site = Site::start(integration).await;
+        for path in ["/reject", "/unknown", "/"] {
+            for (sent, rest) in requests {
+                let mut client = site.connect().await;
+                client.send(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{rest}")).await;
+                let head = client.head().await;
+                assert!(head.contains("connection: close\r\n"), "{integration:?}, {path}, {sent}: {head}");
+                assert_eq!(client.read_to_end_and_close().await.1, End::CloseNotify, "{integration:?}, {path}, {sent}");
+            }
+            let mut client = site.connect().await;
+            client.send(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello")).await;
+            let (head, _) = client.read_message().await;
+            assert!(!head.contains("connection: close\r\n"), "{integration:?}, {path}, the whole request: {head}");
+            client.is_served().await;
+        }
+    }
+}

@@ -16,11 +16,15 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{DrainHandle, DrainPhase, handle::InFlight};
+use crate::server::unread_body::AnswerAfterRead;
 
 /// Adds `Connection: close` to the HTTP/1 responses of a draining server, and counts its requests, also those
 /// [in flight](DrainHandle::in_flight). [`DrainHandle::layer`] returns it.
 ///
-/// It does not change HTTP/2 responses: HTTP/2 has GOAWAY instead.
+/// The response also says so if the service drops a request that has not come whole, because hyper closes the connection then. Without this
+/// layer, hyper closes it and does not say so.
+///
+/// The layer does not change HTTP/2 responses: HTTP/2 has GOAWAY instead.
 ///
 /// ```
 /// # use tls_shutdown::server::ServerDrain;
@@ -55,18 +59,18 @@ where
 {
     type Response = Response<DrainBody<R>>;
     type Error = S::Error;
-    type Future = DrainResponse<S::Future>;
+    type Future = DrainResponse<S::Future, R>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> DrainResponse<S::Future> {
+    fn call(&mut self, request: Request<B>) -> DrainResponse<S::Future, R> {
         DrainResponse {
             version: request.version(),
             in_flight: Some(self.drain.begin_request()),
             drain: self.drain.clone(),
-            response: self.inner.call(request),
+            response: AnswerAfterRead::begin(request, |request| self.inner.call(request)),
         }
     }
 }
@@ -75,16 +79,16 @@ pin_project! {
     /// The future of a [`DrainService`].
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
-    pub struct DrainResponse<F> {
+    pub struct DrainResponse<F, R> {
         version: Version,
         in_flight: Option<InFlight>,
         drain: DrainHandle,
         #[pin]
-        response: F,
+        response: AnswerAfterRead<F, Response<R>>,
     }
 }
 
-impl<F, R, E> Future for DrainResponse<F>
+impl<F, R, E> Future for DrainResponse<F, R>
 where
     F: Future<Output = Result<Response<R>, E>>,
 {
