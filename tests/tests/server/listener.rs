@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::{
-    HandshakeKind, ServerConfig,
+    AlertDescription, HandshakeKind, ServerConfig,
     crypto::ring::default_provider,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
     server::{NoServerSessionStorage, WebPkiClientVerifier},
@@ -356,6 +356,24 @@ fn admitting_one_client(
             .expect("a certificate")
     };
     (client, server)
+}
+
+/// A client of TLS 1.3 has finished its handshake, and sends data, before the server looks at its certificate.
+#[tokio::test]
+async fn the_alert_that_rejects_a_client_arrives_though_the_client_sends() {
+    let (_, config) = admitting_one_client(&rustls::version::TLS13);
+    let listener = TlsListener::bind("127.0.0.1:0", config()).await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    serve(listener);
+    for length in [1_000, 100_000, 5_000_000] {
+        for _ in 0..10 {
+            let mut client = Client::connect_with(address, client_config(&rustls::version::TLS13)).await;
+            soon(client.stream.write_all(&vec![0; length])).await.expect("an upload that the server discards");
+            let error = soon(client.stream.read_u8()).await.expect_err("the server rejects this client");
+            let reason = error.get_ref().and_then(|error| error.downcast_ref());
+            assert_eq!(reason, Some(&rustls::Error::AlertReceived(AlertDescription::CertificateRequired)), "{error}");
+        }
+    }
 }
 
 /// rustls does not verify the certificate of a resumed session again.

@@ -3,7 +3,8 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    future::poll_fn,
+    future::{Future, poll_fn},
+    io,
     pin::{Pin, pin},
     sync::{
         Arc, Mutex,
@@ -14,7 +15,8 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
     runtime::Handle,
     sync::Notify,
     task::{AbortHandle, coop},
@@ -27,7 +29,11 @@ use crate::{
         lock::lock,
         timer::{Timer, from_now},
     },
-    tls::{connection::Connection, session::TlsSession, socket::Discard},
+    tls::{
+        connection::Connection,
+        session::TlsSession,
+        socket::{Discard, socket_of},
+    },
 };
 
 /// Finishes the shutdown of streams that were dropped during or after it, in the background.
@@ -242,10 +248,50 @@ impl Reaper {
         tasks.into_values().flatten().for_each(|task| task.abort());
     }
 
+    /// Sends FIN, and discards what arrives until the peer's FIN or the [limits](ReaperLimits). Drops the transport at once if there is
+    /// no runtime or no place.
+    ///
+    /// For a transport whose TLS handshake has failed. The alert tells the client why, but a client of TLS 1.3 may send data already. If
+    /// the socket is closed while that arrives, the reset destroys the alert. `TlsListener` does this for its own handshakes.
+    ///
+    /// ```
+    /// # async fn accept(
+    /// #     acceptor: tokio_rustls::TlsAcceptor,
+    /// #     tcp: tokio::net::TcpStream,
+    /// #     reaper: tls_shutdown::Reaper,
+    /// # ) {
+    /// match acceptor.accept(tcp).into_fallible().await {
+    ///     Ok(tls) => { /* serve it */ }
+    ///     Err((_error, tcp)) => reaper.linger(tcp),
+    /// }
+    /// # }
+    /// ```
+    pub fn linger<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, transport: T) {
+        self.spawn(transport, async move |mut transport, shared| {
+            let fin = poll_fn(|cx| Pin::new(&mut transport).poll_shutdown(cx));
+            if let Ok(Ok(())) = timeout(shared.limits.linger_timeout, fin).await {
+                linger(transport, |transport| socket_of(transport), &shared).await;
+            }
+        });
+    }
+
     /// Takes a connection over, or drops it if there is no runtime or no place.
     pub(crate) fn adopt<S>(&self, connection: Box<Connection<S>>)
     where
         S: TlsSession<Transport: Send> + Send + 'static,
+    {
+        self.spawn(connection, async move |connection, shared| {
+            if let Some(transport) = finish(connection).await {
+                linger(transport, S::socket, &shared).await;
+            }
+        });
+    }
+
+    /// Closes a connection in a task of its own.
+    fn spawn<C, F>(&self, connection: C, close: impl FnOnce(C, Arc<ReaperState>) -> F + Send + 'static)
+    where
+        C: Send + 'static,
+        F: Future<Output = ()> + Send,
     {
         let Some(runtime) = self.shared.runtime.clone().or_else(|| Handle::try_current().ok()) else {
             return;
@@ -258,9 +304,7 @@ impl Reaper {
         let adopted = (connection, entry);
         let closing = async move {
             let (connection, entry) = adopted;
-            if let Some(transport) = finish(connection).await {
-                linger::<S>(transport, &entry.shared).await;
-            }
+            close(connection, entry.shared.clone()).await;
         };
         // Its end is logged where its life was.
         let task = runtime.spawn(closing.in_current_span());
@@ -346,14 +390,22 @@ async fn finish<S: TlsSession>(mut connection: Box<Connection<S>>) -> Option<S::
 //# acknowledgement of the packet(s) containing the server's last
 //# response.
 /// Discards what arrives, until the peer's FIN or a limit.
-async fn linger<S: TlsSession>(mut transport: S::Transport, shared: &ReaperState) {
+async fn linger<T: AsyncRead + Unpin>(
+    mut transport: T,
+    socket: impl Fn(&T) -> Option<&TcpStream>,
+    shared: &ReaperState,
+) {
     let limits = shared.limits;
     let end = from_now(limits.linger_timeout);
     let mut idle_end = end.min(from_now(limits.linger_idle_timeout));
     let mut timer = pin!(Timer::default());
     poll_fn(|cx| {
         while let Poll::Ready(budget) = coop::poll_proceed(cx) {
-            match poll_discard::<S>(&mut transport, shared, cx) {
+            let discarded = match socket(&transport) {
+                Some(socket) => shared.discard.poll_discard(socket, cx),
+                None => poll_discard(&mut transport, cx),
+            };
+            match discarded {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) => idle_end = end.min(from_now(limits.linger_idle_timeout)),
                 Poll::Pending => break,
@@ -366,14 +418,7 @@ async fn linger<S: TlsSession>(mut transport: S::Transport, shared: &ReaperState
 }
 
 /// Discards what has arrived. Returns the number of bytes, 0 at the end of the stream.
-fn poll_discard<S: TlsSession>(
-    transport: &mut S::Transport,
-    shared: &ReaperState,
-    cx: &mut Context<'_>,
-) -> Poll<std::io::Result<usize>> {
-    if let Some(socket) = S::socket(transport) {
-        return shared.discard.poll_discard(socket, cx);
-    }
+fn poll_discard<T: AsyncRead + Unpin>(transport: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
     let mut bytes = [0; Discard::STACK_BYTES];
     let mut buffer = ReadBuf::new(&mut bytes);
     ready!(Pin::new(transport).poll_read(cx, &mut buffer))?;

@@ -20,7 +20,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::{Instant, timeout},
 };
-use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
 
 use super::config::ConfigHandle;
 use crate::{
@@ -186,6 +186,19 @@ impl Drop for Place {
     }
 }
 
+/// A handshake that failed.
+struct Failed {
+    error: io::Error,
+    /// The socket, if an alert may be on its way.
+    socket: Option<TcpStream>,
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self { error, socket: None }
+    }
+}
+
 /// Carries out one handshake. Returns `None`, and reports, if it fails.
 async fn handshake(
     tcp: TcpStream,
@@ -209,28 +222,36 @@ async fn handshake(
                 }
                 None => tcp,
             };
-            LazyConfigAcceptor::new(Acceptor::default(), tcp).await
+            let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), tcp);
+            (&mut acceptor).await.map_err(|error| Failed { error, socket: acceptor.take_io() })
+        };
+        let finish = async |start: StartHandshake<TcpStream>| {
+            let accept = start.into_stream(options.config.current()).into_fallible();
+            accept.await.map_err(|(error, socket)| Failed { error, socket: Some(socket) })
         };
         let Some(drain) = drain else {
             let start = client_hello.await?;
             place.begin_to_speak();
-            return start.into_stream(options.config.current()).await;
+            return finish(start).await;
         };
         // A draining server waits for a ClientHello no longer than for a last request.
         let start = tokio::select! {
             start = client_hello => start?,
-            () = drain.until_window_over() => return Err(ErrorKind::TimedOut.into()),
+            () = drain.until_window_over() => return Err(io::Error::from(ErrorKind::TimedOut).into()),
         };
         place.begin_to_speak();
         tokio::select! {
-            stream = start.into_stream(options.config.current()) => stream,
-            () = drain.reached(DrainPhase::Deadline) => Err(ErrorKind::TimedOut.into()),
+            stream = finish(start) => stream,
+            () = drain.reached(DrainPhase::Deadline) => Err(io::Error::from(ErrorKind::TimedOut).into()),
         }
     });
-    match handshake.await.unwrap_or_else(|elapsed| Err(elapsed.into())) {
+    match handshake.await.unwrap_or_else(|elapsed| Err(io::Error::from(elapsed).into())) {
         Ok(tls) => Some(stream(tls, accepted, &options)),
-        Err(error) => {
+        Err(Failed { error, socket }) => {
             tracing::debug!(peer = %accepted.peer, %error, "the TLS handshake failed");
+            if let Some(socket) = socket {
+                options.reaper.linger(socket);
+            }
             accepted.fail(&error);
             None
         }
