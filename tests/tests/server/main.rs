@@ -9,6 +9,7 @@ mod early_answers;
 mod http1_endings;
 mod http2_endings;
 mod listener;
+mod rapid_reset;
 mod routes;
 mod stalls;
 mod tickets;

@@ -13,7 +13,7 @@ use http_body::Body;
 use hyper::Request;
 use tokio::time::Instant;
 
-use crate::http::h2_scanner::{FrameScanner, RST_STREAM};
+use crate::http::h2_scanner::{END_STREAM, FrameScanner, RST_STREAM};
 
 /// How long a response may make no progress before h2 sees the end of its request.
 pub(super) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,9 +35,16 @@ pub(super) struct Upload {
     /// The Content-Length, once the service has the request.
     pub(super) length: Option<u64>,
     received: u64,
+    /// Whether the client has ended it.
+    pub(super) has_ended: bool,
 }
 
 impl Upload {
+    /// The body of a request whose head has these flags.
+    pub(super) fn after_head(flags: u8) -> Self {
+        Self { has_ended: flags & END_STREAM != 0, ..Self::default() }
+    }
+
     pub(super) fn on_data(&mut self, length: usize) {
         self.received += length as u64;
     }

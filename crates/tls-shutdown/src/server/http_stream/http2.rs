@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     ops::ControlFlow,
     pin::Pin,
     task::{Context, Poll, Waker},
@@ -21,6 +22,7 @@ use super::{
     early_end::{EarlyEnds, Upload},
     flow_control::FlowControl,
     http1::content_length,
+    reset_budget::ResetBudget,
 };
 use crate::{
     http::h2_scanner::{
@@ -38,6 +40,7 @@ const NO_ERROR: u32 = 0x0;
 pub(super) const PROTOCOL_ERROR: u32 = 0x1;
 const INTERNAL_ERROR: u32 = 0x2;
 const CANCEL: u32 = 0x8;
+const ENHANCE_YOUR_CALM: u32 = 0xb;
 
 /// The frames of both directions, and h2's view of the client's frames. Shared by hyper's service, the driver of the connection and its
 /// stream.
@@ -55,8 +58,8 @@ pub(in crate::server) struct Http2Frames {
     staged: Vec<u8>,
     /// The requests without a complete response, by their streams.
     requests: BTreeMap<u32, OpenRequest>,
-    /// The stream whose header block is incomplete.
-    opening: Option<u32>,
+    /// The stream whose header block is incomplete, and its request.
+    opening: Option<(u32, Upload)>,
     /// The last request whose header block is complete.
     last_stream: u32,
     /// The last stream that the last GOAWAY promised to process.
@@ -66,6 +69,7 @@ pub(in crate::server) struct Http2Frames {
     ping: Option<[u8; 8]>,
     ping_timed_out: bool,
     pub(super) flow_control: FlowControl,
+    resets: ResetBudget,
 }
 
 /// What the client sends next.
@@ -112,6 +116,18 @@ impl Http2Frames {
         {
             open.upload.length = content_length(request.headers());
         }
+    }
+
+    /// Checks whether the client may still send.
+    ///
+    /// # Errors
+    ///
+    /// If it cancels its requests faster than they can be answered.
+    pub(super) fn check_resets(&self) -> io::Result<()> {
+        if self.resets.is_exceeded() {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the client has cancelled too many requests"));
+        }
+        Ok(())
     }
 
     /// Whether the next request waits until the service has the one before.
@@ -203,12 +219,19 @@ impl Http2Frames {
         match frame.kind {
             // h2 ignores a request that it has refused by GOAWAY. Nothing would ever end it.
             HEADERS if frame.stream > self.last_stream && frame.stream <= self.last_served() => {
-                self.opening = Some(frame.stream);
+                self.opening = Some((frame.stream, Upload::after_head(frame.flags)));
             }
             PING if frame.flags & ACK != 0 && self.ping == Some(frame.payload) => self.ping = None,
             RST_STREAM => {
-                self.requests.remove(&frame.stream);
+                let open = self.requests.remove(&frame.stream);
                 self.early_ends.forget(frame.stream);
+                // To cancel the rest of a response is no abuse.
+                if !open.is_some_and(|open| open.is_answered && open.upload.has_ended) {
+                    self.resets.on_reset();
+                }
+            }
+            DATA | HEADERS if frame.flags & END_STREAM != 0 => {
+                self.requests.get_mut(&frame.stream).into_iter().for_each(|open| open.upload.has_ended = true);
             }
             WINDOW_UPDATE => {
                 let increment = i64::from(first_word(frame) & EVERY_STREAM);
@@ -222,10 +245,10 @@ impl Http2Frames {
         }
         if frame.flags & END_HEADERS != 0
             && matches!(frame.kind, HEADERS | CONTINUATION)
-            && let Some(stream) = self.opening.take()
+            && let Some((stream, upload)) = self.opening.take()
         {
             self.last_stream = stream;
-            let (upload, window) = (Upload::default(), self.flow_control.initial);
+            let window = self.flow_control.initial;
             self.requests.insert(stream, OpenRequest { upload, is_answered: false, window });
         }
     }
@@ -235,6 +258,9 @@ impl Http2Frames {
         let mut cut = 0;
         while let Some(frame) = self.outbound.next_frame(&mut bytes) {
             let answered = if frame.ends_stream { self.requests.remove(&frame.stream) } else { None };
+            if answered.is_some() && frame.kind != RST_STREAM {
+                self.resets.on_response();
+            }
             let open = self.requests.get_mut(&frame.stream);
             match frame.kind {
                 HEADERS => open.into_iter().for_each(|open| open.is_answered = true),
@@ -324,7 +350,11 @@ impl Http2Frames {
             //= https://www.rfc-editor.org/rfc/rfc9113#section-3.4
             //# Clients and servers MUST treat an invalid connection preface as a
             //# connection error (Section 5.4.1) of type PROTOCOL_ERROR.
-            let error = if self.next == NextInbound::Invalid { PROTOCOL_ERROR } else { NO_ERROR };
+            let error = match self.next {
+                NextInbound::Invalid => PROTOCOL_ERROR,
+                _ if self.resets.is_exceeded() => ENHANCE_YOUR_CALM,
+                _ => NO_ERROR,
+            };
             frames.extend(error.to_be_bytes());
         }
         frames

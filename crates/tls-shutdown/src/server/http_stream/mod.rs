@@ -4,6 +4,7 @@ mod early_end;
 mod flow_control;
 pub(super) mod http1;
 pub(super) mod http2;
+mod reset_budget;
 mod stall;
 #[cfg(test)]
 mod tests;
@@ -230,6 +231,7 @@ impl Http2Stream {
         loop {
             frames.stage_frame();
             frames.pass(&[], buffer);
+            frames.check_resets()?;
             if buffer.filled().len() > before || buffer.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
