@@ -30,6 +30,8 @@ pub(crate) enum Command {
 /// A second signal cuts the requests in progress. The exit then takes up to two seconds if clients do not read.
 ///
 /// SIGHUP reads the certificate and the key again. If they are bad, the old ones stay in use.
+///
+/// The exit code is 0 if the drain ended and every report was written. A closed pipe is no error.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:

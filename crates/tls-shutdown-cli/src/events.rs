@@ -4,7 +4,11 @@ use std::{
     collections::BTreeMap,
     io::{self, IsTerminal, Write},
     net::SocketAddr,
-    sync::{Mutex, PoisonError, mpsc},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{self, Receiver, SyncSender},
+    },
     thread,
     time::Duration,
 };
@@ -19,6 +23,9 @@ use crate::failure::Failure;
 
 /// How long the process waits for a slow reader of its standard output before it exits.
 const FINISH_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How many events wait for a slow reader. Further ones are lost, and counted.
+const MAX_LINES: usize = 10_000;
 
 /// Clears the current line of a terminal.
 pub(crate) const CLEAR_LINE: &str = "\r\x1b[K";
@@ -134,8 +141,8 @@ impl Events {
         self.print(&event, || report.to_string());
     }
 
-    /// Waits until everything is printed, or until [`FINISH_TIMEOUT`]. Later events are not printed. Returns the first error, which was
-    /// logged already.
+    /// Waits until everything is printed, for [`FINISH_TIMEOUT`] at most. Later events are not printed. Returns the first error, which was
+    /// logged already. A lost event is an error, except behind a closed pipe.
     pub(crate) fn finish(&self) -> io::Result<()> {
         self.printer.finish(FINISH_TIMEOUT)
     }
@@ -168,37 +175,46 @@ fn milliseconds(duration: Duration) -> f64 {
 #[derive(Debug)]
 struct Printer {
     /// `None` after [`finish`](Self::finish).
-    lines: Mutex<Option<mpsc::Sender<String>>>,
+    lines: Mutex<Option<SyncSender<String>>>,
+    /// The lines for which there was no place.
+    lost: AtomicU64,
     /// Receives the result when all lines are written.
-    result: Mutex<mpsc::Receiver<io::Result<()>>>,
+    result: Mutex<Receiver<io::Result<()>>>,
 }
 
 impl Printer {
     fn start() -> Self {
-        let (lines, to_print) = mpsc::channel();
+        let (lines, to_print) = mpsc::sync_channel(MAX_LINES);
         let (finished, result) = mpsc::channel();
         thread::spawn(move || finished.send(print_all(to_print)));
-        Self { lines: Mutex::new(Some(lines)), result: Mutex::new(result) }
+        Self { lines: Mutex::new(Some(lines)), lost: AtomicU64::new(0), result: Mutex::new(result) }
     }
 
     fn print(&self, line: String) {
-        if let Some(lines) = &*self.lines.lock().unwrap_or_else(PoisonError::into_inner) {
-            // The thread receives until this sender is dropped.
-            let _ = lines.send(line);
+        if let Some(lines) = &*self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+            && lines.try_send(line).is_err()
+        {
+            self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Accepts no more lines, and waits until all are written, or until `timeout`. Returns the first error.
+    /// Accepts no more lines, and waits until all are written, for `timeout` at most. Returns the first error.
     fn finish(&self, timeout: Duration) -> io::Result<()> {
         *self.lines.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let result = self.result.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(timeout);
-        // A reader that does not read is not an error of this process.
-        result.unwrap_or(Ok(()))
+        let lost = self.lost.load(Ordering::Relaxed);
+        let message = match result {
+            Ok(result) if lost == 0 => return result,
+            Ok(_) => format!("{lost} events are lost: standard output was not read in time"),
+            Err(_) => "the last events are lost: standard output was not read in time".to_owned(),
+        };
+        tracing::warn!("{message}");
+        Err(io::Error::other(message))
     }
 }
 
 /// Writes each line at once. Returns the first error. A closed pipe is no error: the server goes on without a reader.
-fn print_all(lines: mpsc::Receiver<String>) -> io::Result<()> {
+fn print_all(lines: Receiver<String>) -> io::Result<()> {
     // On a terminal, the line replaces the one that shows the progress of a drain.
     let start = if io::stdout().is_terminal() { CLEAR_LINE } else { "" };
     let mut result = Ok(());

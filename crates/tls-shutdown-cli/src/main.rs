@@ -4,34 +4,29 @@ mod arguments;
 mod certificate;
 mod events;
 mod failure;
+mod log;
 mod progress;
 mod routes;
 mod send;
 mod serve;
 
-use std::{
-    io::{self, IsTerminal, Write},
-    process::ExitCode,
-};
-
-use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+use std::{io::Write, process::ExitCode};
 
 use arguments::{Arguments, Command};
+use log::Log;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse_or_exit();
-    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
-    let colours = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
+    let log = Log::start();
     let result = match &arguments.command {
-        Command::Serve(arguments) => serve::run(arguments),
+        Command::Serve(arguments) => serve::run(arguments, &log),
         Command::Send(arguments) => send::run(arguments),
     };
     match result {
         Ok(exit_code) => exit_code,
         Err(failure) => {
             // The exit code reports the failure even if standard error is closed.
-            let _ = writeln!(io::stderr(), "tls-shutdown: {failure}");
+            let _ = writeln!(log.writer(), "tls-shutdown: {failure}");
             ExitCode::FAILURE
         }
     }

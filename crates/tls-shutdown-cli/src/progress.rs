@@ -12,6 +12,7 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, interval},
 };
+use tracing_appender::non_blocking::NonBlocking;
 
 use crate::events::{CLEAR_LINE, Events};
 
@@ -19,23 +20,30 @@ use crate::events::{CLEAR_LINE, Events};
 const REDRAW_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The task that shows the progress.
-pub(crate) struct Progress(JoinHandle<()>);
+pub(crate) struct Progress {
+    task: JoinHandle<()>,
+    stderr: NonBlocking,
+}
 
 impl Progress {
     /// Stops the task, and clears its line on the terminal.
-    pub(crate) async fn stop(self) {
-        self.0.abort();
+    pub(crate) async fn stop(mut self) {
+        self.task.abort();
         // The task may be drawing right now.
-        let _ = self.0.await;
+        let _ = self.task.await;
         if io::stderr().is_terminal() {
-            let _ = write!(io::stderr(), "{CLEAR_LINE}");
+            let _ = self.stderr.write_all(CLEAR_LINE.as_bytes());
         }
     }
 }
 
 /// Reports each phase as an event. If standard error is a terminal, also shows there what is left, in a line that is redrawn.
-pub(crate) fn show(drain: DrainHandle, events: Arc<Events>) -> Progress {
-    Progress(tokio::spawn(async move { tokio::join!(report_phases(&drain, &events), redraw(&drain)).0 }))
+pub(crate) fn show(drain: DrainHandle, events: Arc<Events>, stderr: NonBlocking) -> Progress {
+    let terminal = stderr.clone();
+    let task = tokio::spawn(async move {
+        tokio::join!(report_phases(&drain, &events), redraw(&drain, terminal));
+    });
+    Progress { task, stderr }
 }
 
 async fn report_phases(drain: &DrainHandle, events: &Events) {
@@ -49,7 +57,7 @@ async fn report_phases(drain: &DrainHandle, events: &Events) {
 }
 
 /// Redraws the line until the task is stopped.
-async fn redraw(drain: &DrainHandle) {
+async fn redraw(drain: &DrainHandle, mut terminal: NonBlocking) {
     if !io::stderr().is_terminal() {
         return pending().await;
     }
@@ -60,10 +68,9 @@ async fn redraw(drain: &DrainHandle) {
         let left = drain.ends_at().map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
         let (phase, connections, requests) = (drain.phase(), drain.connections(), drain.in_flight());
         let left = left.as_secs_f64();
+        let line =
+            format!("{CLEAR_LINE}{phase}: {connections} open, {requests} in flight, exit in at most {left:.1} s");
         // A terminal that cannot be written to harms nobody.
-        let _ = write!(
-            io::stderr(),
-            "{CLEAR_LINE}{phase}: {connections} open, {requests} in flight, exit in at most {left:.1} s"
-        );
+        let _ = terminal.write_all(line.as_bytes());
     }
 }

@@ -19,24 +19,25 @@ use crate::{
     certificate,
     events::Events,
     failure::Failure,
+    log::Log,
     progress, routes,
 };
 
 /// How long the runtime may take to drop the tasks that are left.
 const RUNTIME_TIMEOUT: Duration = Duration::from_millis(100);
 
-pub(crate) fn run(arguments: &ServeArguments) -> Result<ExitCode, Failure> {
+pub(crate) fn run(arguments: &ServeArguments, log: &Log) -> Result<ExitCode, Failure> {
     let events = Arc::new(Events::new(arguments.format()));
     let runtime =
         runtime::Runtime::new().map_err(|error| Failure::new(format!("cannot start the runtime: {error}")))?;
-    let report = runtime.block_on(serve(arguments, &events))?;
+    let report = runtime.block_on(serve(arguments, &events, log))?;
     // Connections that are left end here. Their events come before the last one.
     runtime.shutdown_timeout(RUNTIME_TIMEOUT);
     events.drained(&report);
     Ok(if events.finish().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn serve(arguments: &ServeArguments, events: &Arc<Events>) -> Result<DrainReport, Failure> {
+async fn serve(arguments: &ServeArguments, events: &Arc<Events>, log: &Log) -> Result<DrainReport, Failure> {
     let endpoint = &arguments.listen;
     let listener = TlsListener::bind((endpoint.host.as_str(), endpoint.port), certificate::server_config(arguments)?)
         .await
@@ -55,7 +56,7 @@ async fn serve(arguments: &ServeArguments, events: &Arc<Events>) -> Result<Drain
     let reloading = reload_at_hangup(arguments.clone(), listener.config_handle(), events.clone())
         .map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))?;
     events.listening(address, &certificate);
-    let progress = progress::show(drain.handle(), events.clone());
+    let progress = progress::show(drain.handle(), events.clone(), log.writer());
     let router = routes::router(drain.handle());
     let ends = events.clone();
     let server = Server::new(listener).stall_timeout(arguments.stall_timeout).on_end(move |end| ends.closed(end));

@@ -7,3 +7,4 @@ mod errors;
 mod process;
 mod send;
 mod slow_readers;
+mod standard_streams;

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
-    process::{Child, Command},
+    process::{Child, ChildStderr, Command},
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
     task::JoinHandle,
     time::timeout,
@@ -81,12 +81,19 @@ impl Serve {
     }
 
     pub(crate) async fn start_with(certificate: &Certificate, arguments: &[&str]) -> Self {
+        Self::spawn(&mut Self::command(certificate, arguments)).await
+    }
+
+    /// The command that [`spawn`](Self::spawn) starts.
+    pub(crate) fn command(certificate: &Certificate, arguments: &[&str]) -> Command {
         let (cert, key) = (certificate.cert(), certificate.key());
-        let mut child = command(&["serve", "--json", "--listen", "127.0.0.1:0", "--cert", cert, "--key", key])
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the command starts");
+        let mut command = command(&["serve", "--json", "--listen", "127.0.0.1:0", "--cert", cert, "--key", key]);
+        command.args(arguments);
+        command
+    }
+
+    pub(crate) async fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("the command starts");
         let output = child.stdout.take().expect("piped");
         // This task reads every line at once, so that the pipe is never full.
         let (sender, lines) = unbounded_channel();
@@ -128,6 +135,11 @@ impl Serve {
             events.push(serde_json::from_str(&line).expect("one JSON object per line"));
         }
         (self.wait_for_status().await, events)
+    }
+
+    /// The command's standard error, which must be a pipe.
+    pub(crate) fn stderr(&mut self) -> ChildStderr {
+        self.child.stderr.take().expect("a pipe")
     }
 
     /// Closes the reading end of the pipe to which the command writes events.
