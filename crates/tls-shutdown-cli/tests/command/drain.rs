@@ -2,11 +2,7 @@
 
 use std::{fs, io::Read, net::SocketAddr, process::Stdio, time::Duration};
 
-use rustix::{
-    fs::{Mode, OFlags, open},
-    process::{Pid, Signal, kill_process},
-    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -18,7 +14,7 @@ use tokio::{
 
 use crate::{
     client::{Response, Trust, connect, handshake, read_to_end, request, response},
-    process::{CERTIFICATE, Certificate, Serve, command, within},
+    process::{CERTIFICATE, Certificate, Serve, command, open_terminal, within},
 };
 
 /// SIGHUP is no reason to end: connections stay, and new ones get the new certificate. Bad files keep the old one.
@@ -294,12 +290,7 @@ async fn connections_that_are_open_at_the_exit_are_reported_too() {
 
 #[tokio::test]
 async fn on_a_terminal_it_shows_how_the_drain_goes() {
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&terminal).unwrap();
-    unlockpt(&terminal).unwrap();
-    let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
-    let screen = open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
-
+    let (screen, terminal) = open_terminal();
     let (cert, key) = (CERTIFICATE.cert(), CERTIFICATE.key());
     let mut command = command(&["serve", "--listen", "127.0.0.1:0", "--cert", cert, "--key", key]);
     command.args(["--last-request", "1h", "--grace", "2h"]);

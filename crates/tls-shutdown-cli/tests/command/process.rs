@@ -2,13 +2,18 @@
 
 use std::{
     net::SocketAddr,
+    os::fd::OwnedFd,
     path::PathBuf,
     process::{ExitStatus, Output, Stdio},
     sync::LazyLock,
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    fs::{Mode, OFlags, open},
+    process::{Pid, Signal, kill_process},
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+};
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -65,6 +70,15 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
 /// Runs the command to its end.
 pub(crate) async fn run(arguments: &[&str]) -> Output {
     within(command(arguments).output()).await.expect("the command runs")
+}
+
+/// A new terminal: the side for the command, and the side that shows what it writes.
+pub(crate) fn open_terminal() -> (OwnedFd, OwnedFd) {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+    grantpt(&terminal).expect("access");
+    unlockpt(&terminal).expect("access");
+    let name = ptsname(&terminal, Vec::new()).expect("a name");
+    (open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("its other side"), terminal)
 }
 
 /// A running `serve --json`.

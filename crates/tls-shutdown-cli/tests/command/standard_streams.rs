@@ -1,12 +1,8 @@
 //! Standard error that nobody reads, and streams that cannot be written.
 
-use std::{fs::File, os::fd::OwnedFd, process::Stdio, time::Duration};
+use std::{fs::File, process::Stdio, time::Duration};
 
-use rustix::{
-    fs::{Mode, OFlags, open},
-    process::Signal,
-    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-};
+use rustix::process::Signal;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -15,7 +11,7 @@ use tokio::{
 
 use crate::{
     client::{Trust, connect, handshake, read_to_end, request, response},
-    process::{CERTIFICATE, Serve, command, within},
+    process::{CERTIFICATE, Serve, command, open_terminal, within},
 };
 
 /// Their log, at its finest level, is more than a pipe or a terminal holds.
@@ -24,15 +20,6 @@ const GRACE: Duration = Duration::from_secs(5);
 
 fn full_disk() -> File {
     File::options().write(true).open("/dev/full").expect("a device of Linux")
-}
-
-/// A terminal, and the side of it that nobody reads.
-fn stopped_terminal() -> (OwnedFd, OwnedFd) {
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&terminal).unwrap();
-    unlockpt(&terminal).unwrap();
-    let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
-    (open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap(), terminal)
 }
 
 async fn is_served(server: &Serve) {
@@ -47,7 +34,8 @@ async fn is_served(server: &Serve) {
 
 #[tokio::test]
 async fn a_standard_error_that_cannot_be_written_stops_nothing() {
-    let (screen, _terminal) = stopped_terminal();
+    // Nobody reads this terminal, as after Ctrl-S.
+    let (screen, _terminal) = open_terminal();
     for stderr in [Stdio::piped(), full_disk().into(), screen.into()] {
         let mut command = Serve::command(&CERTIFICATE, &["--last-request", "0s", "--grace", "5s"]);
         let server = Serve::spawn(command.env("RUST_LOG", "trace").stderr(stderr)).await;
