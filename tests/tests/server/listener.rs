@@ -3,17 +3,17 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::{
-    AlertDescription, HandshakeKind, ServerConfig,
+    HandshakeKind, ServerConfig,
     crypto::ring::default_provider,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
-    server::{NoServerSessionStorage, WebPkiClientVerifier},
+    server::NoServerSessionStorage,
 };
 use tls_shutdown::{
     Ending,
     server::{ConnectionReport, ServerDrain, TlsListener},
 };
 use tls_shutdown_tests::{
-    End, VERSIONS, certificate, client_config, server_config,
+    End, VERSIONS, client_config, server_config,
     serving::{Client, LONG, listener},
     soon,
 };
@@ -38,7 +38,7 @@ async fn observed(
 }
 
 /// Accepts in a task, and drops each connection.
-fn serve(mut listener: TlsListener) -> tokio::task::JoinHandle<()> {
+pub(crate) fn serve(mut listener: TlsListener) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move { while listener.accept().await.is_some() {} })
 }
 
@@ -325,95 +325,6 @@ async fn a_new_configuration_is_used_at_once_and_sessions_go_on() {
     assert_eq!(certificate_of(&fresh), *certified.cert.der());
     assert_ne!(certificate_of(&first), *certified.cert.der());
     task.abort();
-}
-
-/// A self-signed certificate for clients, and a server configuration that admits this one alone.
-fn admitting_one_client(
-    version: &'static rustls::SupportedProtocolVersion,
-) -> (rustls::ClientConfig, impl Fn() -> ServerConfig) {
-    let certified = rcgen::generate_simple_self_signed(["client".into()]).expect("a certificate");
-    let der = certified.cert.der().clone();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()));
-    let (mut server_roots, mut client_roots) = (rustls::RootCertStore::empty(), rustls::RootCertStore::empty());
-    server_roots.add(certificate().0).expect("a root");
-    client_roots.add(der.clone()).expect("a root");
-    let provider = Arc::new(default_provider());
-    let client = rustls::ClientConfig::builder_with_provider(provider.clone())
-        .with_protocol_versions(&[version])
-        .expect("a version")
-        .with_root_certificates(server_roots)
-        .with_client_auth_cert(vec![der], key)
-        .expect("a certificate");
-    let server = move || {
-        let roots = Arc::new(client_roots.clone());
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build().expect("a verifier");
-        ServerConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[version])
-            .expect("a version")
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(vec![certificate().0], certificate().1)
-            .expect("a certificate")
-    };
-    (client, server)
-}
-
-/// A client of TLS 1.3 has finished its handshake, and sends data, before the server looks at its certificate.
-#[tokio::test]
-async fn the_alert_that_rejects_a_client_arrives_though_the_client_sends() {
-    let (_, config) = admitting_one_client(&rustls::version::TLS13);
-    let listener = TlsListener::bind("127.0.0.1:0", config()).await.expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    serve(listener);
-    for length in [1_000, 100_000, 5_000_000] {
-        for _ in 0..10 {
-            let mut client = Client::connect_with(address, client_config(&rustls::version::TLS13)).await;
-            soon(client.stream.write_all(&vec![0; length])).await.expect("an upload that the server discards");
-            let error = soon(client.stream.read_u8()).await.expect_err("the server rejects this client");
-            let reason = error.get_ref().and_then(|error| error.downcast_ref());
-            assert_eq!(reason, Some(&rustls::Error::AlertReceived(AlertDescription::CertificateRequired)), "{error}");
-        }
-    }
-}
-
-/// rustls does not verify the certificate of a resumed session again.
-#[tokio::test]
-async fn no_session_outlives_the_client_authentication_under_which_it_was_made() {
-    for version in VERSIONS {
-        let (removed, of_removed) = admitting_one_client(version);
-        let (_, of_another) = admitting_one_client(version);
-        let open = || server_config(version);
-        let anonymous = client_config(version);
-        for (client, before, after, is_admitted) in [
-            (&removed, of_removed(), of_another(), false),
-            (&anonymous, open(), of_another(), false),
-            (&removed, of_removed(), open(), true),
-        ] {
-            let listener = TlsListener::bind("127.0.0.1:0", before).await.expect("a free port");
-            let (sender, mut ends) = mpsc::unbounded_channel();
-            let mut listener = listener.on_end(move |end| sender.send(end.handshake_finished()).expect("a test"));
-            let address = listener.local_addr().expect("an address");
-            let config = listener.config_handle();
-            tokio::spawn(async move {
-                while let Some((mut stream, _)) = listener.accept().await {
-                    let _ = stream.shutdown().await;
-                }
-            });
-            let mut first = Client::connect_with(address, client.clone()).await;
-            first.read_to_end_and_close().await;
-            assert!(soon(ends.recv()).await.expect("an end"));
-
-            config.replace(after);
-            let tcp = TcpStream::connect(address).await.expect("a listener");
-            let name = ServerName::try_from("localhost").expect("a name");
-            let second = soon(tokio_rustls::TlsConnector::from(Arc::new(client.clone())).connect(name, tcp)).await;
-            if let Ok(second) = &second {
-                assert_eq!(second.get_ref().1.handshake_kind(), Some(HandshakeKind::Full), "{version:?}");
-            }
-            drop(second);
-            assert_eq!(soon(ends.recv()).await.expect("an end"), is_admitted, "{version:?}");
-        }
-    }
 }
 
 /// Of two configurations without client authentication, the new one's storage counts, if it has set one.

@@ -3,6 +3,7 @@
 //! These tests wait for sockets and short times of the clock, and change nothing of their process, so that they share it. What does change
 //! it has a binary of its own: `logging`, `file_descriptors`.
 
+mod client_authentication;
 mod connections;
 mod drain;
 mod early_answers;
