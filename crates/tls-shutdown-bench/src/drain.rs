@@ -152,7 +152,7 @@ pub(crate) async fn serve(kind: &str) {
 }
 
 async fn serve_ours(listener: TlsListener, drain: ServerDrain) {
-    let server = Server::new(listener).http1(|http1| http1.header_read_timeout(HEADER_TIMEOUT)).drain(drain);
+    let server = Server::new(listener).idle_timeout(HEADER_TIMEOUT).drain(drain);
     server.serve(tower::service_fn(hello)).await;
 }
 

@@ -23,6 +23,7 @@ use tokio::{
 
 use crate::routes::routes;
 
+const SHORT: Duration = Duration::from_millis(100);
 const CLOSE: &str = "Connection: close\r\n";
 
 async fn exchange(running: &Running, method: &str, path: &str, version: &str, headers: &str) -> (Vec<u8>, End) {
@@ -109,7 +110,7 @@ async fn what_is_cut_tells_so() {
 
 #[tokio::test]
 async fn what_is_no_request_ends_with_close_notify() {
-    let server = |server: Server| server.http1(|http1| http1.header_read_timeout(Duration::from_millis(100)));
+    let server = |server: Server| server.header_timeout(SHORT).idle_timeout(SHORT);
     let mut running = Running::start_with(listener().await, server, |drain| drain, routes);
     for (sent, received) in [("", ""), ("GET / HT", ""), ("rubbish\r\n\r\n", "HTTP/1.1 400 Bad Request")] {
         let mut client = Client::connect(running.address).await;
@@ -172,7 +173,7 @@ fn a_runtime_that_is_dropped_still_says_close_notify() {
 #[tokio::test]
 async fn a_reaper_that_takes_nothing_still_lets_close_notify_out() {
     let reaper = Reaper::with_limits(ReaperLimits::new().with_max_closings(0));
-    let server = |server: Server| server.http1(|http1| http1.header_read_timeout(Duration::from_millis(50)));
+    let server = |server: Server| server.idle_timeout(SHORT);
     let listener = listener().await.with_reaper(&reaper);
     let mut running = Running::start_with(listener, server, |drain| drain, routes);
     let mut client = Client::connect(running.address).await;

@@ -122,10 +122,10 @@ impl Http1 {
     fn sent(&mut self, mut data: &[u8]) -> Result<(), Instead> {
         while !data.is_empty() {
             let Some(head) = self.requests.scan(&mut data)? else { continue };
-            self.asked.push_back(match head.start.split(|byte| *byte == b' ').next() {
-                Some(b"PRI") => return Err(Instead::Http2),
-                Some(b"HEAD") => Asked::Head,
-                Some(b"CONNECT") => Asked::Connect,
+            self.asked.push_back(match head.method() {
+                b"PRI" => return Err(Instead::Http2),
+                b"HEAD" => Asked::Head,
+                b"CONNECT" => Asked::Connect,
                 _ => Asked::Other,
             });
             self.requests.begin_body(head.body(MessagePart::Head));

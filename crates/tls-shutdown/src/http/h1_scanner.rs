@@ -1,20 +1,16 @@
 //! HTTP/1 messages (RFC 9112), scanned in bytes that may be cut anywhere.
 
-use std::{mem, str};
-
-/// The bytes of a head's line that are kept. The fields that matter are shorter.
-const MAX_LINE_BYTES: usize = 1024;
+use super::h1_chunks::Chunks;
 
 /// The bytes are not HTTP/1.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NotHttp;
 
-/// Follows the HTTP/1 messages of one direction of a connection.
+/// Follows the HTTP/1 messages of one direction of a connection. It keeps no line, so that no length of a line makes it miss one.
 #[derive(Debug, Default)]
 pub(crate) struct MessageScanner {
     part: MessagePart,
-    /// The beginning of the current line.
-    line: Vec<u8>,
+    line: Line,
     head: MessageHead,
 }
 
@@ -24,23 +20,80 @@ pub(crate) enum MessagePart {
     Head,
     /// The bytes that are left of a body whose length is known.
     Body(u64),
-    ChunkSize,
-    /// The bytes that are left of a chunk and of the end of its line.
-    Chunk(u64),
-    Trailers,
+    Chunked(Chunks),
     /// The message ends with the connection.
     Rest,
 }
 
+/// How far a line of a head is.
+#[derive(Debug, Default)]
+enum Line {
+    /// Nothing of it has passed.
+    #[default]
+    Begin,
+    /// A CR, which ends the head if LF follows.
+    Empty,
+    /// The first line of the message.
+    Start,
+    /// The name of a field, with what is missing of it.
+    Name(FramingField, &'static [u8]),
+    Length(LengthValue),
+    Coding(CodingValue),
+    /// A field that says nothing of the body.
+    Other,
+}
+
+/// A field that frames a body (RFC 9112 section 6).
+#[derive(Clone, Copy, Debug)]
+enum FramingField {
+    ContentLength,
+    TransferEncoding,
+}
+
+/// The value of a Content-Length.
+#[derive(Clone, Copy, Debug)]
+enum LengthValue {
+    Begin,
+    Digits(u64),
+    /// Behind the digits.
+    End(u64),
+    Invalid,
+}
+
+/// The last of the codings that a Transfer-Encoding lists.
+#[derive(Clone, Copy, Debug)]
+enum CodingValue {
+    /// What is missing of `chunked`.
+    Chunked(&'static [u8]),
+    /// Behind `chunked`.
+    End,
+    Other,
+    /// There were bytes that are no text: nothing in the field is read.
+    NoText,
+}
+
+const CONTENT_LENGTH: &[u8] = b"content-length";
+const TRANSFER_ENCODING: &[u8] = b"transfer-encoding";
+const CHUNKED: &[u8] = b"chunked";
+
 #[derive(Debug, Default)]
 pub(crate) struct MessageHead {
-    /// The first line.
-    pub(crate) start: Vec<u8>,
-    length: Option<u64>,
+    /// The beginning of the first line.
+    start: [u8; Self::START_LENGTH],
+    start_length: usize,
+    length: Length,
     coding: Coding,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Length {
+    #[default]
+    None,
+    Bytes(u64),
+    Invalid,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
 enum Coding {
     #[default]
     None,
@@ -51,7 +104,7 @@ enum Coding {
 impl MessageScanner {
     /// Whether a message may begin here.
     pub(crate) fn is_between(&self) -> bool {
-        self.part == MessagePart::Head && self.line.is_empty() && self.head.start.is_empty()
+        self.part == MessagePart::Head && matches!(self.line, Line::Begin) && !self.head.has_start()
     }
 
     /// Whether a part of a head has passed.
@@ -63,23 +116,18 @@ impl MessageScanner {
     /// Takes some of `data`. Returns a head when it is complete: the caller then [begins](Self::begin_body) its body.
     pub(crate) fn scan(&mut self, data: &mut &[u8]) -> Result<Option<MessageHead>, NotHttp> {
         match &mut self.part {
+            MessagePart::Head => return Ok(self.scan_head(data)),
             MessagePart::Body(left) => {
                 if skip(data, left) {
                     self.part = MessagePart::Head;
                 }
             }
-            MessagePart::Chunk(left) => {
-                if skip(data, left) {
-                    self.part = MessagePart::ChunkSize;
+            MessagePart::Chunked(chunks) => {
+                if chunks.scan(data)? {
+                    self.part = MessagePart::Head;
                 }
             }
             MessagePart::Rest => *data = &[],
-            MessagePart::Head | MessagePart::ChunkSize | MessagePart::Trailers => {
-                if self.scan_line(data) {
-                    let line = mem::take(&mut self.line);
-                    return self.on_line(line.trim_ascii_end());
-                }
-            }
         }
         Ok(None)
     }
@@ -89,77 +137,154 @@ impl MessageScanner {
         self.part = body;
     }
 
-    /// Takes bytes of a line. Returns whether the line is complete.
-    fn scan_line(&mut self, data: &mut &[u8]) -> bool {
-        let end = data.iter().position(|byte| *byte == b'\n');
-        let (piece, rest) = data.split_at(end.map_or(data.len(), |end| end + 1));
-        let room = MAX_LINE_BYTES.saturating_sub(self.line.len());
-        self.line.extend_from_slice(&piece[..piece.len().min(room)]);
-        *data = rest;
-        end.is_some()
+    /// Takes bytes of a head. Returns the head when it is complete.
+    fn scan_head(&mut self, data: &mut &[u8]) -> Option<MessageHead> {
+        while let Some((&byte, rest)) = data.split_first() {
+            if matches!(self.line, Line::Other) && byte != b'\n' {
+                // Most bytes of most heads.
+                let end = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
+                *data = &data[end..];
+                continue;
+            }
+            *data = rest;
+            if byte != b'\n' {
+                self.on_byte(byte);
+                continue;
+            }
+            let line = std::mem::take(&mut self.line);
+            // Empty lines before a message are no part of it (RFC 9112 section 2.2).
+            if matches!(line, Line::Begin | Line::Empty) && self.head.has_start() {
+                return Some(std::mem::take(&mut self.head));
+            }
+            self.head.on_line_end(line);
+        }
+        None
     }
 
-    fn on_line(&mut self, line: &[u8]) -> Result<Option<MessageHead>, NotHttp> {
-        match (&self.part, line) {
-            (MessagePart::Head, []) if self.head.start.is_empty() => {}
-            (MessagePart::Head, []) => return Ok(Some(mem::take(&mut self.head))),
-            (MessagePart::Head, line) if self.head.start.is_empty() => self.head.start = line.to_vec(),
-            (MessagePart::Head, line) => self.head.on_field(line)?,
-            (MessagePart::ChunkSize, line) => {
-                let size = line.split(|byte| *byte == b';').next().and_then(|size| str::from_utf8(size).ok());
-                let size = size.and_then(|size| u64::from_str_radix(size.trim(), 16).ok()).ok_or(NotHttp)?;
-                self.part = if size == 0 { MessagePart::Trailers } else { MessagePart::Chunk(size.saturating_add(2)) };
+    fn on_byte(&mut self, byte: u8) {
+        self.line = match self.line {
+            Line::Begin if byte == b'\r' => Line::Empty,
+            Line::Begin if !self.head.has_start() => self.head.push_start(byte),
+            Line::Start => self.head.push_start(byte),
+            Line::Begin if byte.eq_ignore_ascii_case(&b'c') => {
+                Line::Name(FramingField::ContentLength, &CONTENT_LENGTH[1..])
             }
-            (MessagePart::Trailers, []) => self.part = MessagePart::Head,
+            Line::Begin if byte.eq_ignore_ascii_case(&b't') => {
+                Line::Name(FramingField::TransferEncoding, &TRANSFER_ENCODING[1..])
+            }
+            Line::Name(field, [next, rest @ ..]) if byte.eq_ignore_ascii_case(next) => Line::Name(field, rest),
+            Line::Name(FramingField::ContentLength, []) if byte == b':' => Line::Length(LengthValue::Begin),
+            Line::Name(FramingField::TransferEncoding, []) if byte == b':' => {
+                Line::Coding(CodingValue::Chunked(CHUNKED))
+            }
+            Line::Length(value) => Line::Length(self.head.on_length_byte(value, byte)),
+            Line::Coding(value) => Line::Coding(value.on_byte(byte)),
+            Line::Begin | Line::Empty | Line::Name(..) | Line::Other => Line::Other,
+        };
+    }
+}
+
+impl CodingValue {
+    fn on_byte(self, byte: u8) -> Self {
+        match (self, byte) {
+            (Self::NoText, _) | (_, 0x80..) => Self::NoText,
+            (_, b',') => Self::Chunked(CHUNKED),
+            (Self::Chunked([next]), byte) if byte.eq_ignore_ascii_case(next) => Self::End,
+            (Self::Chunked([next, rest @ ..]), byte) if byte.eq_ignore_ascii_case(next) => Self::Chunked(rest),
+            (Self::Chunked(CHUNKED), b' ' | b'\t' | b'\r') => self,
+            (Self::End, b' ' | b'\t' | b'\r') => Self::End,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl MessageHead {
+    /// Enough for `HTTP/1.1 200`, and for each method that frames its response differently.
+    const START_LENGTH: usize = 16;
+
+    fn has_start(&self) -> bool {
+        self.start_length > 0
+    }
+
+    fn push_start(&mut self, byte: u8) -> Line {
+        if self.start_length == Self::START_LENGTH {
+            return Line::Other;
+        }
+        self.start[self.start_length] = byte;
+        self.start_length += 1;
+        Line::Start
+    }
+
+    fn on_line_end(&mut self, line: Line) {
+        match line {
+            Line::Length(value) => self.on_length(value),
+            Line::Coding(CodingValue::End) => self.coding = Coding::Chunked,
+            Line::Coding(_) => self.coding = Coding::Other,
             _ => {}
         }
-        Ok(None)
+    }
+
+    fn on_length_byte(&mut self, value: LengthValue, byte: u8) -> LengthValue {
+        match (value, byte) {
+            // A list of equal values counts as one (RFC 9112 section 6.3), as in hyper's client.
+            (_, b',') => {
+                self.on_length(value);
+                LengthValue::Begin
+            }
+            (LengthValue::Begin, b'0'..=b'9') => LengthValue::Digits(u64::from(byte - b'0')),
+            (LengthValue::Digits(length), b'0'..=b'9') => {
+                let length = length.checked_mul(10).and_then(|length| length.checked_add(u64::from(byte - b'0')));
+                length.map_or(LengthValue::Invalid, LengthValue::Digits)
+            }
+            (LengthValue::Begin, b' ' | b'\t') => LengthValue::Begin,
+            (LengthValue::Digits(length) | LengthValue::End(length), b' ' | b'\t' | b'\r') => LengthValue::End(length),
+            _ => LengthValue::Invalid,
+        }
+    }
+
+    fn on_length(&mut self, value: LengthValue) {
+        self.length = match (self.length, value) {
+            (Length::None, LengthValue::Digits(length) | LengthValue::End(length)) => Length::Bytes(length),
+            (Length::Bytes(known), LengthValue::Digits(length) | LengthValue::End(length)) if known == length => {
+                self.length
+            }
+            _ => Length::Invalid,
+        };
+    }
+
+    /// The method of a request.
+    #[cfg(feature = "tower")]
+    pub(crate) fn method(&self) -> &[u8] {
+        let start = &self.start[..self.start_length];
+        start.split(|byte| *byte == b' ').next().unwrap_or_default()
+    }
+
+    /// The status of a response.
+    #[cfg(feature = "tower")]
+    pub(crate) fn status(&self) -> Result<u16, NotHttp> {
+        let status = self.start[..self.start_length].strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..5));
+        status.and_then(|status| str::from_utf8(status).ok()?.parse().ok()).ok_or(NotHttp)
+    }
+
+    /// What follows this head. `otherwise` if no field says it.
+    pub(crate) fn body(&self, otherwise: MessagePart) -> MessagePart {
+        match (self.coding, self.length) {
+            (Coding::Chunked, _) => MessagePart::Chunked(Chunks::default()),
+            (Coding::Other, _) | (Coding::None, Length::Invalid) => MessagePart::Rest,
+            (Coding::None, Length::Bytes(0)) => MessagePart::Head,
+            (Coding::None, Length::Bytes(length)) => MessagePart::Body(length),
+            (Coding::None, Length::None) => otherwise,
+        }
     }
 }
 
 /// Takes bytes of `data`, `left` at most. Returns whether nothing is left.
-fn skip(data: &mut &[u8], left: &mut u64) -> bool {
+pub(super) fn skip(data: &mut &[u8], left: &mut u64) -> bool {
     let amount = usize::try_from(*left).unwrap_or(usize::MAX).min(data.len());
     *data = &data[amount..];
     *left -= amount as u64;
     *left == 0
 }
 
-impl MessageHead {
-    fn on_field(&mut self, line: &[u8]) -> Result<(), NotHttp> {
-        let mut parts = line.splitn(2, |byte| *byte == b':');
-        let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default().trim_ascii());
-        if name.eq_ignore_ascii_case(b"content-length") {
-            // A list of equal values counts as one (RFC 9112 section 6.3), as in hyper's client.
-            for value in value.split(|byte| *byte == b',') {
-                let length = str::from_utf8(value.trim_ascii()).ok().and_then(|value| value.parse().ok());
-                let length = length.ok_or(NotHttp)?;
-                if self.length.is_some_and(|known: u64| known != length) {
-                    return Err(NotHttp);
-                }
-                self.length = Some(length);
-            }
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            let last = value.rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
-            self.coding = if last.eq_ignore_ascii_case(b"chunked") { Coding::Chunked } else { Coding::Other };
-        }
-        Ok(())
-    }
-
-    #[cfg(feature = "tower")]
-    pub(crate) fn status(&self) -> Result<u16, NotHttp> {
-        let status = self.start.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..5));
-        status.and_then(|status| str::from_utf8(status).ok()?.parse().ok()).ok_or(NotHttp)
-    }
-
-    /// What follows this head. `otherwise` if no field says it.
-    pub(crate) fn body(&self, otherwise: MessagePart) -> MessagePart {
-        match (&self.coding, self.length) {
-            (Coding::Chunked, _) => MessagePart::ChunkSize,
-            (Coding::Other, _) => MessagePart::Rest,
-            (Coding::None, Some(0)) => MessagePart::Head,
-            (Coding::None, Some(length)) => MessagePart::Body(length),
-            (Coding::None, None) => otherwise,
-        }
-    }
-}
+#[cfg(all(test, feature = "server"))]
+mod tests;

@@ -79,6 +79,7 @@ impl Accepted {
             _counted: self.counted.take(),
             requests: AtomicU64::new(0),
             responses_cut: AtomicU64::new(0),
+            unserved: AtomicU64::new(0),
             has_unsent: AtomicBool::new(false),
             is_upgraded: AtomicBool::new(false),
         })
@@ -109,6 +110,7 @@ pub(super) struct ConnectionRecord {
     _counted: Option<TaskTrackerToken>,
     requests: AtomicU64,
     responses_cut: AtomicU64,
+    unserved: AtomicU64,
     /// TLS holds the end of a response, and the transport has not accepted all of it.
     has_unsent: AtomicBool,
     is_upgraded: AtomicBool,
@@ -127,6 +129,11 @@ impl ConnectionRecord {
 
     pub(super) fn count_cut(&self, responses: u64) {
         self.responses_cut.fetch_add(responses, Ordering::Relaxed);
+    }
+
+    /// Counts requests that came whole, and that the service was never given.
+    pub(super) fn count_unserved(&self, requests: u64) {
+        self.unserved.fetch_add(requests, Ordering::Relaxed);
     }
 
     /// Notes that a connection that is about to close still has to send a part of a response.
@@ -149,7 +156,8 @@ impl ConnectionRecord {
             age: self.accepted.elapsed(),
             requests,
             // Requests that h2 or hyper refused never reached the service.
-            responses_cut: (self.responses_cut.load(Ordering::Relaxed) + unsent).min(requests),
+            responses_cut: (self.responses_cut.load(Ordering::Relaxed) + unsent).min(requests)
+                + self.unserved.load(Ordering::Relaxed),
             handshake: Handshake::Finished,
             protocol: if self.is_upgraded.load(Ordering::Relaxed) { Protocol::Upgraded } else { Protocol::Served },
         });

@@ -11,36 +11,93 @@ use std::{
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::drain::{DrainHandle, DrainPhase};
+use crate::runtime::timer::from_now;
 
 /// [`Server::HEADER_TIMEOUT`](super::Server::HEADER_TIMEOUT).
 pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// [`Server::IDLE_TIMEOUT`](super::Server::IDLE_TIMEOUT).
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// [`Server::AGE_JITTER`](super::Server::AGE_JITTER).
 pub(super) const AGE_JITTER: f64 = 0.1;
 
 /// Breaks if the connection has ended by itself.
-pub(super) type Flow = ControlFlow<hyper::Result<()>>;
+pub(super) type Flow<T = ()> = ControlFlow<hyper::Result<()>, T>;
 
-/// When a connection has to end: at its age, or with the server drain.
+/// For how long connections live.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) max_age: Option<Duration>,
+    pub(super) header_timeout: Duration,
+    pub(super) idle_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_age: None, header_timeout: HEADER_TIMEOUT, idle_timeout: IDLE_TIMEOUT }
+    }
+}
+
+/// What a connection without a request in flight waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClientWait {
+    /// Nothing: a request is in flight.
+    None,
+    /// The next request.
+    Request { since: Instant },
+    /// The rest of a head.
+    Head { since: Instant },
+}
+
+/// When a connection has to end: when its client has let it wait for too long, at its age, or with the server drain.
 pub(super) struct ConnectionLifetime {
     began: Instant,
-    max_age: Option<Duration>,
+    limits: Limits,
     drain: DrainHandle,
 }
 
 impl ConnectionLifetime {
-    pub(super) fn new(max_age: Option<Duration>, drain: DrainHandle) -> Self {
-        Self { began: Instant::now(), max_age: max_age.map(with_jitter), drain }
+    pub(super) fn new(limits: Limits, drain: DrainHandle) -> Self {
+        let max_age = limits.max_age.map(with_jitter);
+        Self { began: Instant::now(), limits: Limits { max_age, ..limits }, drain }
+    }
+
+    /// Waits until the client has had its time to send a request, or the rest of one's head. Returns what it has not sent.
+    async fn until_client_timeout(&self, wait: impl Fn() -> ClientWait) -> ClientWait {
+        let Limits { header_timeout, idle_timeout, .. } = self.limits;
+        loop {
+            let (now, wait) = (Instant::now(), wait());
+            let end = match wait {
+                ClientWait::None => None,
+                ClientWait::Request { since } => since.checked_add(idle_timeout),
+                ClientWait::Head { since } => since.checked_add(header_timeout),
+            };
+            if end.is_some_and(|end| end <= now) {
+                return wait;
+            }
+            // Nobody tells when a wait begins. If it does right after this look, the next look still comes in time.
+            let next_look = from_now(header_timeout.min(idle_timeout));
+            sleep_until(end.map_or(next_look, |end| end.min(next_look))).await;
+        }
     }
 
     /// Waits until the client has had its time to send the preface of HTTP/2.
     pub(super) async fn until_preface_timeout(&self) {
-        sleep_until(self.began + HEADER_TIMEOUT).await;
+        let end = self.began.checked_add(self.limits.header_timeout);
+        sleep_until(end.unwrap_or_else(|| from_now(Duration::MAX))).await;
+    }
+
+    /// Waits until the connection has to end. Returns what the client has not sent in time, if that is the reason.
+    pub(super) async fn until_end(&self, wait: impl Fn() -> ClientWait) -> ClientWait {
+        tokio::select! {
+            () = self.until_last_request() => ClientWait::None,
+            wait = self.until_client_timeout(wait) => wait,
+        }
     }
 
     /// Waits until the connection may have only one more request.
     pub(super) async fn until_last_request(&self) {
         let age = async {
-            match self.max_age {
+            match self.limits.max_age {
                 Some(age) => sleep(age).await,
                 None => pending().await,
             }
@@ -89,13 +146,13 @@ impl ConnectionLifetime {
 }
 
 /// Drives `connection` until `event`.
-pub(super) async fn until<C: Future<Output = hyper::Result<()>>>(
+pub(super) async fn until<C: Future<Output = hyper::Result<()>>, T>(
     connection: Pin<&mut C>,
-    event: impl Future<Output = ()>,
-) -> Flow {
+    event: impl Future<Output = T>,
+) -> Flow<T> {
     tokio::select! {
         biased;
-        () = event => Flow::Continue(()),
+        event = event => Flow::Continue(event),
         result = connection => Flow::Break(result),
     }
 }

@@ -44,7 +44,7 @@ use tracing::{Instrument, Span};
 
 use self::{
     http_stream::{HttpStream, MessagesInFlight},
-    lifetime::{ConnectionLifetime, Flow},
+    lifetime::{ConnectionLifetime, Flow, Limits},
     serve_http1::serve_http1,
     serve_http2::{serve_http2, speaks_http1},
     service::{HttpService, MakeInsert},
@@ -80,7 +80,7 @@ use crate::{http::BoxError, integrations::add_connect_info};
 /// # async fn example(config: rustls::ServerConfig, app: tls_shutdown::server::Readiness) -> std::io::Result<()> {
 /// let listener = TlsListener::bind("0.0.0.0:8443", config).await?;
 /// let report = Server::new(listener)
-///     .http1(|http1| http1.header_read_timeout(Duration::from_secs(10)))
+///     .header_timeout(Duration::from_secs(10))
 ///     .http2(|http2| http2.max_concurrent_streams(100))
 ///     .on_end(|report| println!("{report}"))
 ///     .drain(ServerDrain::on_terminate_signal()?.grace_period(Duration::from_secs(60)))
@@ -111,13 +111,16 @@ struct ConnectionOptions {
     http1: http1::Builder,
     http2: http2::Builder<HyperExecutor>,
     connect_info: Vec<MakeInsert>,
-    max_age: Option<Duration>,
+    limits: Limits,
     stall_timeout: Duration,
 }
 
 impl Server {
-    /// Default time for the head of a request, and so for an idle HTTP/1 connection. Also the time for an HTTP/2 client's preface.
+    /// Default [header timeout](Self::header_timeout).
     pub const HEADER_TIMEOUT: Duration = lifetime::HEADER_TIMEOUT;
+    /// Default [idle timeout](Self::idle_timeout), as nginx's `keepalive_timeout`. It is longer than the 60 s for which most load balancers
+    /// keep idle connections: the side that closes first should be the one that sends requests.
+    pub const IDLE_TIMEOUT: Duration = lifetime::IDLE_TIMEOUT;
     /// Default number of HTTP/2 streams that a client may have open.
     pub const MAX_CONCURRENT_STREAMS: u32 = 200;
     /// Default [stall timeout](Self::stall_timeout), as nginx's `send_timeout` and `client_body_timeout`.
@@ -131,11 +134,11 @@ impl Server {
     /// HTTP/2, a client's close_notify resets what is unanswered.
     pub fn new(listener: TlsListener) -> Self {
         let mut http1 = http1::Builder::new();
-        http1.timer(TokioTimer::new()).header_read_timeout(Self::HEADER_TIMEOUT).half_close(true);
+        http1.timer(TokioTimer::new()).header_read_timeout(None).half_close(true);
         let mut http2 = http2::Builder::new(HyperExecutor::new());
         http2.timer(TokioTimer::new()).max_concurrent_streams(Self::MAX_CONCURRENT_STREAMS);
         let (connect_info, stall_timeout) = (Vec::new(), Self::STALL_TIMEOUT);
-        let options = ConnectionOptions { http1, http2, connect_info, max_age: None, stall_timeout };
+        let options = ConnectionOptions { http1, http2, connect_info, limits: Limits::default(), stall_timeout };
         add_connect_info(Self { listener, drain: None, options })
     }
 
@@ -182,7 +185,24 @@ impl Server {
     /// Ends connections at this age, more or less by [`AGE_JITTER`](Self::AGE_JITTER), as a server drain does: with a last request, or
     /// with GOAWAY. Clients then connect anew, to another server if a balancer has one, and drains are short. Default: no maximum.
     pub fn max_connection_age(mut self, age: Duration) -> Self {
-        self.options.max_age = Some(age);
+        self.options.limits.max_age = Some(age);
+        self
+    }
+
+    /// Closes a connection whose client takes longer than this for the head of an HTTP/1 request, from its first byte on, or for the preface
+    /// of HTTP/2. Default: [`HEADER_TIMEOUT`](Self::HEADER_TIMEOUT).
+    pub fn header_timeout(mut self, timeout: Duration) -> Self {
+        self.options.limits.header_timeout = timeout;
+        self
+    }
+
+    /// Ends a connection that has had no request in flight for this long. HTTP/2 clients receive GOAWAY. Default:
+    /// [`IDLE_TIMEOUT`](Self::IDLE_TIMEOUT).
+    ///
+    /// An HTTP/1 client may send its next request in the moment in which the connection is closed. RFC 9112 section 9.3.1 lets it repeat
+    /// only idempotent requests. So let the client's own idle timeout be shorter.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.options.limits.idle_timeout = timeout;
         self
     }
 
@@ -195,8 +215,8 @@ impl Server {
     /// streams, tunnels included, for five times the timeout: many clients open a window only when half of it is used, and some windows
     /// have megabytes.
     ///
-    /// Its limit: it does not bound an HTTP/2 client that stops in the body of a request, or that has no open stream. If it is gone,
-    /// hyper's `keep_alive_interval` ends the connection. If not, the [maximum age](Self::max_connection_age) or a drain does.
+    /// Its limit: it does not bound an HTTP/2 client that stops in the body of a request. If it is gone, hyper's `keep_alive_interval` ends
+    /// the connection. If not, the [maximum age](Self::max_connection_age) or a drain does.
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
         self.options.stall_timeout = timeout;
         self
@@ -288,7 +308,9 @@ impl fmt::Debug for Server {
         f.debug_struct("Server")
             .field("listener", &self.listener)
             .field("drain", &self.drain)
-            .field("max_age", &self.options.max_age)
+            .field("max_age", &self.options.limits.max_age)
+            .field("header_timeout", &self.options.limits.header_timeout)
+            .field("idle_timeout", &self.options.limits.idle_timeout)
             .field("stall_timeout", &self.options.stall_timeout)
             .finish_non_exhaustive()
     }
@@ -303,7 +325,7 @@ where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     let info = ConnectionInfo::new(&stream, &drain);
-    let lifetime = ConnectionLifetime::new(options.max_age, drain);
+    let lifetime = ConnectionLifetime::new(options.limits, drain);
     let peer = info.peer();
     let protocol = String::from_utf8_lossy(info.protocol().unwrap_or(b"http/1.1"));
     Span::current().record("protocol", &*protocol);

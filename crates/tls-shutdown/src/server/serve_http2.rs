@@ -13,7 +13,7 @@ use tracing::Instrument;
 
 use super::{
     http_stream::{HttpStream, http2::Http2Frames},
-    lifetime::{ConnectionLifetime, Flow, until, until_pending},
+    lifetime::{ClientWait, ConnectionLifetime, Flow, until, until_pending},
 };
 use crate::runtime::lock::lock;
 
@@ -66,13 +66,16 @@ pub(super) async fn serve_http2<C: Future<Output = hyper::Result<()>>>(
             pending().await
         }
     };
-    tokio::select! {
+    let end = tokio::select! {
         biased;
-        flow = until(connection.as_mut(), lifetime.until_last_request()) => flow?,
+        end = until(connection.as_mut(), lifetime.until_end(|| lock(frames).wait())) => end?,
         () = preface_timeout => return Flow::Continue(()),
-    }
+    };
     if has_preface() {
-        until(connection.as_mut(), lifetime.until_jitter_over()).await?;
+        // An idle client has had its time.
+        if end == ClientWait::None {
+            until(connection.as_mut(), lifetime.until_jitter_over()).await?;
+        }
     } else {
         until(connection.as_mut(), lifetime.until_window_over()).await?;
     }

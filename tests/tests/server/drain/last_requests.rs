@@ -14,9 +14,14 @@ use tls_shutdown_tests::{
         listener,
     },
     soon,
-    time::{pass_time, real_time},
+    time::{pass_time, real_time, turns},
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream, task::yield_now, time::Instant};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::yield_now,
+    time::Instant,
+};
 
 use crate::drain::{SHORT, asking, idle, routes, start};
 
@@ -54,6 +59,66 @@ async fn assert_half_a_head_is_a_request(mut running: Running, mut client: Clien
     assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
     drop(client);
     assert_eq!(running.report().await.responses_cut(), 0);
+}
+
+/// The client was never told to send nothing, so it has a window of its own behind the response.
+#[tokio::test]
+async fn a_request_behind_a_response_that_outlasts_the_window_is_answered() {
+    for pipelined in ["", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        let mut running = start(|drain| drain.last_request(SHORT)).await;
+        let mut client = Client::connect_narrow(running.address).await;
+        client.ask("/large").await;
+        client.send(pipelined).await;
+        // Its head is out.
+        assert!(!client.head().await.contains("connection: close"));
+        running.signal();
+        soon(running.drain.reached(DrainPhase::LastRequest)).await;
+        pass_time(SHORT + SHORT / 2).await;
+        let mut body = vec![0; 50_000_000];
+        soon(client.stream.read_exact(&mut body)).await.expect("a body");
+        if pipelined.is_empty() {
+            pass_time(SHORT / 2).await;
+            client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nabcd").await;
+        }
+        assert!(client.read_message().await.0.contains("connection: close"));
+        assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
+        drop(client);
+        assert_eq!(running.report().await.responses_cut(), 0);
+    }
+}
+
+/// Also one that no handler has seen is lost, so it is counted.
+#[tokio::test]
+async fn whole_requests_behind_a_response_that_is_cut_are_counted() {
+    for (path, cut) in [("/stop", 3), ("/never", 3)] {
+        let mut running = start(|drain| drain.last_request(SHORT)).await;
+        let mut client = asking(&running, path).await;
+        client.ask("/").await;
+        client.ask("/").await;
+        client.send("GET / HTTP/1.1\r\nHo").await;
+        turns(50).await;
+        running.signal();
+        soon(running.drain.reached(DrainPhase::LastRequest)).await;
+        running.force();
+        let report = running.report().await;
+        assert_eq!(report.responses_cut(), cut, "{path}: {report}");
+        drop(client);
+    }
+}
+
+/// A client that was told to send nothing more has lost nothing (RFC 9112 section 9.6).
+#[tokio::test]
+async fn requests_behind_connection_close_are_not_counted() {
+    let mut running = start(|drain| drain.last_request(SHORT)).await;
+    let mut client = asking(&running, "/told").await;
+    client.ask("/").await;
+    turns(50).await;
+    running.signal();
+    assert!(client.read_message().await.0.contains("connection: close"));
+    assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
+    drop(client);
+    let report = running.report().await;
+    assert_eq!(report.responses_cut(), 0, "{report}");
 }
 
 /// RFC 9112 section 2.2 requires that servers ignore it.

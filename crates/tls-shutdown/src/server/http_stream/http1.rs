@@ -9,24 +9,36 @@ use std::sync::{Arc, Mutex};
 use http_body::{Body, Frame};
 use hyper::{
     HeaderMap, Method, Response, StatusCode, Version,
-    header::{CONTENT_LENGTH, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, UPGRADE},
 };
+use tokio::time::Instant;
 
 use crate::{
     http::h1_scanner::{MessagePart, MessageScanner, NotHttp},
     runtime::lock::lock,
+    server::lifetime::ClientWait,
 };
 
 /// The messages of both directions. Shared by hyper's service, the bodies of its responses, the driver of the connection and its stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::server) struct Http1Messages {
     /// The requests that hyper was given to read.
     requests: MessageScanner,
+    /// Those of them whose head is whole, and that the service was not given.
+    waiting: u64,
+    /// When the head that is incomplete began.
+    head_began: Option<Instant>,
+    /// The responses that were handed to the transport to their last byte.
+    answered: u64,
+    /// When the last of them was, or when the connection began.
+    idle_since: Instant,
     pub(super) response: ResponseProgress,
     pub(super) delimiter: Delimiter,
     pub(super) upgrade: Upgrade,
     /// Whether the next response announces `Connection: close`.
     pub(in crate::server) is_last_request: bool,
+    /// Whether a response has announced it, or was one of hyper's own, which answer what is no request.
+    has_announced_close: bool,
 }
 
 /// How far the response in progress is.
@@ -67,14 +79,50 @@ pub(super) enum Upgrade {
     Unknown,
 }
 
+impl Default for Http1Messages {
+    fn default() -> Self {
+        Self {
+            requests: MessageScanner::default(),
+            waiting: 0,
+            head_began: None,
+            answered: 0,
+            idle_since: Instant::now(),
+            response: ResponseProgress::default(),
+            delimiter: Delimiter::default(),
+            upgrade: Upgrade::default(),
+            is_last_request: false,
+            has_announced_close: false,
+        }
+    }
+}
+
 impl Http1Messages {
     pub(super) fn is_upgraded(&self) -> bool {
         self.upgrade != Upgrade::None
     }
 
-    /// Whether hyper has a part of the next request's head.
-    pub(in crate::server) fn has_partial_head(&self) -> bool {
-        self.requests.is_in_head()
+    /// Whether the client has begun a request that is not answered to its last byte. hyper would discard a part of a head.
+    pub(in crate::server) fn is_busy(&self) -> bool {
+        self.response != ResponseProgress::Complete || self.waiting > 0 || !self.requests.is_between()
+    }
+
+    /// The number of responses that the client was sent to their last byte.
+    pub(in crate::server) fn answered(&self) -> u64 {
+        self.answered
+    }
+
+    /// What the client is waited for.
+    pub(in crate::server) fn wait(&self) -> ClientWait {
+        match self.head_began {
+            Some(began) if self.response == ResponseProgress::Complete => ClientWait::Head { since: began },
+            _ if self.is_busy() => ClientWait::None,
+            _ => ClientWait::Request { since: self.idle_since },
+        }
+    }
+
+    /// The requests that came whole, behind a response that is cut, and that nobody has answered or refused.
+    pub(super) fn unserved(&self) -> u64 {
+        if self.has_announced_close { 0 } else { self.waiting }
     }
 
     /// Whether the client has not sent all of a request's body, as far as is known.
@@ -92,16 +140,25 @@ impl Http1Messages {
         while !bytes.is_empty() {
             let next = match self.requests.scan(&mut bytes) {
                 Ok(None) => continue,
-                Ok(Some(head)) => head.body(MessagePart::Head),
+                Ok(Some(head)) => {
+                    self.waiting += 1;
+                    head.body(MessagePart::Head)
+                }
                 // hyper finds that out as well.
                 Err(NotHttp) => MessagePart::Rest,
             };
             self.requests.begin_body(next);
         }
+        if !self.requests.is_in_head() {
+            self.head_began = None;
+        } else if self.head_began.is_none() {
+            self.head_began = Some(Instant::now());
+        }
     }
 
     /// The service is given a request.
     pub(in crate::server) fn on_request(&mut self) {
+        self.waiting = self.waiting.saturating_sub(1);
         self.set_response(ResponseProgress::Awaited);
     }
 
@@ -109,7 +166,15 @@ impl Http1Messages {
     pub(super) fn on_flush(&mut self) {
         if self.response == ResponseProgress::Unflushed {
             self.response = ResponseProgress::Complete;
+            self.answered += 1;
+            self.idle_since = Instant::now();
         }
+    }
+
+    /// hyper writes.
+    pub(super) fn on_write(&mut self) {
+        // Its own response, to something that it does not take for a request. It closes the connection behind it.
+        self.has_announced_close |= self.response == ResponseProgress::Complete;
     }
 
     /// A response that is cut stays cut: hyper ends the connection.
@@ -156,6 +221,7 @@ impl ResponseInProgress {
                 messages.upgrade = if is_websocket { Upgrade::WebSocket } else { Upgrade::Unknown };
             }
             let is_framed = has_no_body || length.is_some() || can_chunk;
+            messages.has_announced_close |= announces_close(response.headers());
             messages.delimiter = if is_framed { Delimiter::Framing } else { Delimiter::Connection };
             messages.set_response(ResponseProgress::Body);
         }
@@ -197,6 +263,12 @@ impl Drop for ResponseInProgress {
             lock(messages).set_response(ResponseProgress::Cut);
         }
     }
+}
+
+/// Whether a message says that the connection ends behind it (RFC 9112 section 9.6).
+fn announces_close(headers: &HeaderMap) -> bool {
+    let mut options = headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
 /// The valid Content-Length of a message, if it has one.

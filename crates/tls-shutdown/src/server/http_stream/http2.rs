@@ -29,7 +29,7 @@ use crate::{
         ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, EVERY_STREAM, FLAGS, Frame, FrameHead, FrameScanner, GOAWAY,
         HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE,
     },
-    server::stream::ServerStream,
+    server::{lifetime::ClientWait, stream::ServerStream},
     tls::ShutdownState,
 };
 
@@ -47,7 +47,6 @@ const ENHANCE_YOUR_CALM: u32 = 0xb;
 ///
 /// h2 reads what the client has sent, with two exceptions: the answer to its own PING, see [`answer_ping`](Self::answer_ping), and the
 /// end of a request that is cut short, see [`EarlyEnds`].
-#[derive(Default)]
 pub(in crate::server) struct Http2Frames {
     next: NextInbound,
     /// The bytes of the preface that have passed.
@@ -60,6 +59,8 @@ pub(in crate::server) struct Http2Frames {
     requests: BTreeMap<u32, OpenRequest>,
     /// The stream whose header block is incomplete, and its request.
     opening: Option<(u32, Upload)>,
+    /// When the last of them was answered, or when the connection began.
+    idle_since: Instant,
     /// The last request whose header block is complete.
     last_stream: u32,
     /// The last stream that the last GOAWAY promised to process.
@@ -93,6 +94,28 @@ struct OpenRequest {
     window: i64,
 }
 
+impl Default for Http2Frames {
+    fn default() -> Self {
+        Self {
+            next: NextInbound::default(),
+            preface: 0,
+            inbound: FrameScanner::default(),
+            outbound: FrameScanner::default(),
+            staged: Vec::new(),
+            requests: BTreeMap::new(),
+            idle_since: Instant::now(),
+            opening: None,
+            last_stream: 0,
+            goaway: None,
+            early_ends: EarlyEnds::default(),
+            ping: None,
+            ping_timed_out: false,
+            flow_control: FlowControl::default(),
+            resets: ResetBudget::default(),
+        }
+    }
+}
+
 impl Http2Frames {
     /// Whether the client has sent its preface. Before that, h2 does nothing.
     pub(in crate::server) fn has_preface(&self) -> bool {
@@ -102,6 +125,24 @@ impl Http2Frames {
     /// Answers h2's PING in the place of a client that does not.
     pub(in crate::server) fn answer_ping(&mut self) {
         self.ping_timed_out = true;
+    }
+
+    /// What the client is waited for. Before the preface is complete, its own timeout counts.
+    pub(in crate::server) fn wait(&self) -> ClientWait {
+        if self.requests.is_empty() && self.opening.is_none() && self.has_preface() {
+            ClientWait::Request { since: self.idle_since }
+        } else {
+            ClientWait::None
+        }
+    }
+
+    /// Forgets a request that is answered or reset.
+    fn end_request(&mut self, stream: u32) -> Option<OpenRequest> {
+        let open = self.requests.remove(&stream)?;
+        if self.requests.is_empty() {
+            self.idle_since = Instant::now();
+        }
+        Some(open)
     }
 
     /// Whether the client has sent a part of a frame, and no response is due to it: h2 then waits for the rest without limit.
@@ -223,7 +264,7 @@ impl Http2Frames {
             }
             PING if frame.flags & ACK != 0 && self.ping == Some(frame.payload) => self.ping = None,
             RST_STREAM => {
-                let open = self.requests.remove(&frame.stream);
+                let open = self.end_request(frame.stream);
                 self.early_ends.forget(frame.stream);
                 // To cancel the rest of a response is no abuse.
                 if !open.is_some_and(|open| open.is_answered && open.upload.has_ended) {
@@ -257,7 +298,7 @@ impl Http2Frames {
     pub(super) fn on_sent(&mut self, mut bytes: &[u8]) -> u64 {
         let mut cut = 0;
         while let Some(frame) = self.outbound.next_frame(&mut bytes) {
-            let answered = if frame.ends_stream { self.requests.remove(&frame.stream) } else { None };
+            let answered = if frame.ends_stream { self.end_request(frame.stream) } else { None };
             if answered.is_some() && frame.kind != RST_STREAM {
                 self.resets.on_response();
             }

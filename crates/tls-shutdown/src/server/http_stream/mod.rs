@@ -15,7 +15,7 @@ use std::{
     mem,
     pin::Pin,
     sync::{Arc, Mutex},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
@@ -70,6 +70,9 @@ struct Http1Stream {
 
 /// How many stall timeouts a client may take to open a window: most open one when they have used up a half, and some windows are large.
 const WINDOW_TIMEOUTS: u32 = 5;
+
+/// How much is read to count the requests that nobody serves: more than clients pipeline.
+const MAX_WAITING_BYTES: usize = 64 * 1024;
 
 struct Http2Stream {
     frames: Arc<Mutex<Http2Frames>>,
@@ -192,10 +195,11 @@ impl Http1Stream {
     /// An upgraded connection has no more time at the deadline. A response that ends with the connection must not look complete if that
     /// ends early, whatever the cause.
     fn before_write(&mut self, stream: Pin<&mut ServerStream>) -> io::Result<()> {
-        let messages = lock(&self.messages);
+        let mut messages = lock(&self.messages);
         if messages.is_upgraded() {
             return check_deadline(&stream);
         }
+        messages.on_write();
         if messages.delimiter == Delimiter::Connection {
             stream.get_mut().get_mut().set_abort_mode(Abort::Reset);
         }
@@ -278,6 +282,19 @@ impl Http2Stream {
             stream.connection().count_cut(cut);
         }
         Poll::Ready(Ok(written))
+    }
+}
+
+/// Reads the requests that hyper has not read, because it reads nothing while it is answering. Nobody will serve them.
+fn read_waiting_requests(stream: &mut ServerStream, messages: &mut Http1Messages) {
+    let (mut read, mut cx) = (0, Context::from_waker(Waker::noop()));
+    while read < MAX_WAITING_BYTES
+        && let Poll::Ready(Ok(bytes @ [_, ..])) = Pin::new(&mut *stream).poll_fill_buf(&mut cx)
+    {
+        let amount = bytes.len();
+        messages.on_received(bytes);
+        read += amount;
+        Pin::new(&mut *stream).consume(amount);
     }
 }
 
@@ -386,7 +403,11 @@ impl Drop for HttpStream {
         match &self.protocol {
             ProtocolState::Http1(http1) => {
                 let (upgrade, response, delimiter) = {
-                    let messages = lock(&http1.messages);
+                    let mut messages = lock(&http1.messages);
+                    if messages.is_answering() {
+                        read_waiting_requests(&mut stream, &mut messages);
+                    }
+                    stream.connection().count_unserved(messages.unserved());
                     (messages.upgrade, messages.response, messages.delimiter)
                 };
                 if upgrade != Upgrade::None {
