@@ -1,6 +1,6 @@
 //! How HTTP/2 connections end, on every path.
 
-use std::time::Duration;
+use std::{io::Write, time::Duration};
 
 use tls_shutdown::{Ending, server::ServerDrain};
 use tls_shutdown_tests::{
@@ -9,7 +9,7 @@ use tls_shutdown_tests::{
         Client, Running, body_of,
         http2::{
             self, CONTINUATION, END_HEADERS, END_STREAM, GET, HEADERS, PING, RST_STREAM, SETTINGS, frame, get,
-            get_path, goaways, hello, is_answered,
+            get_path, goaways, header_block, hello, is_answered,
         },
         listener,
     },
@@ -148,12 +148,58 @@ async fn http2_responses_that_the_service_cuts_are_counted() {
 async fn an_http2_client_that_says_close_notify_hears_what_is_unanswered() {
     let mut running = Running::start(routes).await;
     let mut client = Client::connect_http2(running.address).await;
-    client.send([hello(), get_path(1, "/never"), get(3)].concat()).await;
+    let half_sent = frame(HEADERS, END_HEADERS, 1, &header_block("/never"));
+    client.send([hello(), half_sent, get(3)].concat()).await;
     while client.frame_of(http2::DATA).await.flags & END_STREAM == 0 {}
     client.stream.shutdown().await.expect("sent");
     let (frames, end) = client.frames_to_end().await;
-    let reset: Vec<_> = frames.iter().filter(|frame| frame.kind == RST_STREAM).map(|frame| frame.stream).collect();
-    assert_eq!((&reset[..], &goaways(&frames)[..], end), (&[1][..], &[3][..], End::CloseNotify));
+    assert_eq!((&resets(&frames)[..], &goaways(&frames)[..], end), (&[1][..], &[3][..], End::CloseNotify));
+    drop(client);
+    let end = running.end().await;
+    assert_eq!((end.ending(), end.requests(), end.responses_cut()), (Ending::Complete, 2, 1), "{end}");
+}
+
+fn resets(frames: &[http2::Frame]) -> Vec<u32> {
+    frames.iter().filter(|frame| frame.kind == RST_STREAM).map(|frame| frame.stream).collect()
+}
+
+/// Sends requests and close_notify in one write.
+async fn send_and_close(client: &mut Client, requests: &[u8]) {
+    let tls = client.stream.get_mut().1;
+    tls.writer().write_all(requests).expect("buffered");
+    tls.send_close_notify();
+    client.stream.flush().await.expect("sent");
+}
+
+/// Their body ends at the next turn, or after many. close_notify ends only what the client sends (RFC 8446 section 6.1).
+#[tokio::test]
+async fn whole_http2_requests_before_close_notify_are_answered() {
+    let mut running = Running::start(routes).await;
+    for _ in 0..20 {
+        let mut client = Client::connect_http2(running.address).await;
+        let requests = [hello(), get(1), get_path(3, "/chunks"), frame(HEADERS, END_HEADERS, 5, GET)];
+        send_and_close(&mut client, &[&requests.concat()[..], &frame(http2::DATA, END_STREAM, 5, b"body")].concat())
+            .await;
+        let (frames, end) = client.frames_to_end().await;
+        assert!([1, 3, 5].iter().all(|stream| is_answered(&frames, *stream)), "{frames:?}");
+        assert_eq!((&resets(&frames)[..], end), (&[][..], End::CloseNotify));
+        drop(client);
+        let end = running.end().await;
+        assert_eq!((end.ending(), end.requests(), end.responses_cut()), (Ending::Complete, 3, 0), "{end}");
+    }
+}
+
+/// The client can open its windows no more.
+#[tokio::test]
+async fn a_response_beyond_the_windows_of_a_client_that_said_close_notify_is_reset_and_counted() {
+    let mut running = Running::start(routes).await;
+    let mut client = Client::connect_http2(running.address).await;
+    send_and_close(&mut client, &[hello(), get(1), get_path(3, "/large")].concat()).await;
+    let (frames, end) = client.frames_to_end().await;
+    assert!(is_answered(&frames, 1), "{frames:?}");
+    let received: usize =
+        frames.iter().filter(|frame| frame.kind == http2::DATA).map(|frame| frame.payload.len()).sum();
+    assert_eq!((received, &resets(&frames)[..], end), (65_535, &[3][..], End::CloseNotify));
     drop(client);
     let end = running.end().await;
     assert_eq!((end.ending(), end.requests(), end.responses_cut()), (Ending::Complete, 2, 1), "{end}");

@@ -9,6 +9,7 @@ mod drain;
 mod early_answers;
 mod http1_endings;
 mod http2_endings;
+mod idle;
 mod listener;
 mod rapid_reset;
 mod routes;

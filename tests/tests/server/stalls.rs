@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hyper::{Request, body::Incoming};
+use hyper::{Request, Response, body::Incoming};
 use tls_shutdown::{
     Ending,
     server::{Server, TlsListener},
@@ -143,4 +143,75 @@ async fn an_http2_client_that_lets_nothing_through_is_ended() {
     while client.frame_of(PING).await.payload != [7; 8] {}
     drop(client);
     running.end().await;
+}
+
+/// It reads, and answers PING, but does not continue its request.
+#[tokio::test]
+async fn an_http2_client_that_stops_in_an_upload_is_ended() {
+    let limit = Duration::from_millis(500);
+    let short = |server: Server| server.stall_timeout(limit / 5);
+    let routes = |request: Request<Incoming>| async move {
+        if request.uri().path() == "/reads" {
+            let _ = http_body_util::BodyExt::collect(request.into_body()).await;
+            return answer(ScriptedBody::full(10));
+        }
+        // It does not read yet, so the client has to wait.
+        std::future::pending().await
+    };
+    let mut running = Running::start_with(listener().await, short, |drain| drain, routes);
+    let post = |path| frame(http2::HEADERS, http2::END_HEADERS, 1, &http2::header_block(path));
+    let mut client = Client::connect_http2(running.address).await;
+    client.send([hello(), post("/reads"), frame(http2::DATA, 0, 1, b"half")].concat()).await;
+    for _ in 0..10 {
+        pass_time(limit / 4).await;
+        client.send(frame(http2::DATA, 0, 1, b"more")).await;
+    }
+    let began = tokio::time::Instant::now();
+    let (frames, end) = client.frames_to_end().await;
+    assert!(began.elapsed() >= limit, "{:?}", began.elapsed());
+    let reset: Vec<_> = frames.iter().filter(|frame| frame.kind == RST_STREAM).map(|frame| frame.stream).collect();
+    assert_eq!((&reset[..], &goaways(&frames)[..], end), (&[1][..], &[1][..], End::CloseNotify));
+    drop(client);
+    assert_eq!(running.end().await.responses_cut(), 1);
+
+    // The client has sent all that the server lets through.
+    let mut client = Client::connect_http2(running.address).await;
+    client.send([hello(), post("/waits")].concat()).await;
+    let settings = client.frame_of(SETTINGS).await.payload;
+    let window = settings.chunks(6).find(|setting| setting[..2] == [0, 4]).expect("a window");
+    let mut left = u32::from_be_bytes(window[2..].try_into().expect("four bytes"));
+    while left > 0 {
+        let piece = left.min(16_384);
+        client.send(frame(http2::DATA, 0, 1, &vec![0; piece as usize])).await;
+        left -= piece;
+    }
+    pass_time(limit * 2).await;
+    client.send(frame(PING, 0, 0, &[7; 8])).await;
+    while client.frame_of(PING).await.payload != [7; 8] {}
+    drop(client);
+    running.end().await;
+}
+
+/// A body is bounded if the server and hyper agree about its end.
+#[tokio::test]
+async fn a_body_whose_end_is_nearly_there_is_no_end() {
+    let short = |server: Server| server.stall_timeout(Duration::from_millis(200));
+    let routes = |request: Request<Incoming>| async move {
+        http_body_util::BodyExt::collect(request.into_body()).await?;
+        Ok::<_, hyper::Error>(Response::new(ScriptedBody::full(10)))
+    };
+    let mut running = Running::start_with(listener().await, short, |drain| drain, routes);
+    let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n";
+    for upload in [
+        format!("{chunked}\r\n0\r\n \r\n"),
+        format!("{chunked}\r\n{}3\r\nabc\r\n", "0".repeat(1100)),
+        format!("{chunked}Content-Length: x\r\n\r\n3\r\nabc"),
+        format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length:{}9\r\n\r\nabc", " ".repeat(1030)),
+    ] {
+        let mut client = Client::connect(running.address).await;
+        client.send(&upload).await;
+        assert_eq!(client.read_to_end().await.1, End::CloseNotify, "{upload:?}");
+        drop(client);
+        assert_eq!(running.end().await.requests(), 1, "{upload:?}");
+    }
 }

@@ -130,8 +130,8 @@ impl Server {
 
     /// Creates a server with defaults that suit the open Internet.
     ///
-    /// An HTTP/1 client may close its half of the connection right after a request (`half_close`): it still receives its response. On
-    /// HTTP/2, a client's close_notify resets what is unanswered.
+    /// A client may close its half of the connection right after a request: it still receives its response. On HTTP/2, it receives as much
+    /// of it as its windows let through, since it can open them no more. The rest is reset and counted.
     pub fn new(listener: TlsListener) -> Self {
         let mut http1 = http1::Builder::new();
         http1.timer(TokioTimer::new()).header_read_timeout(None).half_close(true);
@@ -211,12 +211,12 @@ impl Server {
     /// socket. Detection takes between one and two times the timeout. Upgraded connections are not bounded by it. Default:
     /// [`STALL_TIMEOUT`](Self::STALL_TIMEOUT).
     ///
-    /// An HTTP/2 client may read everything and open no window (RFC 9113 section 5.2). The connection is closed if that blocks all of its
-    /// streams, tunnels included, for five times the timeout: many clients open a window only when half of it is used, and some windows
-    /// have megabytes.
+    /// An HTTP/2 client may read everything and open no window (RFC 9113 section 5.2), or may not continue a request that is not answered.
+    /// The connection is closed if all of its requests, tunnels included, stand still for five times the timeout: many clients open a window
+    /// only when half of it is used, some windows have megabytes, and the messages of a gRPC stream may be far apart.
     ///
-    /// Its limit: it does not bound an HTTP/2 client that stops in the body of a request. If it is gone, hyper's `keep_alive_interval` ends
-    /// the connection. If not, the [maximum age](Self::max_connection_age) or a drain does.
+    /// Its limit: it does not bound a request whose response has begun, while both sides are silent. If the client is gone, hyper's
+    /// `keep_alive_interval` ends the connection. If not, the [maximum age](Self::max_connection_age) or a drain does.
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
         self.options.stall_timeout = timeout;
         self

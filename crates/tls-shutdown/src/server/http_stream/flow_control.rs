@@ -1,18 +1,18 @@
-//! [`FlowControl`]: how much of its responses an HTTP/2 client lets through (RFC 9113 section 5.2).
+//! [`FlowControl`]: how much of the bodies of one direction an HTTP/2 endpoint lets through (RFC 9113 section 5.2).
 
 /// The window of a connection, and of a new stream.
 pub(super) struct FlowControl {
     connection: i64,
     /// The window of a new stream.
     pub(super) initial: i64,
-    /// The bytes of responses that were sent.
-    pub(super) data_sent: u64,
+    /// The bytes of bodies that have passed.
+    pub(super) data: u64,
     /// The setting that passes, and how many bytes of it have passed.
     setting: [u8; SETTING_LENGTH],
     have: usize,
 }
 
-/// A window until the client changes it (RFC 9113 section 6.9.2).
+/// A window until the endpoint changes it (RFC 9113 section 6.9.2).
 const DEFAULT_WINDOW: i64 = 65_535;
 /// Bytes of a setting: its identifier, and a value.
 const SETTING_LENGTH: usize = 6;
@@ -20,13 +20,7 @@ const SETTINGS_INITIAL_WINDOW_SIZE: u16 = 4;
 
 impl Default for FlowControl {
     fn default() -> Self {
-        Self {
-            connection: DEFAULT_WINDOW,
-            initial: DEFAULT_WINDOW,
-            data_sent: 0,
-            setting: [0; SETTING_LENGTH],
-            have: 0,
-        }
+        Self { connection: DEFAULT_WINDOW, initial: DEFAULT_WINDOW, data: 0, setting: [0; SETTING_LENGTH], have: 0 }
     }
 }
 
@@ -41,10 +35,10 @@ impl FlowControl {
         self.connection += increment;
     }
 
-    /// Notes bytes of a response that were sent.
-    pub(super) fn on_sent(&mut self, length: u32) {
+    /// Notes bytes of a body that have passed.
+    pub(super) fn on_data(&mut self, length: u32) {
         self.connection -= i64::from(length);
-        self.data_sent += u64::from(length);
+        self.data += u64::from(length);
     }
 
     //= https://www.rfc-editor.org/rfc/rfc9113#section-6.9.2

@@ -69,7 +69,10 @@ pub(in crate::server) struct Http2Frames {
     /// The PING that h2 has sent behind its first GOAWAY, until it is answered.
     ping: Option<[u8; 8]>,
     ping_timed_out: bool,
+    /// How much the client lets through.
     pub(super) flow_control: FlowControl,
+    /// How much h2 lets through.
+    upload_control: FlowControl,
     resets: ResetBudget,
 }
 
@@ -92,6 +95,8 @@ struct OpenRequest {
     is_answered: bool,
     /// How much more of the response the client lets through.
     window: i64,
+    /// How much more of the request h2 lets through.
+    upload_window: i64,
 }
 
 impl Default for Http2Frames {
@@ -111,6 +116,7 @@ impl Default for Http2Frames {
             ping: None,
             ping_timed_out: false,
             flow_control: FlowControl::default(),
+            upload_control: FlowControl::default(),
             resets: ResetBudget::default(),
         }
     }
@@ -271,8 +277,13 @@ impl Http2Frames {
                     self.resets.on_reset();
                 }
             }
-            DATA | HEADERS if frame.flags & END_STREAM != 0 => {
-                self.requests.get_mut(&frame.stream).into_iter().for_each(|open| open.upload.has_ended = true);
+            DATA | HEADERS => {
+                let length = if frame.kind == DATA { frame.length } else { 0 };
+                self.upload_control.on_data(length);
+                if let Some(open) = self.requests.get_mut(&frame.stream) {
+                    open.upload_window -= i64::from(length);
+                    open.upload.has_ended |= frame.flags & END_STREAM != 0;
+                }
             }
             WINDOW_UPDATE => {
                 let increment = i64::from(first_word(frame) & EVERY_STREAM);
@@ -289,15 +300,22 @@ impl Http2Frames {
             && let Some((stream, upload)) = self.opening.take()
         {
             self.last_stream = stream;
-            let window = self.flow_control.initial;
-            self.requests.insert(stream, OpenRequest { upload, is_answered: false, window });
+            let (window, upload_window) = (self.flow_control.initial, self.upload_control.initial);
+            self.requests.insert(stream, OpenRequest { upload, is_answered: false, window, upload_window });
         }
     }
 
     /// Notes what the transport has accepted of h2. Returns how many responses h2 has cut by that.
     pub(super) fn on_sent(&mut self, mut bytes: &[u8]) -> u64 {
         let mut cut = 0;
-        while let Some(frame) = self.outbound.next_frame(&mut bytes) {
+        while let Some(head) = self.outbound.head(&mut bytes) {
+            let (payload, rest) = bytes.split_at(bytes.len().min(self.outbound.left()));
+            bytes = rest;
+            if head.kind == SETTINGS && head.flags & ACK == 0 {
+                let change = self.upload_control.read_settings(payload);
+                self.requests.values_mut().for_each(|open| open.upload_window += change);
+            }
+            let Some(frame) = self.outbound.payload(payload) else { break };
             let answered = if frame.ends_stream { self.end_request(frame.stream) } else { None };
             if answered.is_some() && frame.kind != RST_STREAM {
                 self.resets.on_response();
@@ -306,7 +324,7 @@ impl Http2Frames {
             match frame.kind {
                 HEADERS => open.into_iter().for_each(|open| open.is_answered = true),
                 DATA => {
-                    self.flow_control.on_sent(frame.length);
+                    self.flow_control.on_data(frame.length);
                     open.into_iter().for_each(|open| open.window -= i64::from(frame.length));
                     self.early_ends.on_progress(frame.stream);
                 }
@@ -316,6 +334,14 @@ impl Http2Frames {
                     let has_failed = matches!(first_word(&frame), INTERNAL_ERROR | CANCEL);
                     let is_cut = answered.is_some_and(|open| open.is_answered || has_failed);
                     cut += u64::from(is_cut);
+                }
+                WINDOW_UPDATE => {
+                    let increment = i64::from(first_word(&frame) & EVERY_STREAM);
+                    match open {
+                        Some(open) => open.upload_window += increment,
+                        None if frame.stream == 0 => self.upload_control.widen(increment),
+                        None => {}
+                    }
                 }
                 GOAWAY => self.goaway = Some(first_word(&frame) & EVERY_STREAM),
                 PING if frame.flags & ACK == 0 && self.goaway == Some(EVERY_STREAM) => {
@@ -351,12 +377,33 @@ impl Http2Frames {
         if self.can_stage() { self.early_ends.next_due() } else { None }
     }
 
-    /// Whether all responses wait until the client lets more of them through, and there is one.
-    pub(super) fn waits_for_window(&self) -> bool {
-        let is_closed = self.flow_control.is_closed();
-        let waits = |open: &OpenRequest| open.is_answered && (is_closed || open.window <= 0);
+    //= https://www.rfc-editor.org/rfc/rfc8446#section-6.1
+    //# This does not have any effect on its read side of the connection.
+    /// Whether a client that has closed its half can still be answered: a request is whole, and the windows let its response through. They
+    /// open no more. h2 takes the end of what it reads for the end of the connection.
+    pub(super) fn can_answer(&self) -> bool {
+        let mut open = self.requests.range(..=self.last_served()).map(|(_, open)| open);
+        open.any(|open| open.upload.has_ended && !self.is_blocked(open))
+    }
+
+    fn is_blocked(&self, open: &OpenRequest) -> bool {
+        open.is_answered && (self.flow_control.is_closed() || open.window <= 0)
+    }
+
+    /// Whether the client could continue the request, and the response waits for that. A response that has begun needs no more of it.
+    fn waits_for_upload(&self, open: &OpenRequest) -> bool {
+        !open.upload.has_ended && !open.is_answered && open.upload_window > 0 && !self.upload_control.is_closed()
+    }
+
+    /// Whether all requests wait until the client sends more of them, or lets more of their responses through, and there is one.
+    pub(super) fn waits_for_client(&self) -> bool {
         let mut open = self.requests.range(..=self.last_served()).map(|(_, open)| open).peekable();
-        open.peek().is_some() && open.all(waits)
+        open.peek().is_some() && open.all(|open| self.is_blocked(open) || self.waits_for_upload(open))
+    }
+
+    /// The bytes of both directions' bodies.
+    pub(super) fn progress(&self) -> u64 {
+        self.flow_control.data + self.upload_control.data
     }
 
     /// The last stream that is served, as far as a GOAWAY has announced it.

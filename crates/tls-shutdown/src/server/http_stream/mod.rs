@@ -68,8 +68,9 @@ struct Http1Stream {
     write_deadline: UpgradeDeadline,
 }
 
-/// How many stall timeouts a client may take to open a window: most open one when they have used up a half, and some windows are large.
-const WINDOW_TIMEOUTS: u32 = 5;
+/// How many stall timeouts an HTTP/2 client may take to open a window, and to send more of a request. Most open a window when they have used
+/// up a half, and some windows are large. The messages of a gRPC stream may be far apart.
+const HTTP2_TIMEOUTS: u32 = 5;
 
 /// How much is read to count the requests that nobody serves: more than clients pipeline.
 const MAX_WAITING_BYTES: usize = 64 * 1024;
@@ -77,8 +78,10 @@ const MAX_WAITING_BYTES: usize = 64 * 1024;
 struct Http2Stream {
     frames: Arc<Mutex<Http2Frames>>,
     early_end: BoxedTimer,
-    /// Responses of which the client's windows let nothing more through.
-    window: StallTimeout,
+    /// Whether the client has closed its half, and h2 was not told.
+    withholds_end: bool,
+    /// Requests that the client does not continue, and responses of which its windows let nothing more through.
+    stall: StallTimeout,
 }
 
 /// Waits for the deadline of the server drain. Only an upgraded connection needs it, which hyper knows no more. Its reads and its writes
@@ -123,7 +126,8 @@ impl ProtocolState {
             MessagesInFlight::Http2(frames) => Self::Http2(Http2Stream {
                 frames,
                 early_end: BoxedTimer::default(),
-                window: StallTimeout::new(stall_timeout.saturating_mul(WINDOW_TIMEOUTS)),
+                withholds_end: false,
+                stall: StallTimeout::new(stall_timeout.saturating_mul(HTTP2_TIMEOUTS)),
             }),
         }
     }
@@ -245,16 +249,19 @@ impl Http2Stream {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            match stream.as_mut().poll_fill_buf(cx)? {
-                Poll::Ready([]) => return Poll::Ready(Ok(())),
-                Poll::Ready(bytes) => {
-                    let taken = frames.pass(bytes, buffer);
-                    stream.as_mut().consume(taken);
-                }
-                Poll::Pending => match frames.next_early_end() {
-                    Some(due) => ready!(self.early_end.poll_until(due, cx)),
-                    None => return poll_window(&mut self.window, &frames, cx).map(Err),
-                },
+            let received = stream.as_mut().poll_fill_buf(cx)?;
+            if let Poll::Ready(bytes @ [_, ..]) = received {
+                let taken = frames.pass(bytes, buffer);
+                stream.as_mut().consume(taken);
+                continue;
+            }
+            self.withholds_end = received.is_ready() && frames.can_answer();
+            if received.is_ready() && !self.withholds_end {
+                return Poll::Ready(Ok(()));
+            }
+            match frames.next_early_end() {
+                Some(due) => ready!(self.early_end.poll_until(due, cx)),
+                None => return poll_stall(&mut self.stall, &frames, cx).map(Err),
             }
         }
     }
@@ -281,6 +288,9 @@ impl Http2Stream {
         if cut > 0 {
             stream.connection().count_cut(cut);
         }
+        if self.withholds_end && !frames.can_answer() {
+            cx.waker().wake_by_ref();
+        }
         Poll::Ready(Ok(written))
     }
 }
@@ -298,12 +308,12 @@ fn read_waiting_requests(stream: &mut ServerStream, messages: &mut Http1Messages
     }
 }
 
-/// Bounds the time for which the client lets nothing through.
-fn poll_window(window: &mut StallTimeout, frames: &Http2Frames, cx: &mut Context<'_>) -> Poll<io::Error> {
-    if frames.waits_for_window() {
-        return window.poll(cx, || Some(frames.flow_control.data_sent));
+/// Bounds the time for which the client neither sends nor lets anything through.
+fn poll_stall(stall: &mut StallTimeout, frames: &Http2Frames, cx: &mut Context<'_>) -> Poll<io::Error> {
+    if frames.waits_for_client() {
+        return stall.poll(cx, || Some(frames.progress()));
     }
-    window.on_progress();
+    stall.on_progress();
     Poll::Pending
 }
 
@@ -372,7 +382,7 @@ impl AsyncWrite for HttpStream {
         }
         // What was sent may have been all that the client lets through.
         if let (Poll::Ready(Ok(())), ProtocolState::Http2(http2)) = (&flushed, &mut this.protocol)
-            && let Poll::Ready(error) = poll_window(&mut http2.window, &lock(&http2.frames), cx)
+            && let Poll::Ready(error) = poll_stall(&mut http2.stall, &lock(&http2.frames), cx)
         {
             return Poll::Ready(Err(error));
         }

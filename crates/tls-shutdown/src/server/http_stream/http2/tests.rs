@@ -313,6 +313,7 @@ fn a_response_that_the_client_lets_nothing_more_of_through_is_known() {
     let get = |stream| frame(HEADERS, END_HEADERS | END_STREAM, stream, &[0; 30]);
     let post = |stream| frame(HEADERS, END_HEADERS, stream, &[0; 30]);
     let head = |stream| frame(HEADERS, END_HEADERS, stream, &[0; 10]);
+    let upload = |stream, length| frame(DATA, 0, stream, &vec![0; length]);
     let body = |stream, length| frame(DATA, 0, stream, &vec![0; length]);
     let all = || vec![head(1), body(1, 65_535)];
     for (number, (received, sent, waits)) in [
@@ -337,7 +338,14 @@ fn a_response_that_the_client_lets_nothing_more_of_through_is_known() {
         (vec![get(1), get(3), open(0, 1)], [all(), vec![head(3)]].concat(), false),
         (vec![get(1), get(3)], all(), false),
         // An upload has not come to its end, or is answered already.
-        (vec![get(1), post(3)], all(), false),
+        (vec![get(1), post(3)], all(), true),
+        (vec![post(3)], vec![], true),
+        // Of an upload, the server lets nothing more through: of its stream, or of all.
+        (vec![post(3), upload(3, 65_535)], vec![], false),
+        (vec![post(3), upload(3, 65_535)], vec![open(3, 1), open(0, 1)], true),
+        (vec![post(3), upload(3, 65_535)], vec![initial(65_536), open(0, 1)], true),
+        (vec![post(3), upload(3, 65_535)], vec![initial(65_536)], false),
+        (vec![post(3), upload(3, 10)], vec![initial(10)], false),
         (vec![get(1), post(3)], [all(), vec![head(3)]].concat(), true),
         (vec![get(1), post(3), frame(DATA, END_STREAM, 3, &[0; 9])], all(), false),
     ]
@@ -346,7 +354,7 @@ fn a_response_that_the_client_lets_nothing_more_of_through_is_known() {
     {
         for size in [1, 2, 7, 100_000] {
             let frames = frames(size, &received, &sent);
-            assert_eq!(frames.waits_for_window(), waits, "{number}");
+            assert_eq!(frames.waits_for_client(), waits, "{number}");
         }
     }
 }

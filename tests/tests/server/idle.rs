@@ -1,0 +1,114 @@
+//! For how long a connection may be idle, and a head incomplete.
+
+use std::time::Duration;
+
+use tls_shutdown::server::Server;
+use tls_shutdown_tests::{
+    End,
+    serving::{
+        Client, Running,
+        http2::{self, END_STREAM, GOAWAY, PING, get, hello, pong},
+        listener,
+    },
+    time::{leap, turns},
+};
+
+use crate::routes::routes;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Balancers keep idle connections for 60 s, and send a POST on one that the server closes in this moment.
+#[tokio::test]
+async fn an_idle_connection_outlives_the_idle_timeout_of_balancers() {
+    let mut running = Running::start(routes).await;
+    let mut client = Client::connect(running.address).await;
+    for _ in 0..2 {
+        turns(50).await;
+        leap(SECOND * 70).await;
+        turns(50).await;
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody").await;
+        assert!(!client.read_message().await.0.contains("connection: close"));
+    }
+    // A response of which the service is sure takes as long as it takes.
+    client.ask("/never").await;
+    turns(50).await;
+    leap(SECOND * 200).await;
+    turns(50).await;
+    assert_eq!(running.drain.in_flight(), 1);
+    drop(client);
+    running.end().await;
+
+    let mut client = Client::connect(running.address).await;
+    client.ask("/").await;
+    client.read_message().await;
+    turns(50).await;
+    leap(Server::IDLE_TIMEOUT).await;
+    assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
+    drop(client);
+    let end = running.end().await;
+    assert_eq!((end.requests(), end.responses_cut()), (1, 0));
+}
+
+#[tokio::test]
+async fn an_idle_http2_connection_ends_with_goaway() {
+    let mut running = Running::start(routes).await;
+    let mut client = Client::connect_http2(running.address).await;
+    client.send(hello()).await;
+    for stream in [1, 3] {
+        turns(50).await;
+        leap(SECOND * 70).await;
+        turns(50).await;
+        client.send(get(stream)).await;
+        while client.frame_of(http2::DATA).await.flags & END_STREAM == 0 {}
+    }
+    turns(50).await;
+    leap(Server::IDLE_TIMEOUT).await;
+    // Its last request may be on its way, and is answered.
+    client.frame_of(GOAWAY).await;
+    client.send(get(5)).await;
+    let ping = client.frame_of(PING).await;
+    client.send(pong(&ping)).await;
+    let (frames, end) = client.frames_to_end().await;
+    assert!(http2::is_answered(&frames, 5), "{frames:?}");
+    assert_eq!(end, End::CloseNotify);
+    drop(client);
+    let end = running.end().await;
+    assert_eq!((end.requests(), end.responses_cut()), (3, 0));
+}
+
+/// The time for a head begins with its first byte, however long the client was idle before.
+#[tokio::test]
+async fn the_header_timeout_counts_from_the_first_byte() {
+    let server = |server: Server| server.header_timeout(SECOND * 2).idle_timeout(SECOND * 10);
+    let mut running = Running::start_with(listener().await, server, |drain| drain, routes);
+    let mut client = Client::connect(running.address).await;
+    for first in ["", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        if !first.is_empty() {
+            client.send(first).await;
+            client.read_message().await;
+        }
+        // It is looked at more often than the idle timeout needs.
+        for _ in 0..4 {
+            turns(50).await;
+            leap(SECOND * 2).await;
+        }
+        turns(50).await;
+        client.send("GET / HT").await;
+        turns(50).await;
+        leap(SECOND).await;
+        turns(50).await;
+        client.send("TP/1.1\r\nHost: a\r\n\r\n").await;
+        client.read_message().await;
+    }
+    client.send("GET / HT").await;
+    turns(50).await;
+    // What comes later does not move the end.
+    leap(SECOND).await;
+    client.send("TP/1.1\r\n").await;
+    turns(50).await;
+    leap(SECOND).await;
+    assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
+    drop(client);
+    let end = running.end().await;
+    assert_eq!((end.requests(), end.responses_cut()), (3, 0));
+}
