@@ -13,6 +13,8 @@ use tls_shutdown_tests::{
     time::{leap, turns},
 };
 
+use tokio::time::Instant;
+
 use crate::routes::routes;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -100,6 +102,7 @@ async fn the_header_timeout_counts_from_the_first_byte() {
         client.send("TP/1.1\r\nHost: a\r\n\r\n").await;
         client.read_message().await;
     }
+    let began = Instant::now();
     client.send("GET / HT").await;
     turns(50).await;
     // What comes later does not move the end.
@@ -108,6 +111,7 @@ async fn the_header_timeout_counts_from_the_first_byte() {
     turns(50).await;
     leap(SECOND).await;
     assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
+    assert!(began.elapsed() < SECOND * 5, "{:?}", began.elapsed());
     drop(client);
     let end = running.end().await;
     assert_eq!((end.requests(), end.responses_cut()), (3, 0));

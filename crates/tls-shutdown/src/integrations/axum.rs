@@ -15,7 +15,7 @@ impl Listener for TlsListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (ServerStream, SocketAddr) {
-        match TlsListener::accept(self).await {
+        match TlsListener::accept(self.serve_framework()).await {
             Some(accept) => accept,
             // axum stops when the future of `with_graceful_shutdown` resolves, and not when its listener ends.
             None => std::future::pending().await,

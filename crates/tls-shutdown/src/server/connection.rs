@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
-    drain::{DrainHandle, InFlight},
+    drain::{DrainHandle, FirstRequest, InFlight},
     report::{ConnectionReport, Handshake, Protocol},
 };
 use crate::{runtime::call_each::call_each, tls::ShutdownReport};
@@ -121,10 +121,10 @@ impl ConnectionRecord {
         self.observers.drain.as_ref()
     }
 
-    /// Counts a request. It is in flight until the returned value is dropped.
-    pub(super) fn begin_request(&self) -> Option<InFlight> {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        self.drain().map(DrainHandle::begin_request)
+    /// Counts a request. It is in flight until the returned value is dropped. Says whether it is the first.
+    pub(super) fn begin_request(&self) -> (Option<InFlight>, Option<FirstRequest>) {
+        let before = self.requests.fetch_add(1, Ordering::Relaxed);
+        (self.drain().map(DrainHandle::begin_request), (before == 0).then_some(FirstRequest))
     }
 
     pub(super) fn count_cut(&self, responses: u64) {

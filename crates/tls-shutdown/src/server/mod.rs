@@ -17,8 +17,8 @@ mod unread_body;
 
 pub use connection_info::ConnectionInfo;
 pub use drain::{
-    Acknowledgement, DrainBody, DrainHandle, DrainLayer, DrainPhase, DrainReport, DrainResponse, DrainService,
-    Readiness, ServerDrain,
+    Acknowledgement, DrainBody, DrainGuard, DrainHandle, DrainLayer, DrainPhase, DrainReport, DrainResponse,
+    DrainService, Notice, Readiness, ServerDrain,
 };
 pub use listener::{ConfigHandle, TlsListener};
 pub use report::ConnectionReport;

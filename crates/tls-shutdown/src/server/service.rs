@@ -49,7 +49,10 @@ where
     type Future = Answer<<TowerToHyperService<S> as HyperService<Request<Incoming>>>::Future, B>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let in_flight = self.connection.begin_request();
+        let (in_flight, first) = self.connection.begin_request();
+        if let Some(first) = first {
+            request.extensions_mut().insert(first);
+        }
         request.extensions_mut().insert(self.info.clone());
         self.connect_info.iter().for_each(|insert| insert(request.extensions_mut()));
         let messages = match &self.messages {

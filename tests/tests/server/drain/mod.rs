@@ -3,6 +3,7 @@
 mod acknowledgements;
 mod http2;
 mod last_requests;
+mod notice;
 mod phases;
 mod sharing;
 

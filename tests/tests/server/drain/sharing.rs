@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use tls_shutdown::{
     Ending, Reaper,
-    server::{Server, ServerDrain},
+    server::{DrainPhase, Server, ServerDrain},
 };
 use tls_shutdown_tests::{
     End,
     serving::{Client, LONG, listener},
     soon,
+    time::turns,
 };
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
 };
 use tokio_test::assert_pending;
@@ -42,6 +44,48 @@ async fn what_the_server_returned_comes_with_the_report() {
     let (_, output) =
         soon(ServerDrain::on(std::future::ready(())).grace_period(SHORT).run(std::future::pending::<()>())).await;
     assert_eq!(output, None, "it was dropped at the deadline");
+}
+
+/// A job in the background, a server over other sockets: whatever takes part is waited for, up to the deadline.
+#[tokio::test]
+async fn what_takes_part_is_waited_for() {
+    let drain = ServerDrain::on(std::future::ready(())).grace_period(LONG);
+    let guard = drain.handle().track();
+    let mut draining = tokio_test::task::spawn(drain.run(async {}));
+    assert_pending!(draining.poll());
+    drop(guard);
+    assert!(draining.is_woken());
+    let (report, _) = soon(draining).await;
+    assert_eq!((report.left(), report.jobs_left()), (0, 0), "{report}");
+
+    let drain = ServerDrain::on(std::future::ready(())).grace_period(SHORT);
+    let guard = drain.handle().track();
+    let (report, _) = soon(drain.run(async {})).await;
+    assert_eq!((report.left(), report.jobs_left()), (0, 1), "{report}");
+    drop(guard);
+}
+
+/// Its connections are not known to the drain, so nobody can tell that they need the window no more.
+#[tokio::test]
+async fn a_server_over_other_sockets_keeps_its_window() {
+    let drain = ServerDrain::on(std::future::ready(())).last_request(SHORT).grace_period(LONG);
+    let handle = drain.handle();
+    let secure = axum::serve(listener().await.with_drain(&handle), axum::Router::new())
+        .with_graceful_shutdown(handle.clone().last_request_over());
+    let plain = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = plain.local_addr().expect("an address");
+    let router = axum::Router::new().route("/", axum::routing::get("hello"));
+    let plain = axum::serve(plain, router).with_graceful_shutdown(handle.clone().last_request_over());
+    let mut client = TcpStream::connect(address).await.expect("a server");
+    let running = tokio::spawn(drain.run(async move { tokio::try_join!(secure, plain) }));
+    soon(handle.reached(DrainPhase::LastRequest)).await;
+    turns(50).await;
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("sent");
+    let mut response = String::new();
+    soon(client.read_to_string(&mut response)).await.expect("a response");
+    assert!(response.ends_with("hello"), "{response}");
+    let (report, _) = soon(running).await.expect("no panic");
+    assert!(report.time_in(DrainPhase::LastRequest) >= SHORT, "{report}");
 }
 
 /// Whoever accepts a stream may observe its end, too.

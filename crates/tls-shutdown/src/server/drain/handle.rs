@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, pending},
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -12,13 +12,17 @@ use std::{
 };
 
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, sleep, timeout_at},
 };
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use tracing::Span;
 
-use super::{Acknowledgement, DrainLayer, DrainPhase, DrainReport, Readiness, ServerDrain, report::Tally};
+use super::{
+    Acknowledgement, DrainLayer, DrainPhase, DrainReport, Readiness, ServerDrain,
+    notice::{Notice, Probes},
+    report::Tally,
+};
 use crate::{
     runtime::lock::lock,
     {runtime::timer::from_now, server::report::ConnectionReport, tls::Reaper},
@@ -46,6 +50,12 @@ struct DrainState {
     phase: watch::Sender<DrainPhase>,
     listening_sockets: TaskTracker,
     connections: TaskTracker,
+    /// What else takes part.
+    jobs: TaskTracker,
+    start: Notify,
+    probes: Probes,
+    /// The servers that wait for the end of the window.
+    window_waits: AtomicUsize,
     timing: Mutex<Timing>,
     tally: Mutex<Tally>,
     requests: AtomicU64,
@@ -77,6 +87,17 @@ pub(crate) struct ListenerInDrain {
     pub(crate) address: Option<SocketAddr>,
     pub(crate) reaper: Reaper,
     pub(crate) shed: Arc<AtomicU64>,
+    pub(crate) user: ListenerUser,
+}
+
+/// Who accepts the connections of a listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum ListenerUser {
+    /// A server that follows the phases of the drain.
+    #[default]
+    Drained,
+    /// A server of another project, which is told when the [window](DrainHandle::last_request_over) is over.
+    Framework,
 }
 
 /// How long the runtime may take to drop tasks that were aborted.
@@ -115,21 +136,67 @@ impl DrainHandle {
     }
 
     /// Waits until the drain is in `phase` or later. Use it to end endless responses and upgraded connections in order at
-    /// [`LastRequest`](DrainPhase::LastRequest).
+    /// [`LastRequest`](DrainPhase::LastRequest). The future owns what it needs, so that a stream can [end] with it.
+    ///
+    /// [end]: https://docs.rs/futures/latest/futures/stream/trait.StreamExt.html#method.take_until
     ///
     /// # Cancel safety
     ///
     /// You can drop the future and call this again.
-    pub async fn reached(&self, phase: DrainPhase) {
-        let mut phases = self.shared.phase.subscribe();
-        // Cannot fail: this handle owns the sender.
-        let _ = phases.wait_for(|reached| *reached >= phase).await;
+    pub fn reached(&self, phase: DrainPhase) -> impl Future<Output = ()> + Send + Sync + use<> {
+        let shared = self.shared.clone();
+        async move {
+            let mut phases = shared.phase.subscribe();
+            // Cannot fail: `shared` owns the sender.
+            let _ = phases.wait_for(|reached| *reached >= phase).await;
+        }
+    }
+
+    /// Begins the drain, as the signal does. For a route of an administrator, or for a failed part of the program. Does nothing once the
+    /// drain has begun. Before [`run`](ServerDrain::run), the drain begins at once with it.
+    pub fn start(&self) {
+        if self.is_ready() {
+            self.shared.start.notify_one();
+        }
+    }
+
+    /// Undoes the signal during the [notice](ServerDrain::notice): the server is ready again. Returns whether it was in time. A later phase
+    /// cannot be undone.
+    ///
+    /// [`start`](Self::start) begins the drain anew, and so does the next signal after
+    /// [`on_terminate_signal`](ServerDrain::on_terminate_signal).
+    pub fn cancel(&self) -> bool {
+        let is_in_time = self.leave(DrainPhase::Notice, DrainPhase::Serving);
+        if is_in_time {
+            self.timing().ends_at = None;
+            *lock(&self.shared.span) = None;
+            tracing::info!("the server drain is cancelled");
+        }
+        is_in_time
+    }
+
+    /// Takes part in the drain: it waits until the returned guard is dropped, up to the deadline. For a job in the background, for a server
+    /// over other sockets, and for an accept loop of your own.
+    ///
+    /// ```
+    /// use tls_shutdown::server::{DrainHandle, DrainPhase};
+    ///
+    /// async fn work(drain: DrainHandle, mut next_job: impl AsyncFnMut()) {
+    ///     let _guard = drain.track();
+    ///     while drain.phase() < DrainPhase::LastRequest {
+    ///         next_job().await;
+    ///     }
+    /// }
+    /// ```
+    pub fn track(&self) -> DrainGuard {
+        DrainGuard { _token: self.shared.jobs.token() }
     }
 
     /// Waits until idle connections have had their [time for a last request](ServerDrain::last_request).
     ///
     /// Give it to `with_graceful_shutdown` of `axum::serve` and to `serve_with_incoming_shutdown` of tonic: both close idle connections
-    /// when it resolves. The [listener](crate::server::TlsListener::with_drain) stops earlier by itself.
+    /// when it resolves. The [listener](crate::server::TlsListener::with_drain) stops earlier by itself. Call it once for each server. If a
+    /// server has a listener of another kind, its connections are unknown here, and the whole time passes.
     ///
     /// # Panics
     ///
@@ -138,13 +205,27 @@ impl DrainHandle {
     /// # Cancel safety
     ///
     /// You can drop the future and call this again. The time then starts again.
-    pub async fn last_request_over(self) {
-        self.reached(DrainPhase::LastRequest).await;
-        tokio::select! {
-            () = self.until_window_over() => {}
-            // Nothing is left that could use the time.
-            () = self.until_no_connections() => {}
+    pub fn last_request_over(self) -> impl Future<Output = ()> + Send + 'static {
+        let wait = WindowWait::begin(self);
+        async move {
+            let WindowWait(this) = &wait;
+            this.reached(DrainPhase::LastRequest).await;
+            let until_unused = async {
+                if this.knows_all_connections() { this.until_no_connections().await } else { pending().await }
+            };
+            tokio::select! {
+                () = this.until_window_over() => {}
+                // Nothing is left that could use the time.
+                () = until_unused => {}
+            }
         }
+    }
+
+    /// Whether each server that waits for the end of the window has one of our listeners.
+    fn knows_all_connections(&self) -> bool {
+        let listeners = lock(&self.shared.listeners);
+        let known = listeners.iter().filter(|listener| listener.user == ListenerUser::Framework).count();
+        self.shared.window_waits.load(Ordering::Relaxed) <= known
     }
 
     /// Returns a layer for HTTP servers other than [`Server`](crate::server::Server). It adds `Connection: close` to HTTP/1 responses from
@@ -183,6 +264,7 @@ impl DrainHandle {
 
     /// Counts a connection until the token is dropped.
     pub(crate) fn count_connection(&self) -> TaskTrackerToken {
+        self.shared.probes.on_connection();
         self.shared.connections.token()
     }
 
@@ -205,12 +287,52 @@ impl DrainHandle {
         }
     }
 
+    /// Those who ask for the server's readiness.
+    pub(super) fn probes(&self) -> &Probes {
+        &self.shared.probes
+    }
+
+    /// Waits for [`start`](Self::start).
+    pub(super) async fn started(&self) {
+        self.shared.start.notified().await;
+    }
+
     /// Enters the first phase after the signal.
     pub(super) fn begin(&self, ends_at: Instant) {
         self.timing().ends_at = Some(ends_at);
         // The report counts from the signal on.
         self.shared.requests.store(0, Ordering::Relaxed);
+        *lock(&self.shared.tally) = Tally::default();
         self.enter(DrainPhase::Notice);
+    }
+
+    /// Waits until the drain is [cancelled](Self::cancel).
+    pub(super) async fn cancelled(&self) {
+        let mut phases = self.shared.phase.subscribe();
+        // Cannot fail: this handle owns the sender.
+        let _ = phases.wait_for(|phase| *phase == DrainPhase::Serving).await;
+    }
+
+    /// Ends the notice, unless the drain is cancelled. Returns whether it is not.
+    pub(super) fn end_notice(&self, notice: Notice) -> bool {
+        // Between the two, nobody can cancel any more.
+        let goes_on = self.leave(DrainPhase::Notice, DrainPhase::LastRequest);
+        if goes_on {
+            lock(&self.shared.tally).notice = notice;
+            self.enter(DrainPhase::LastRequest);
+        }
+        goes_on
+    }
+
+    /// Changes the phase, if it is `from`. Returns whether it was.
+    fn leave(&self, from: DrainPhase, to: DrainPhase) -> bool {
+        self.shared.phase.send_if_modified(|phase| {
+            let is_there = *phase == from;
+            if is_there {
+                *phase = to;
+            }
+            is_there
+        })
     }
 
     pub(super) fn enter(&self, phase: DrainPhase) {
@@ -224,9 +346,9 @@ impl DrainHandle {
         self.shared.phase.send_replace(phase);
     }
 
-    /// Waits until no socket listens and no connection is open.
+    /// Waits until no socket listens, no connection is open, and no job takes part.
     pub(super) async fn until_no_connections(&self) {
-        for tracker in [&self.shared.listening_sockets, &self.shared.connections] {
+        for tracker in [&self.shared.listening_sockets, &self.shared.connections, &self.shared.jobs] {
             tracker.close();
             tracker.wait().await;
         }
@@ -276,6 +398,7 @@ impl DrainHandle {
             requests: self.shared.requests.load(Ordering::Relaxed),
             shed: handshakes_shed + closings_shed,
             left: self.connections(),
+            jobs_left: self.shared.jobs.len(),
             lingering,
             acknowledgement,
         }
@@ -288,6 +411,34 @@ impl fmt::Debug for DrainHandle {
             .field("phase", &self.phase())
             .field("connections", &self.connections())
             .finish_non_exhaustive()
+    }
+}
+
+/// A server that waits for the end of the window.
+struct WindowWait(DrainHandle);
+
+impl WindowWait {
+    fn begin(drain: DrainHandle) -> Self {
+        drain.shared.window_waits.fetch_add(1, Ordering::Relaxed);
+        Self(drain)
+    }
+}
+
+impl Drop for WindowWait {
+    fn drop(&mut self) {
+        self.0.shared.window_waits.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Takes part in a server drain until it is dropped. [`DrainHandle::track`] returns it, and has an example.
+#[must_use = "the drain waits only while the guard lives"]
+pub struct DrainGuard {
+    _token: TaskTrackerToken,
+}
+
+impl fmt::Debug for DrainGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DrainGuard").finish_non_exhaustive()
     }
 }
 

@@ -4,25 +4,29 @@ mod acknowledgement;
 mod budget;
 mod handle;
 mod layer;
+mod notice;
 mod phase;
 mod readiness;
 mod report;
 mod signals;
 
 pub use acknowledgement::Acknowledgement;
-pub use handle::DrainHandle;
-pub(crate) use handle::{InFlight, ListenerInDrain};
+pub use handle::{DrainGuard, DrainHandle};
+pub(crate) use handle::{InFlight, ListenerInDrain, ListenerUser};
 pub(crate) use layer::announce_close;
 pub use layer::{DrainBody, DrainLayer, DrainResponse, DrainService};
+pub(crate) use notice::FirstRequest;
+pub use notice::Notice;
 pub use phase::DrainPhase;
 pub use readiness::Readiness;
 pub use report::DrainReport;
 
 use std::{
     fmt,
-    future::{Future, pending},
+    future::{Future, pending, poll_fn},
     io,
     pin::Pin,
+    task::{Poll, ready},
     time::Duration,
 };
 
@@ -68,7 +72,8 @@ type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct ServerDrain {
     signal: Signal,
     force: Signal,
-    notice: Duration,
+    /// `None`: as long as the balancer needs.
+    notice: Option<Duration>,
     grace_period: Duration,
     ack_timeout: Duration,
     handle: DrainHandle,
@@ -86,8 +91,8 @@ impl ServerDrain {
     /// The part of the [grace period](Self::grace_period) that is kept for what follows the deadline. It is a tenth of a grace period below
     /// ten seconds.
     pub const RESERVE: Duration = Duration::from_secs(1);
-    /// Default [notice](Self::notice): none.
-    pub const NOTICE: Duration = Duration::ZERO;
+    /// The longest [notice](Self::notice) that is not fixed. It is at most 40 % of the grace period.
+    pub const MAX_NOTICE: Duration = Duration::from_secs(10);
     /// Default [time for a last request](Self::last_request).
     pub const LAST_REQUEST: Duration = Duration::from_secs(5);
     /// Default [grace period](Self::grace_period): below the 30 s of Kubernetes' `terminationGracePeriodSeconds`.
@@ -102,9 +107,9 @@ impl ServerDrain {
     /// Creates a drain that begins when `signal` resolves. It installs no signal handler; [`on_terminate_signal`](Self::on_terminate_signal) does.
     pub fn on(signal: impl Future<Output = ()> + Send + 'static) -> Self {
         Self {
-            signal: Box::pin(signal),
+            signal: once(signal),
             force: Box::pin(pending()),
-            notice: Self::NOTICE,
+            notice: None,
             grace_period: Self::GRACE_PERIOD,
             ack_timeout: Self::ACK_TIMEOUT,
             handle: DrainHandle::new(),
@@ -122,22 +127,27 @@ impl ServerDrain {
     ///
     /// Outside of a Tokio runtime with signals enabled.
     pub fn on_terminate_signal() -> io::Result<Self> {
-        let (first, second) = signals::terminate_twice()?;
-        Ok(Self::on(first).force_on(second))
+        let (signal, force) = signals::terminate_twice()?;
+        Ok(Self { signal, force, ..Self::on(pending()) })
     }
 
     /// Cuts everything in progress when `signal` resolves, without waiting for the deadline. The drain then ends within the
     /// [reserve](Self::RESERVE). If `signal` resolves later, it ends the wait for acknowledgements. It is polled only after the drain has
     /// begun.
     pub fn force_on(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
-        self.force = Box::pin(signal);
+        self.force = once(signal);
         self
     }
 
-    /// How long the server continues without being ready. Choose a time after which no balancer sends new connections. It is a part of the
-    /// [grace period](Self::grace_period), which must be longer. Default: [`NOTICE`](Self::NOTICE).
+    /// Fixes how long the server continues without being ready. Choose a time after which no balancer sends new connections. It is a part of
+    /// the [grace period](Self::grace_period), which must be longer.
+    ///
+    /// Default: as long as the balancer needs. If [readiness](DrainHandle::readiness) was asked for within the last minute, the notice lasts
+    /// until the answer was two times that the server is not ready, and until nobody has connected for a second, except for probes; at most
+    /// [`MAX_NOTICE`](Self::MAX_NOTICE). If nobody has asked, there is no notice. Set a fixed one if your balancer looks at something else,
+    /// or if several balancers with very different intervals look.
     pub fn notice(mut self, notice: Duration) -> Self {
-        self.notice = notice;
+        self.notice = Some(notice);
         self
     }
 
@@ -202,24 +212,50 @@ impl ServerDrain {
     pub async fn run<T>(self, serving: impl Future<Output = T>) -> (DrainReport, Option<T>) {
         let Self { mut signal, mut force, notice, grace_period, ack_timeout, handle } = self;
         let mut serving = Serving { server: Some(Box::pin(serving)), output: None };
-        serving.serve_until(&mut signal).await;
-
-        let mut budget = Budget::begin(grace_period);
-        if !notice.is_zero() && from_now(notice) >= budget.deadline() {
-            tracing::warn!(?notice, ?grace_period, "the notice leaves no time for requests, all of them will be cut");
-        }
-        handle.begin(budget.ends());
-        let in_order = async {
-            serving.serve_until(sleep(notice)).await;
-            handle.enter(DrainPhase::LastRequest);
-            serving.serve_until(pending()).await;
-            handle.until_no_connections().await;
-            handle.until_reapers_idle().await;
-        };
-        let outcome = tokio::select! {
-            () = in_order => DrainOutcome::Finished,
-            () = sleep_until(budget.deadline()) => DrainOutcome::OutOfTime,
-            () = &mut force => DrainOutcome::Forced,
+        let mut budget;
+        let outcome = loop {
+            let begin = async {
+                tokio::select! {
+                    () = &mut signal => {}
+                    () = handle.started() => {}
+                }
+            };
+            serving.serve_until(begin).await;
+            budget = Budget::begin(grace_period);
+            if notice.is_some_and(|notice| !notice.is_zero() && from_now(notice) >= budget.deadline()) {
+                tracing::warn!(
+                    ?notice,
+                    ?grace_period,
+                    "the notice leaves no time for requests, all of them will be cut"
+                );
+            }
+            handle.begin(budget.ends());
+            let in_order = async {
+                let mut ended = Notice::Interrupted;
+                let noticed = async {
+                    ended = match notice {
+                        Some(notice) => {
+                            sleep(notice).await;
+                            Notice::Fixed
+                        }
+                        None => handle.probes().until_noticed(Self::MAX_NOTICE.min(grace_period / 5 * 2)).await,
+                    }
+                };
+                serving.serve_until(noticed).await;
+                if !handle.end_notice(ended) {
+                    return pending().await;
+                }
+                serving.serve_until(pending()).await;
+                handle.until_no_connections().await;
+                handle.until_reapers_idle().await;
+            };
+            tokio::select! {
+                biased;
+                () = handle.cancelled() => {}
+                () = in_order => break DrainOutcome::Finished,
+                () = sleep_until(budget.deadline()) => break DrainOutcome::OutOfTime,
+                () = &mut force => break DrainOutcome::Forced,
+            }
         };
 
         if outcome == DrainOutcome::Forced {
@@ -262,6 +298,17 @@ impl fmt::Debug for ServerDrain {
             .field("handle", &self.handle)
             .finish_non_exhaustive()
     }
+}
+
+/// A signal that comes once, also if it is waited for again after a [cancelled](DrainHandle::cancel) drain.
+fn once(signal: impl Future<Output = ()> + Send + 'static) -> Signal {
+    let mut signal = Some(Box::pin(signal));
+    Box::pin(poll_fn(move |cx| {
+        let Some(future) = &mut signal else { return Poll::Pending };
+        ready!(future.as_mut().poll(cx));
+        signal = None;
+        Poll::Ready(())
+    }))
 }
 
 /// The server that is drained.

@@ -13,6 +13,8 @@ use super::DrainHandle;
 
 /// Answers readiness probes: 200 while the server is ready, 503 after the signal. [`DrainHandle::readiness`] returns it.
 ///
+/// A server that is asked regularly gives a [notice](super::ServerDrain::notice) before it stops.
+///
 /// ```
 /// # use tls_shutdown::server::ServerDrain;
 /// # fn example(drain: &ServerDrain) {
@@ -34,8 +36,10 @@ impl<B> Service<Request<B>> for Readiness {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: Request<B>) -> Self::Future {
-        let (status, text) = match self.drain.is_ready() {
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let is_ready = self.drain.is_ready();
+        self.drain.probes().on_probe(is_ready, request.extensions().get());
+        let (status, text) = match is_ready {
             true => (StatusCode::OK, "ready\n"),
             false => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         };

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Acknowledgement, DrainPhase};
+use super::{Acknowledgement, DrainPhase, Notice};
 use crate::{server::report::ConnectionReport, tls::Ending};
 
 /// What happened in a server drain, to the connections that were open at the signal and to those that came later.
@@ -25,6 +25,7 @@ pub struct DrainReport {
     pub(super) requests: u64,
     pub(super) shed: u64,
     pub(super) left: usize,
+    pub(super) jobs_left: usize,
     pub(super) lingering: usize,
     pub(super) acknowledgement: Acknowledgement,
 }
@@ -34,6 +35,7 @@ pub struct DrainReport {
 pub(super) struct Tally {
     /// When each phase began.
     pub(super) began: BTreeMap<DrainPhase, Instant>,
+    pub(super) notice: Notice,
     pub(super) handshakes_finished: u64,
     handshakes_cut: u64,
     endings: BTreeMap<&'static str, u64>,
@@ -69,6 +71,16 @@ impl DrainReport {
     /// The connections that had not ended at the end of the grace period. A task still holds them.
     pub fn left(&self) -> usize {
         self.left
+    }
+
+    /// What [takes part](crate::server::DrainHandle::track) in the drain, and had not ended at the end of the grace period.
+    pub fn jobs_left(&self) -> usize {
+        self.jobs_left
+    }
+
+    /// What decided how long the notice was, and why it ended.
+    pub fn notice(&self) -> Notice {
+        self.tally.notice
     }
 
     /// The requests that reached the service since the signal. Counted by a [`Server`](crate::server::Server) and by a
@@ -134,6 +146,7 @@ impl fmt::Display for DrainReport {
         let [notice, last_request, deadline, exit] =
             [DrainPhase::Notice, DrainPhase::LastRequest, DrainPhase::Deadline, DrainPhase::Exit]
                 .map(|phase| self.time_in(phase));
+        let reason = self.notice();
         let deadline = if deadline.is_zero() { String::new() } else { format!(", deadline {deadline:.1?}") };
         let endings: Vec<_> = self.endings().map(|(ending, count)| format!("{count} {ending}")).collect();
         let acknowledged = match self.acknowledgement {
@@ -146,10 +159,14 @@ impl fmt::Display for DrainReport {
             ("upgraded", self.upgraded()),
             ("shed", self.shed),
             ("left open", self.left as u64),
+            ("jobs left", self.jobs_left as u64),
             ("lingering", self.lingering as u64),
         ];
         let mut rows = vec![
-            ("phases", format!("notice {notice:.1?}, last request {last_request:.1?}{deadline}, exit {exit:.1?}")),
+            (
+                "phases",
+                format!("notice {notice:.1?} ({reason}), last request {last_request:.1?}{deadline}, exit {exit:.1?}"),
+            ),
             ("connections", if endings.is_empty() { "none".to_owned() } else { endings.join(", ") }),
             ("requests", self.requests.to_string()),
             ("handshakes", format!("{} finished, {} cut", self.handshakes_finished(), self.handshakes_cut())),
@@ -172,14 +189,15 @@ mod tests {
         let began = Instant::now();
         let phases = [DrainPhase::Notice, DrainPhase::LastRequest, DrainPhase::Exit, DrainPhase::Ended];
         let at = [0, 20, 50, 60].map(|milliseconds| began + Duration::from_millis(milliseconds));
-        let tally = Tally { began: phases.into_iter().zip(at).collect(), ..Tally::default() };
+        let notice = Notice::Seen;
+        let tally = Tally { notice, began: phases.into_iter().zip(at).collect(), ..Tally::default() };
         let acknowledgement = Acknowledgement::Missing(5);
-        let report = DrainReport { tally, requests: 7, shed: 0, left: 0, lingering: 1, acknowledgement };
+        let report = DrainReport { tally, requests: 7, shed: 0, left: 0, jobs_left: 0, lingering: 1, acknowledgement };
         assert_eq!(phases.map(|phase| report.time_in(phase).as_millis()), [20, 30, 10, 0]);
         assert_eq!([DrainPhase::Serving, DrainPhase::Deadline].map(|phase| report.time_in(phase)), [Duration::ZERO; 2]);
         let lines = [
             "drained in 60.0ms",
-            "  phases               notice 20.0ms, last request 30.0ms, exit 10.0ms",
+            "  phases               notice 20.0ms (seen by the probes), last request 30.0ms, exit 10.0ms",
             "  connections          none",
             "  requests             7",
             "  handshakes           0 finished, 0 cut",

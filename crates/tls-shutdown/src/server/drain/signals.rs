@@ -10,7 +10,7 @@ use std::{
 use super::Signal;
 use crate::runtime::lock::lock;
 
-/// Returns two futures: the first signal and the second. Signals are kept for them from now on.
+/// Returns two futures, each of which resolves with the next signal, and may be awaited again. Signals are kept for them from now on.
 pub(super) fn terminate_twice() -> io::Result<(Signal, Signal)> {
     #[cfg(unix)]
     let signals = {

@@ -30,7 +30,7 @@ use self::bind::listen;
 use self::handshakes::{HandshakeOptions, Handshakes};
 use super::{
     connection::ConnectionObservers,
-    drain::{DrainHandle, DrainPhase, ListenerInDrain},
+    drain::{DrainHandle, DrainPhase, ListenerInDrain, ListenerUser},
     report::ConnectionReport,
     stream::ServerStream,
 };
@@ -86,6 +86,7 @@ pub struct TlsListener {
     handshakes: Handshakes,
     options: Arc<HandshakeOptions>,
     observers: ConnectionObservers,
+    user: ListenerUser,
 }
 
 enum ListenerPhase {
@@ -173,6 +174,7 @@ impl TlsListener {
             handshakes: Handshakes::new(),
             options: Arc::new(options),
             observers: ConnectionObservers::default(),
+            user: ListenerUser::default(),
         }
     }
 
@@ -326,6 +328,12 @@ impl TlsListener {
         }
     }
 
+    /// A server that knows no phases accepts the connections.
+    pub(crate) fn serve_framework(&mut self) -> &mut Self {
+        self.user = ListenerUser::Framework;
+        self
+    }
+
     fn options_mut(&mut self) -> &mut HandshakeOptions {
         Arc::make_mut(&mut self.options)
     }
@@ -381,6 +389,7 @@ impl TlsListener {
                 address: self.address.as_ref().ok().copied(),
                 reaper: self.options.reaper.clone(),
                 shed: self.handshakes.shed.clone(),
+                user: self.user,
             });
         }
     }
@@ -428,7 +437,7 @@ impl Stream for TlsListener {
     type Item = io::Result<ServerStream>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.get_mut().poll_accept(cx).map(|stream| stream.map(Ok))
+        self.get_mut().serve_framework().poll_accept(cx).map(|stream| stream.map(Ok))
     }
 }
 

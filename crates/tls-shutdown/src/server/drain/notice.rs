@@ -1,0 +1,127 @@
+//! [`Notice`]: how long a draining server goes on as before, so that a balancer notices.
+
+use std::{
+    fmt,
+    sync::{
+        Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+
+use crate::runtime::{lock::lock, timer::from_now};
+
+/// What has decided how long the notice of a drain was, and why it ended. [`DrainReport::notice`](super::DrainReport::notice) returns it.
+///
+/// ```
+/// use tls_shutdown::server::Notice;
+///
+/// assert_eq!(Notice::Seen.to_string(), "seen by the probes");
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Notice {
+    /// [`ServerDrain::notice`](super::ServerDrain::notice) had set its length.
+    Fixed,
+    /// Nobody had asked for the server's readiness within the last minute: no balancer watched, and there was no notice.
+    Unwatched,
+    /// The probes have seen that the server is not ready, and nobody connected any more.
+    Seen,
+    /// [`MAX_NOTICE`](super::ServerDrain::MAX_NOTICE) was over before that.
+    TimedOut,
+    /// The drain was forced, or the server ended, during the notice.
+    #[default]
+    Interrupted,
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Fixed => "fixed",
+            Self::Unwatched => "unwatched",
+            Self::Seen => "seen by the probes",
+            Self::TimedOut => "timed out",
+            Self::Interrupted => "interrupted",
+        })
+    }
+}
+
+/// Whoever asked within this time asks regularly: the usual intervals of probes are 1 to 30 s.
+const WATCHED: Duration = Duration::from_secs(60);
+/// How often the probes must see that the server is not ready. Some balancers believe only the second one.
+const REFUSALS: u32 = 2;
+/// For how long nobody may have connected, except for probes.
+const QUIET: Duration = Duration::from_secs(1);
+/// How often the server looks whether the notice is over.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What is known of those who watch the server's readiness.
+#[derive(Default)]
+pub(super) struct Probes {
+    state: Mutex<ProbeState>,
+    connections: AtomicU64,
+    connections_of_probes: AtomicU64,
+}
+
+#[derive(Default)]
+struct ProbeState {
+    last: Option<Instant>,
+    /// How often the server was not ready.
+    refusals: u32,
+}
+
+/// Whether a request is the first of its connection. [`Server`](crate::server::Server) puts it into the extensions of the first one.
+#[derive(Clone, Copy)]
+pub(crate) struct FirstRequest;
+
+impl Probes {
+    /// Counts a new connection.
+    pub(super) fn on_connection(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Somebody asks for the server's readiness.
+    pub(super) fn on_probe(&self, is_ready: bool, first: Option<&FirstRequest>) {
+        let mut state = lock(&self.state);
+        state.last = Some(Instant::now());
+        state.refusals = if is_ready { 0 } else { state.refusals.saturating_add(1) };
+        if first.is_some() {
+            self.connections_of_probes.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn is_watched(&self) -> bool {
+        lock(&self.state).last.is_some_and(|last| last.elapsed() < WATCHED)
+    }
+
+    fn have_seen(&self) -> bool {
+        lock(&self.state).refusals >= REFUSALS
+    }
+
+    /// The connections that were not opened for a probe, as far as is known.
+    fn others(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed).wrapping_sub(self.connections_of_probes.load(Ordering::Relaxed))
+    }
+
+    /// Waits until the balancer has noticed that the server is not ready, for `max` at most. Does not wait if nobody watches.
+    pub(super) async fn until_noticed(&self, max: Duration) -> Notice {
+        if !self.is_watched() {
+            return Notice::Unwatched;
+        }
+        let end = from_now(max);
+        let (mut others, mut quiet_since) = (self.others(), Instant::now());
+        while Instant::now() < end {
+            sleep(LOOK).await;
+            let now = self.others();
+            if now != others {
+                (others, quiet_since) = (now, Instant::now());
+            }
+            if self.have_seen() && quiet_since.elapsed() >= QUIET {
+                return Notice::Seen;
+            }
+        }
+        Notice::TimedOut
+    }
+}
