@@ -72,9 +72,12 @@ pub(crate) struct ServeArguments {
     /// flow-control window has five times as long.
     #[arg(long, alias = "stall-limit", value_name = "DURATION", value_parser = parse_timeout, default_value = "60s")]
     pub(crate) stall_timeout: Duration,
-    /// After the signal, serve as before for this long, but report not ready on /health.
-    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "0s")]
-    pub(crate) notice: Duration,
+    /// After the signal, serve as before for this long, but report not ready on /health [default: as long as the balancer needs].
+    ///
+    /// By default, if something asks for /health regularly, the notice lasts until it has heard twice that the server is not ready,
+    /// and until nobody else has connected for a second; 10 seconds at most. If nothing asks, there is no notice.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub(crate) notice: Option<Duration>,
     /// After the notice, stop accepting, and wait this long for a last request on idle connections.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "5s")]
     pub(crate) last_request: Duration,
@@ -190,7 +193,7 @@ impl Arguments {
             let message = "--connections above 1 requires --bytes: standard input can be sent only once";
             Self::command().error(ErrorKind::MissingRequiredArgument, message).exit();
         }
-        if let Command::Serve(ServeArguments { notice, grace, .. }) = &arguments.command
+        if let Command::Serve(ServeArguments { notice: Some(notice), grace, .. }) = &arguments.command
             && *notice >= *grace - (*grace / 10).min(ServerDrain::RESERVE)
             && !notice.is_zero()
         {

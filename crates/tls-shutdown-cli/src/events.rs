@@ -130,6 +130,7 @@ impl Events {
                 Acknowledgement::Missing(bytes) => Some(bytes),
                 _ => None,
             },
+            "notice": report.notice().name(),
             "phases_ms": {
                 "notice": milliseconds(report.time_in(DrainPhase::Notice)),
                 "last_request": milliseconds(report.time_in(DrainPhase::LastRequest)),

@@ -46,9 +46,12 @@ async fn serve(arguments: &ServeArguments, events: &Arc<Events>, log: &Log) -> R
     let address = listener.local_addr().map_err(|error| cannot_listen(endpoint, &error))?;
     let drain = ServerDrain::on_terminate_signal()
         .map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))?
-        .notice(arguments.notice)
         .last_request(arguments.last_request)
         .grace_period(arguments.grace);
+    let drain = match arguments.notice {
+        Some(notice) => drain.notice(notice),
+        None => drain,
+    };
     let certificate = match &arguments.cert {
         Some(file) => format!("certificate {}", file.display()),
         None => "self-signed certificate".to_owned(),

@@ -15,6 +15,8 @@ const PORTS: [u16; 3] = [8441, 8442, 8443];
 const BALANCER_PORT: u16 = 8080;
 const CONNECTIONS: &str = "100";
 const RESTARTS: usize = 20;
+/// Each takes as long as the probes need.
+const RESTARTS_WITH_PROBES: usize = 6;
 /// The control loses requests in each.
 const RESTARTS_OF_THE_CONTROL: usize = 6;
 
@@ -37,6 +39,15 @@ async fn nothing_is_lost_behind_haproxy() {
 #[tokio::test]
 async fn nothing_is_lost_behind_nginx() {
     no_request_fails(nginx).await;
+}
+
+/// It believes only its probes, as most cloud balancers do. A server that closes its socket before they fail loses what comes.
+#[tokio::test]
+async fn nothing_is_lost_behind_a_balancer_that_probes_and_does_not_retry() {
+    let outcome = restart(probing_haproxy, serve, RESTARTS_WITH_PROBES).await;
+    assert_eq!(outcome.failed(), 0, "{outcome:?}");
+    let outcome = restart(probing_haproxy, serve_without_notice, RESTARTS_OF_THE_CONTROL).await;
+    assert!(outcome.failed() > 0, "the control: {outcome:?}");
 }
 
 #[tokio::test]
@@ -103,6 +114,10 @@ fn serve(listen: &str) -> Command {
     Build::Release.serve(listen, &["--last-request", "2s", "--grace", "20s"])
 }
 
+fn serve_without_notice(listen: &str) -> Command {
+    Build::Release.serve(listen, &["--notice", "0s", "--last-request", "2s", "--grace", "20s"])
+}
+
 fn bare_server(listen: &str) -> Command {
     Build::Release.bare_server(listen)
 }
@@ -118,15 +133,24 @@ fn wrk(namespace: &Namespace) -> Command {
 }
 
 fn haproxy(namespace: &Namespace) -> Command {
+    haproxy_with(namespace, "", "")
+}
+
+fn probing_haproxy(namespace: &Namespace) -> Command {
+    haproxy_with(namespace, " retries 0\n option httpchk GET /health\n", " check inter 200ms fall 2 rise 1")
+}
+
+fn haproxy_with(namespace: &Namespace, backend: &str, server: &str) -> Command {
     let Namespace { near, far, .. } = namespace;
     let mut configuration = format!(
         "global\n maxconn 2000\n\
          defaults\n mode http\n timeout connect 5s\n timeout client 60s\n timeout server 60s\n http-reuse safe\n\
          frontend front\n bind {near}:{BALANCER_PORT}\n default_backend back\n\
-         backend back\n balance roundrobin\n"
+         backend back\n balance roundrobin\n{backend}"
     );
     for port in PORTS {
-        writeln!(configuration, " server s{port} {far}:{port} ssl verify none").expect("a string takes everything");
+        writeln!(configuration, " server s{port} {far}:{port} ssl verify none{server}")
+            .expect("a string takes everything");
     }
     let file = directory().join("haproxy.conf");
     std::fs::write(&file, configuration).expect("a configuration");

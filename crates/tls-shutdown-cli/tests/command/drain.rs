@@ -51,7 +51,7 @@ async fn everything_in_progress_is_finished_and_everything_idle_is_closed() {
     let server = Serve::start(&["--last-request", "3s", "--grace", "1h"]).await;
     // Idle after a request, idle before one, waiting for a response, receiving one, and before the handshake.
     let mut used = connect(server.address).await;
-    request(&mut used, "GET /health").await;
+    request(&mut used, "GET /bytes/1").await;
     response(&mut used).await;
     let unused = connect(server.address).await;
     let mut waiting = connect(server.address).await;
@@ -103,7 +103,7 @@ async fn everything_in_progress_is_finished_and_everything_idle_is_closed() {
 async fn an_idle_connection_has_time_for_a_last_request() {
     let server = Serve::start(&["--last-request", "60s", "--grace", "90s"]).await;
     let mut idle = connect(server.address).await;
-    request(&mut idle, "GET /health").await;
+    request(&mut idle, "GET /bytes/1").await;
     response(&mut idle).await;
     server.signal(Signal::INT);
     wait_until_refused(&server).await;
@@ -186,7 +186,7 @@ async fn under_notice_the_server_is_not_ready_but_still_serves() {
 async fn a_second_signal_ends_it_at_once() {
     let server = Serve::start(&["--last-request", "1h", "--grace", "2h"]).await;
     let mut idle = connect(server.address).await;
-    request(&mut idle, "GET /health").await;
+    request(&mut idle, "GET /bytes/1").await;
     response(&mut idle).await;
     let mut waiting = connect(server.address).await;
     request(&mut waiting, "GET /delay/3600000").await;
@@ -315,7 +315,7 @@ async fn on_a_terminal_it_shows_how_the_drain_goes() {
     let listening = shows(" (certificate").await;
     let address = listening.split_once("https://").unwrap().1.split_once(' ').unwrap().0.parse().unwrap();
     let mut idle = connect(address).await;
-    request(&mut idle, "GET /health").await;
+    request(&mut idle, "GET /bytes/1").await;
     response(&mut idle).await;
     let id = Pid::from_raw(child.id().unwrap() as i32).unwrap();
     kill_process(id, Signal::TERM).unwrap();

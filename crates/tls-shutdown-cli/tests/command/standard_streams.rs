@@ -25,7 +25,7 @@ fn full_disk() -> File {
 async fn is_served(server: &Serve) {
     for _ in 0..CONNECTIONS {
         let mut stream = connect(server.address).await;
-        request(&mut stream, "GET /health").await;
+        request(&mut stream, "GET /bytes/1").await;
         response(&mut stream).await;
         stream.shutdown().await.unwrap();
         read_to_end(&mut stream).await.1.unwrap();

@@ -36,11 +36,24 @@ pub enum Notice {
     Interrupted,
 }
 
+impl Notice {
+    /// A short name, for metrics and JSON: `fixed`, `unwatched`, `seen`, `timed_out`, `interrupted`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fixed => "fixed",
+            Self::Unwatched => "unwatched",
+            Self::Seen => "seen",
+            Self::TimedOut => "timed_out",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Fixed => "fixed",
-            Self::Unwatched => "unwatched",
+            Self::Unwatched => "nobody watched",
             Self::Seen => "seen by the probes",
             Self::TimedOut => "timed out",
             Self::Interrupted => "interrupted",
@@ -54,6 +67,8 @@ const WATCHED: Duration = Duration::from_secs(60);
 const REFUSALS: u32 = 2;
 /// For how long nobody may have connected, except for probes.
 const QUIET: Duration = Duration::from_secs(1);
+/// For how long a new connection may be one of a probe that has not asked yet.
+const HANDSHAKE: Duration = Duration::from_millis(250);
 /// How often the server looks whether the notice is over.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -111,14 +126,17 @@ impl Probes {
             return Notice::Unwatched;
         }
         let end = from_now(max);
-        let (mut others, mut quiet_since) = (self.others(), Instant::now());
+        let (mut known, mut quiet_since) = (self.others(), Instant::now());
+        let mut unknown_since = None;
         while Instant::now() < end {
             sleep(LOOK).await;
-            let now = self.others();
-            if now != others {
-                (others, quiet_since) = (now, Instant::now());
+            let others = self.others();
+            if others <= known {
+                (known, unknown_since) = (others, None);
+            } else if unknown_since.get_or_insert_with(Instant::now).elapsed() >= HANDSHAKE {
+                (known, unknown_since, quiet_since) = (others, None, Instant::now());
             }
-            if self.have_seen() && quiet_since.elapsed() >= QUIET {
+            if self.have_seen() && unknown_since.is_none() && quiet_since.elapsed() >= QUIET {
                 return Notice::Seen;
             }
         }
