@@ -4,6 +4,7 @@
 
 mod drain;
 mod layer;
+mod retirement;
 
 use std::{error::Error, io, net::SocketAddr, sync::Arc, time::Duration};
 

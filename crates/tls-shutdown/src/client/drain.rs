@@ -15,6 +15,7 @@ use tokio::{
 use super::{
     draining::Draining,
     report::ClientDrainReport,
+    retirement::PoolLimits,
     stream::{ClientStream, Drained, SharedStream},
 };
 use crate::{
@@ -157,7 +158,7 @@ impl ClientDrain {
     }
 
     /// Registers a connection. If the drain has begun, closes it and fails.
-    pub(super) fn admit<S>(&self, stream: ShutdownStream<S>) -> Result<ClientStream<S>, Draining>
+    pub(super) fn admit<S>(&self, stream: ShutdownStream<S>, limits: PoolLimits) -> Result<ClientStream<S>, Draining>
     where
         S: TlsSession<Transport: Send> + Send + 'static,
     {
@@ -167,7 +168,7 @@ impl ClientDrain {
         });
         let drain = self.clone();
         // The last callback: when the drain ends, the others have been called.
-        let stream = Arc::new(SharedStream::new(stream.on_end(move |report| drain.count_end(id, report))));
+        let stream = Arc::new(SharedStream::new(stream.on_end(move |report| drain.count_end(id, report)), limits));
         let drained: Arc<dyn Drained> = stream.clone();
         let phase = self.change(|entries| {
             entries.open.insert(id, Arc::downgrade(&drained));

@@ -86,6 +86,20 @@ impl Exchange {
         }
     }
 
+    /// Whether closing the connection now, or with GOAWAY, could cut something. An HTTP/2 client finishes what is in flight after GOAWAY.
+    pub(super) fn is_in_use(&self) -> bool {
+        !matches!(self, Self::Http2(_)) && !self.is_idle()
+    }
+
+    /// The GOAWAY of an HTTP/2 client that is not drained. It has no debug data, which would say that it is.
+    pub(super) fn retire(&mut self) {
+        if let Self::Http2(http2) = self
+            && http2.goaway == OUR_GOAWAY
+        {
+            http2.goaway = RETIRING_GOAWAY;
+        }
+    }
+
     /// The next part of the GOAWAY that an HTTP/2 client is to read in place of the peer's bytes, `room` bytes at most; `None`
     /// where it has read it, or must not now.
     pub(super) fn goaway(&mut self, room: usize) -> Option<&'static [u8]> {
@@ -180,6 +194,9 @@ const OUR_GOAWAY: &[u8; HEAD_LENGTH + GOAWAY_FIELDS + Draining::TEXT.len()] = &{
     debug_data.copy_from_slice(Draining::TEXT.as_bytes());
     frame
 };
+
+/// The same without debug data.
+const RETIRING_GOAWAY: &[u8; HEAD_LENGTH + GOAWAY_FIELDS] = b"\0\0\x08\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\0";
 
 impl Default for Http2 {
     fn default() -> Self {

@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use pin_project_lite::pin_project;
@@ -20,6 +21,7 @@ use super::{
     drain::{Attempt, ClientDrain},
     draining::Draining,
     into_tls::{IntoTls, MaybeTls},
+    retirement::PoolLimits,
     stream::ClientStream,
 };
 
@@ -60,13 +62,20 @@ pub struct ShutdownLayer {
     reaper: Reaper,
     on_end: Vec<OnEachEnd>,
     drain: ClientDrain,
+    limits: PoolLimits,
 }
 
 impl ShutdownLayer {
     /// Creates a layer with the default policies of [`ShutdownStream`], bidirectional for a client, and with its own [`Reaper`], which
     /// works in the current Tokio runtime within the default [limits](crate::ReaperLimits).
     pub fn new() -> Self {
-        Self { policy: None, reaper: Reaper::new(), on_end: Vec::new(), drain: ClientDrain::new() }
+        Self {
+            policy: None,
+            reaper: Reaper::new(),
+            on_end: Vec::new(),
+            drain: ClientDrain::new(),
+            limits: PoolLimits::default(),
+        }
     }
 
     /// Sets the policy of every connection.
@@ -78,6 +87,27 @@ impl ShutdownLayer {
     /// Sets the reaper. If it has fewer [closings](crate::ReaperLimits::with_max_closings) than a drain has connections, it sheds some.
     pub fn with_reaper(mut self, reaper: &Reaper) -> Self {
         self.reaper = reaper.clone();
+        self
+    }
+
+    /// Closes connections at this age, when nothing is in flight on them. HTTP/2 clients read GOAWAY, as if from their server: they finish
+    /// what is in flight, and connect anew for the next request. New connections see new addresses of the server, and new certificates.
+    /// Default: no maximum.
+    ///
+    /// Its limit: the connection's owner must read while it is idle, as hyper does. Connections without TLS, and those that speak another
+    /// protocol, are not closed.
+    pub fn max_connection_age(mut self, age: Duration) -> Self {
+        self.limits.max_age = Some(age);
+        self
+    }
+
+    /// Closes connections on which nothing was in flight for this long; HTTP/2 connections after the same time without a byte in either
+    /// direction, by GOAWAY, so that a silent stream is not cut. Choose a time below the server's: a server that closes first can lose the
+    /// request that is on its way. Default: none. The pool of hyper-util has its own, 90 s, for HTTP/1.
+    ///
+    /// Its limits are those of [`max_connection_age`](Self::max_connection_age).
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.idle_timeout = Some(timeout);
         self
     }
 
@@ -114,7 +144,7 @@ impl ShutdownLayer {
             let on_end = on_end.clone();
             stream = stream.on_end(move |report| on_end(report));
         }
-        self.drain.admit(stream)
+        self.drain.admit(stream, self.limits)
     }
 }
 
@@ -130,6 +160,7 @@ impl fmt::Debug for ShutdownLayer {
             .field("policy", &self.policy)
             .field("reaper", &self.reaper)
             .field("drain", &self.drain)
+            .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
 }

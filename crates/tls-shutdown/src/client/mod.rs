@@ -6,6 +6,7 @@ mod exchange;
 mod into_tls;
 mod layer;
 mod report;
+mod retirement;
 mod stream;
 
 pub use drain::ClientDrain;

@@ -5,7 +5,7 @@ use std::{
     io::{self, IoSlice},
     pin::{Pin, pin},
     sync::{Arc, Mutex},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use hyper::rt;
@@ -15,7 +15,11 @@ use hyper_util::{
 };
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{draining::Draining, exchange::Exchange};
+use super::{
+    draining::Draining,
+    exchange::Exchange,
+    retirement::{PoolLimits, Retirement},
+};
 use crate::{
     runtime::{lock::lock, wakers::remember},
     tls::{Abort, Records, ShutdownStream, TlsConnection, TlsSession},
@@ -79,6 +83,8 @@ struct Link<S: TlsSession> {
     closed: Option<ShutdownStream<S>>,
     exchange: Exchange,
     phase: LinkPhase,
+    /// `None` if nothing limits how long the connection is kept.
+    retirement: Option<Box<Retirement>>,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
@@ -86,6 +92,8 @@ struct Link<S: TlsSession> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LinkPhase {
     Open,
+    /// It is too old, or was idle for too long. It is closed when nothing is in flight.
+    Retiring,
     /// The drain has begun, and closes the stream when nothing is in flight.
     Draining,
     /// The drain's timeout has passed before that.
@@ -97,8 +105,23 @@ impl LinkPhase {
     fn end(self) -> io::Result<()> {
         match self {
             Self::Cut => Err(io::Error::new(io::ErrorKind::ConnectionAborted, Draining)),
-            Self::Open | Self::Draining => Ok(()),
+            Self::Open | Self::Retiring | Self::Draining => Ok(()),
         }
+    }
+
+    /// The error of the owner's writes after that.
+    fn write_error(self) -> io::Error {
+        match self {
+            Self::Retiring => {
+                io::Error::new(io::ErrorKind::BrokenPipe, "the connection is too old, or was idle for too long")
+            }
+            Self::Open | Self::Draining | Self::Cut => io::Error::new(io::ErrorKind::BrokenPipe, Draining),
+        }
+    }
+
+    /// Whether the connection is closed as soon as nothing is in flight.
+    fn is_ending(self) -> bool {
+        matches!(self, Self::Retiring | Self::Draining)
     }
 }
 
@@ -111,10 +134,11 @@ pub(super) trait Drained: Send + Sync {
 }
 
 impl<S: TlsSession> SharedStream<S> {
-    pub(super) fn new(mut stream: ShutdownStream<S>) -> Self {
+    pub(super) fn new(mut stream: ShutdownStream<S>, limits: PoolLimits) -> Self {
         let exchange = Exchange::new(matches!(stream.get_mut().connection(), TlsConnection::Server(_)));
+        let (retirement, phase) = (Retirement::begin(limits), LinkPhase::Open);
         let (closed, reader, writer) = (None, None, None);
-        Self(Mutex::new(Link { stream: Some(stream), closed, exchange, phase: LinkPhase::Open, reader, writer }))
+        Self(Mutex::new(Link { stream: Some(stream), closed, exchange, phase, retirement, reader, writer }))
     }
 
     /// Closes a connection that nobody has used.
@@ -170,9 +194,28 @@ impl<S: TlsSession> Link<S> {
     }
 
     fn close_if_due(&mut self) {
-        if self.phase == LinkPhase::Draining {
+        if self.phase.is_ending() {
             self.close_if_idle();
         }
+    }
+
+    /// Notes that bytes have passed.
+    fn on_use(&mut self) {
+        if let Some(retirement) = &mut self.retirement {
+            retirement.on_use();
+        }
+    }
+
+    /// Waits until the connection has to retire, and begins that.
+    fn poll_retire(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(retirement) = self.retirement.as_mut().filter(|_| self.phase == LinkPhase::Open) else {
+            return Poll::Pending;
+        };
+        ready!(retirement.poll_due(self.exchange.is_in_use(), cx));
+        self.phase = LinkPhase::Retiring;
+        self.exchange.retire();
+        self.close_if_idle();
+        Poll::Ready(())
     }
 
     fn wake(&mut self) {
@@ -181,7 +224,7 @@ impl<S: TlsSession> Link<S> {
 
     /// Reads once, `room` bytes at most, and passes them to `put`.
     fn poll_read(&mut self, cx: &mut Context<'_>, room: usize, put: impl FnOnce(&[u8])) -> Poll<io::Result<()>> {
-        if self.phase == LinkPhase::Draining
+        if self.phase.is_ending()
             && let Some(goaway) = self.exchange.goaway(room)
         {
             put(goaway);
@@ -197,20 +240,23 @@ impl<S: TlsSession> Link<S> {
                 self.exchange.received(data);
                 put(data);
                 Pin::new(stream).consume(amount);
+                self.on_use();
                 self.close_if_due();
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => {
                 remember(&mut self.reader, cx.waker());
-                Poll::Pending
+                ready!(self.poll_retire(cx));
+                // The end, GOAWAY, or nothing yet.
+                self.poll_read(cx, room, put)
             }
         }
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, buffers: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let Some(stream) = &mut self.stream else {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::BrokenPipe, Draining)));
+            return Poll::Ready(Err(self.phase.write_error()));
         };
         let result = Pin::new(stream).poll_write_vectored(cx, buffers);
         if let Poll::Ready(Ok(amount)) = result {
@@ -220,6 +266,7 @@ impl<S: TlsSession> Link<S> {
                 left -= accepted.len();
                 self.exchange.sent(accepted);
             }
+            self.on_use();
             self.close_if_due();
         }
         self.remember_writer(cx, result)
