@@ -7,8 +7,11 @@ use std::collections::VecDeque;
 
 use super::draining::Draining;
 use crate::{
-    http::h1_scanner::{MessagePart, MessageScanner, NotHttp},
     http::h2_scanner::{FrameScanner, GOAWAY, HEAD_LENGTH},
+    http::{
+        h1_chunks::NotHttp,
+        h1_scanner::{MessagePart, MessageScanner},
+    },
 };
 
 /// What a client's connection is used for.

@@ -1,6 +1,8 @@
 //! The chunked transfer coding (RFC 9112 section 7.1), scanned in bytes that may be cut anywhere.
 
-use super::h1_scanner::{NotHttp, skip};
+/// The bytes are not HTTP/1.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NotHttp;
 
 /// How far a chunked body is. What follows a chunk's size is as strict as in hyper: who disagrees with it about the end of a body waits
 /// without limit, or closes a connection that is in use.
@@ -56,6 +58,14 @@ impl Chunks {
         };
         Ok(false)
     }
+}
+
+/// Takes bytes of `data`, `left` at most. Returns whether nothing is left.
+pub(super) fn skip(data: &mut &[u8], left: &mut u64) -> bool {
+    let amount = usize::try_from(*left).unwrap_or(usize::MAX).min(data.len());
+    *data = &data[amount..];
+    *left -= amount as u64;
+    *left == 0
 }
 
 fn add_digit(size: u64, digit: u8) -> Result<u64, NotHttp> {

@@ -1,10 +1,6 @@
 //! HTTP/1 messages (RFC 9112), scanned in bytes that may be cut anywhere.
 
-use super::h1_chunks::Chunks;
-
-/// The bytes are not HTTP/1.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct NotHttp;
+use super::h1_chunks::{Chunks, NotHttp, skip};
 
 /// Follows the HTTP/1 messages of one direction of a connection. It keeps no line, so that no length of a line makes it miss one.
 #[derive(Debug, Default)]
@@ -276,14 +272,6 @@ impl MessageHead {
             (Coding::None, Length::None) => otherwise,
         }
     }
-}
-
-/// Takes bytes of `data`, `left` at most. Returns whether nothing is left.
-pub(super) fn skip(data: &mut &[u8], left: &mut u64) -> bool {
-    let amount = usize::try_from(*left).unwrap_or(usize::MAX).min(data.len());
-    *data = &data[amount..];
-    *left -= amount as u64;
-    *left == 0
 }
 
 #[cfg(all(test, feature = "server"))]

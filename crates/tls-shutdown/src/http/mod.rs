@@ -1,6 +1,6 @@
 //! HTTP on the wire, scanned in bytes that may be cut anywhere. The server and the client decide what a message means.
 
-mod h1_chunks;
+pub(crate) mod h1_chunks;
 pub(crate) mod h1_scanner;
 pub(crate) mod h2_scanner;
 

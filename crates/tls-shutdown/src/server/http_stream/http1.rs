@@ -14,7 +14,10 @@ use hyper::{
 use tokio::time::Instant;
 
 use crate::{
-    http::h1_scanner::{MessagePart, MessageScanner, NotHttp},
+    http::{
+        h1_chunks::NotHttp,
+        h1_scanner::{MessagePart, MessageScanner},
+    },
     runtime::lock::lock,
     server::lifetime::ClientWait,
 };
