@@ -277,12 +277,12 @@ impl Http2Frames {
                     self.resets.on_reset();
                 }
             }
-            DATA | HEADERS => {
+            DATA | HEADERS | CONTINUATION => {
                 let length = if frame.kind == DATA { frame.length } else { 0 };
                 self.upload_control.on_data(length);
                 if let Some(open) = self.requests.get_mut(&frame.stream) {
                     open.upload_window -= i64::from(length);
-                    open.upload.has_ended |= frame.flags & END_STREAM != 0;
+                    open.upload.has_ended |= frame.ends_stream;
                 }
             }
             WINDOW_UPDATE => {

@@ -1,5 +1,7 @@
 //! What h2 sees, and what is known of its responses, however the bytes are cut.
 
+mod beside_h2;
+
 use std::io::IoSlice;
 
 use hyper::header::CONTENT_LENGTH;
