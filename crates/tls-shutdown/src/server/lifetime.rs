@@ -24,7 +24,7 @@ pub(super) const AGE_JITTER: f64 = 0.1;
 pub(super) type Flow<T = ()> = ControlFlow<hyper::Result<()>, T>;
 
 /// For how long connections live.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) max_age: Option<Duration>,
     pub(super) header_timeout: Duration,
@@ -49,6 +49,7 @@ pub(super) enum ClientWait {
 }
 
 /// When a connection has to end: when its client has let it wait for too long, at its age, or with the server drain.
+#[derive(Debug)]
 pub(super) struct ConnectionLifetime {
     began: Instant,
     limits: Limits,
@@ -80,6 +81,10 @@ impl ConnectionLifetime {
         }
     }
 
+    pub(super) fn drain(&self) -> &DrainHandle {
+        &self.drain
+    }
+
     /// Waits until the client has had its time to send the preface of HTTP/2.
     pub(super) async fn until_preface_timeout(&self) {
         let end = self.began.checked_add(self.limits.header_timeout);
@@ -98,7 +103,7 @@ impl ConnectionLifetime {
     pub(super) async fn until_last_request(&self) {
         let age = async {
             match self.limits.max_age {
-                Some(age) => sleep(age).await,
+                Some(age) => sleep(age.saturating_sub(self.began.elapsed())).await,
                 None => pending().await,
             }
         };
@@ -133,6 +138,11 @@ impl ConnectionLifetime {
                 () = self.drain.reached(DrainPhase::Deadline) => {}
             }
         }
+    }
+
+    /// Waits until what is in progress is cut.
+    pub(super) async fn until_deadline(&self) {
+        self.drain.reached(DrainPhase::Deadline).await;
     }
 
     /// Waits for `phase` until the deadline, at which the connection is at its end.

@@ -3,6 +3,7 @@
 mod connection;
 mod connection_info;
 mod drain;
+mod endless;
 mod http_stream;
 mod lifetime;
 mod listener;
@@ -20,6 +21,7 @@ pub use drain::{
     Acknowledgement, DrainBody, DrainGuard, DrainHandle, DrainLayer, DrainPhase, DrainReport, DrainResponse,
     DrainService, Notice, Readiness, ServerDrain,
 };
+pub use endless::EndlessResponse;
 pub use listener::{ConfigHandle, TlsListener};
 pub use report::ConnectionReport;
 pub use serve_http2::HyperExecutor;
@@ -43,6 +45,7 @@ use tower_service::Service;
 use tracing::{Instrument, Span};
 
 use self::{
+    endless::{EndlessResponses, LeftToApplication},
     http_stream::{HttpStream, MessagesInFlight},
     lifetime::{ConnectionLifetime, Flow, Limits},
     serve_http1::serve_http1,
@@ -113,6 +116,7 @@ struct ConnectionOptions {
     connect_info: Vec<MakeInsert>,
     limits: Limits,
     stall_timeout: Duration,
+    left_to_application: LeftToApplication,
 }
 
 impl Server {
@@ -138,7 +142,8 @@ impl Server {
         let mut http2 = http2::Builder::new(HyperExecutor::new());
         http2.timer(TokioTimer::new()).max_concurrent_streams(Self::MAX_CONCURRENT_STREAMS);
         let (connect_info, stall_timeout) = (Vec::new(), Self::STALL_TIMEOUT);
-        let options = ConnectionOptions { http1, http2, connect_info, limits: Limits::default(), stall_timeout };
+        let (limits, left_to_application) = (Limits::default(), LeftToApplication::default());
+        let options = ConnectionOptions { http1, http2, connect_info, limits, stall_timeout, left_to_application };
         add_connect_info(Self { listener, drain: None, options })
     }
 
@@ -219,6 +224,20 @@ impl Server {
     /// `keep_alive_interval` ends the connection. If not, the [maximum age](Self::max_connection_age) or a drain does.
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
         self.options.stall_timeout = timeout;
+        self
+    }
+
+    /// Leaves a kind of endless response to the application. By default, the server ends each [kind](EndlessResponse) in the way of its
+    /// protocol when it drains. An application that ends its own finds the phase in [`ConnectionInfo::drain`]. Default: none.
+    ///
+    /// ```
+    /// # use tls_shutdown::server::{EndlessResponse, Server};
+    /// # fn example(server: Server) -> Server {
+    /// server.leave_to_application(EndlessResponse::WebSocket)
+    /// # }
+    /// ```
+    pub fn leave_to_application(mut self, kind: EndlessResponse) -> Self {
+        self.options.left_to_application.leave(kind);
         self
     }
 
@@ -325,7 +344,9 @@ where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     let info = ConnectionInfo::new(&stream, &drain);
-    let lifetime = ConnectionLifetime::new(options.limits, drain);
+    let lifetime = Arc::new(ConnectionLifetime::new(options.limits, drain));
+    let endless = EndlessResponses::new(options.left_to_application, lifetime.clone());
+    let calls = endless.grpc_calls().clone();
     let peer = info.peer();
     let protocol = String::from_utf8_lossy(info.protocol().unwrap_or(b"http/1.1"));
     Span::current().record("protocol", &*protocol);
@@ -341,7 +362,7 @@ where
         stream.change_protocol(&messages, options.stall_timeout);
     }
     let service = TowerToHyperService::new(service);
-    let service = HttpService { service, connection, info, connect_info, messages: messages.clone() };
+    let service = HttpService { service, connection, info, connect_info, messages: messages.clone(), endless };
     let io = TokioIo::new(stream);
     let flow = match &messages {
         MessagesInFlight::Http1(messages) => {
@@ -350,7 +371,7 @@ where
         }
         MessagesInFlight::Http2(frames) => {
             let connection = options.http2.serve_connection(io, service);
-            serve_http2(pin!(connection), http2::Connection::graceful_shutdown, frames, &lifetime).await
+            serve_http2(pin!(connection), http2::Connection::graceful_shutdown, frames, &calls, &lifetime).await
         }
     };
     if let Flow::Break(Err(error)) = flow {

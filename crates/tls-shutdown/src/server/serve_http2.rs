@@ -12,6 +12,7 @@ use tokio::task::yield_now;
 use tracing::Instrument;
 
 use super::{
+    endless::GrpcCalls,
     http_stream::{HttpStream, http2::Http2Frames},
     lifetime::{ClientWait, ConnectionLifetime, Flow, until, until_pending},
 };
@@ -56,6 +57,7 @@ pub(super) async fn serve_http2<C: Future<Output = hyper::Result<()>>>(
     mut connection: Pin<&mut C>,
     graceful_shutdown: fn(Pin<&mut C>),
     frames: &Mutex<Http2Frames>,
+    calls: &GrpcCalls,
     lifetime: &ConnectionLifetime,
 ) -> Flow {
     let has_preface = || lock(frames).has_preface();
@@ -93,5 +95,15 @@ pub(super) async fn serve_http2<C: Future<Output = hyper::Result<()>>>(
     // h2 sends the final GOAWAY when the client has answered its PING.
     until(connection.as_mut(), lifetime.until_ping_timeout()).await?;
     lock(frames).answer_ping();
-    lifetime.within_deadline(until_pending(connection, || lock(frames).is_stuck_in_frame())).await
+    tokio::select! {
+        biased;
+        flow = until_pending(connection.as_mut(), || lock(frames).is_stuck_in_frame()) => return flow,
+        () = lifetime.until_deadline() => {}
+    }
+    if !calls.is_empty() {
+        // The tasks of the calls give h2 their status, and the connection sends it.
+        until(connection.as_mut(), calls.ended()).await?;
+        until_pending(connection, || true).await?;
+    }
+    Flow::Continue(())
 }

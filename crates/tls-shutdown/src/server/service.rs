@@ -17,6 +17,7 @@ use super::{
     connection::ConnectionRecord,
     connection_info::ConnectionInfo,
     drain::{InFlight, announce_close},
+    endless::{EndlessBody, EndlessResponses, GrpcCall},
     http_stream::{
         MessagesInFlight,
         http1::{Http1Messages, ResponseInProgress},
@@ -37,12 +38,13 @@ pub(super) struct HttpService<S> {
     pub(super) info: ConnectionInfo,
     pub(super) connect_info: Vec<Insert>,
     pub(super) messages: MessagesInFlight,
+    pub(super) endless: EndlessResponses,
 }
 
 impl<S, B> HyperService<Request<Incoming>> for HttpService<S>
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone,
-    B: Body,
+    B: Body + 'static,
 {
     type Response = Response<ServedBody<B>>;
     type Error = S::Error;
@@ -65,9 +67,11 @@ where
                 None
             }
         };
+        let call = self.endless.on_request(&mut request);
+        let endless = self.endless.clone();
         let (method, version) = (request.method().clone(), request.version());
         let answer = AnswerAfterRead::begin(request, |request| self.service.call(request));
-        Answer { messages, in_flight, method, version, answer }
+        Answer { messages, in_flight, endless, call, method, version, answer }
     }
 }
 
@@ -77,6 +81,8 @@ pin_project! {
         // HTTP/2 has frames that show how far a response is.
         messages: Option<Arc<Mutex<Http1Messages>>>,
         in_flight: Option<InFlight>,
+        endless: EndlessResponses,
+        call: Option<GrpcCall>,
         method: Method,
         version: Version,
         #[pin]
@@ -87,13 +93,22 @@ pin_project! {
 impl<F, B, E> Future for Answer<F, B>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    B: Body,
+    B: Body + 'static,
 {
     type Output = Result<Response<ServedBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut response = ready!(this.answer.poll(cx))?;
+        let mut response = match this.answer.poll(cx)? {
+            Poll::Ready(response) => response,
+            Poll::Pending => {
+                let Some(call) = this.call else { return Poll::Pending };
+                ready!(call.poll_deadline(cx));
+                let response = EndlessBody::unavailable();
+                let in_flight = this.in_flight.take();
+                return Poll::Ready(Ok(response.map(|body| ServedBody { body, progress: None, _in_flight: in_flight })));
+            }
+        };
         let progress = this.messages.take().map(|messages| {
             if lock(&messages).is_last_request {
                 announce_close(&mut response);
@@ -101,6 +116,7 @@ where
             ResponseInProgress::begin(messages, this.method, *this.version, &response)
         });
         let in_flight = this.in_flight.take();
+        let response = this.endless.on_response(response, this.call.take());
         Poll::Ready(Ok(response.map(|body| ServedBody { body, progress, _in_flight: in_flight })))
     }
 }
@@ -109,13 +125,13 @@ pin_project! {
     /// The body of a response, whose end is noted. The response is in flight until it is dropped.
     pub(super) struct ServedBody<B> {
         #[pin]
-        body: B,
+        body: EndlessBody<B>,
         progress: Option<ResponseInProgress>,
         _in_flight: Option<InFlight>,
     }
 }
 
-impl<B: Body> Body for ServedBody<B> {
+impl<B: Body + 'static> Body for ServedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 

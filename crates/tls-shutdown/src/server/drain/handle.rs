@@ -231,7 +231,7 @@ impl DrainHandle {
     /// Returns a layer for HTTP servers other than [`Server`](crate::server::Server). It adds `Connection: close` to HTTP/1 responses from
     /// [`LastRequest`](DrainPhase::LastRequest) on, and counts requests, also those [in flight](Self::in_flight).
     pub fn layer(&self) -> DrainLayer {
-        DrainLayer { drain: self.clone() }
+        DrainLayer::new(self)
     }
 
     /// Returns a service for readiness probes: 200 while the server is [ready](Self::is_ready), 503 after the signal.

@@ -16,7 +16,10 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{DrainHandle, DrainPhase, handle::InFlight};
-use crate::server::unread_body::AnswerAfterRead;
+use crate::server::{
+    endless::{EndlessBody, EndlessResponse, EndlessResponses, GrpcCall},
+    unread_body::AnswerAfterRead,
+};
 
 /// Adds `Connection: close` to the HTTP/1 responses of a draining server, and counts its requests, also those
 /// [in flight](DrainHandle::in_flight). [`DrainHandle::layer`] returns it.
@@ -35,14 +38,29 @@ use crate::server::unread_body::AnswerAfterRead;
 /// ```
 #[derive(Clone, Debug)]
 pub struct DrainLayer {
-    pub(super) drain: DrainHandle,
+    drain: DrainHandle,
+    endless: EndlessResponses,
+}
+
+impl DrainLayer {
+    pub(super) fn new(drain: &DrainHandle) -> Self {
+        Self { drain: drain.clone(), endless: EndlessResponses::of_drain(drain) }
+    }
+
+    /// Leaves a kind of endless response to the application, as [`Server::leave_to_application`](crate::server::Server::leave_to_application)
+    /// does. Default: none.
+    #[must_use]
+    pub fn leave_to_application(mut self, kind: EndlessResponse) -> Self {
+        self.endless.leave_to_application(kind);
+        self
+    }
 }
 
 impl<S> Layer<S> for DrainLayer {
     type Service = DrainService<S>;
 
     fn layer(&self, inner: S) -> DrainService<S> {
-        DrainService { inner, drain: self.drain.clone() }
+        DrainService { inner, drain: self.drain.clone(), endless: self.endless.clone() }
     }
 }
 
@@ -51,11 +69,13 @@ impl<S> Layer<S> for DrainLayer {
 pub struct DrainService<S> {
     inner: S,
     drain: DrainHandle,
+    endless: EndlessResponses,
 }
 
 impl<S, B, R> Service<Request<B>> for DrainService<S>
 where
     S: Service<Request<B>, Response = Response<R>>,
+    R: Body + 'static,
 {
     type Response = Response<DrainBody<R>>;
     type Error = S::Error;
@@ -65,8 +85,10 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<B>) -> DrainResponse<S::Future, R> {
+    fn call(&mut self, mut request: Request<B>) -> DrainResponse<S::Future, R> {
         DrainResponse {
+            call: self.endless.on_request(&mut request),
+            endless: self.endless.clone(),
             version: request.version(),
             in_flight: Some(self.drain.begin_request()),
             drain: self.drain.clone(),
@@ -83,6 +105,8 @@ pin_project! {
         version: Version,
         in_flight: Option<InFlight>,
         drain: DrainHandle,
+        endless: EndlessResponses,
+        call: Option<GrpcCall>,
         #[pin]
         response: AnswerAfterRead<F, Response<R>>,
     }
@@ -91,15 +115,25 @@ pin_project! {
 impl<F, R, E> Future for DrainResponse<F, R>
 where
     F: Future<Output = Result<Response<R>, E>>,
+    R: Body + 'static,
 {
     type Output = Result<Response<DrainBody<R>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut response = ready!(this.response.poll(cx))?;
-        if *this.version < Version::HTTP_2 && this.drain.phase() >= DrainPhase::LastRequest {
-            announce_close(&mut response);
-        }
+        let response = match this.response.poll(cx)? {
+            Poll::Ready(mut response) => {
+                if *this.version < Version::HTTP_2 && this.drain.phase() >= DrainPhase::LastRequest {
+                    announce_close(&mut response);
+                }
+                this.endless.on_response(response, this.call.take())
+            }
+            Poll::Pending => {
+                let Some(call) = this.call else { return Poll::Pending };
+                ready!(call.poll_deadline(cx));
+                EndlessBody::unavailable()
+            }
+        };
         let in_flight = this.in_flight.take();
         Poll::Ready(Ok(response.map(|body| DrainBody { body, _in_flight: in_flight })))
     }
@@ -110,12 +144,12 @@ pin_project! {
     #[derive(Debug)]
     pub struct DrainBody<B> {
         #[pin]
-        body: B,
+        body: EndlessBody<B>,
         _in_flight: Option<InFlight>,
     }
 }
 
-impl<B: Body> Body for DrainBody<B> {
+impl<B: Body + 'static> Body for DrainBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 

@@ -1,0 +1,132 @@
+//! [`EndlessBody`]: the body of a response, which ends with the server if it has no end of its own.
+
+use std::{
+    any::Any,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::{
+    Response,
+    header::{CONTENT_TYPE, HeaderValue},
+};
+use pin_project_lite::pin_project;
+
+use super::{
+    Wait,
+    event_stream::EventScanner,
+    grpc::{GrpcCall, is_grpc, status_unavailable},
+};
+
+pin_project! {
+    /// The body of a response.
+    #[derive(Debug)]
+    pub(crate) struct EndlessBody<B> {
+        // `None` if the service had no time to answer.
+        #[pin]
+        body: Option<B>,
+        end: End,
+    }
+}
+
+/// What ends the body, beside itself.
+#[derive(Debug)]
+enum End {
+    /// Nothing.
+    Service,
+    /// The last request, between two events.
+    LastRequest { wait: Option<Wait>, events: EventScanner },
+    /// The deadline of the drain.
+    Deadline(GrpcCall),
+    /// It has been ended here.
+    Ended,
+}
+
+impl<B: Body + 'static> EndlessBody<B> {
+    /// A body that ends by itself.
+    pub(super) fn of_service(body: B) -> Self {
+        Self { body: Some(body), end: End::Service }
+    }
+
+    /// The body of an event stream.
+    pub(super) fn of_events(body: B, last_request: Wait) -> Self {
+        let end = End::LastRequest { wait: Some(last_request), events: EventScanner::default() };
+        Self { body: Some(body), end }
+    }
+
+    /// The body of the response to a gRPC call.
+    pub(super) fn of_call(response: Response<B>, call: GrpcCall) -> Response<Self> {
+        // A response of known length is not endless, and hyper announces the length.
+        let has_status = is_grpc(response.headers()) && response.body().size_hint().exact().is_none();
+        let end = if has_status { End::Deadline(call) } else { End::Service };
+        response.map(|body| Self { body: Some(body), end })
+    }
+
+    /// The response to a gRPC call that the service has not answered at the deadline: the status alone.
+    pub(in crate::server) fn unavailable() -> Response<Self> {
+        let mut response = Response::new(Self { body: None, end: End::Ended });
+        *response.headers_mut() = status_unavailable();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        response
+    }
+}
+
+impl<B: Body + 'static> Body for EndlessBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.project();
+        let Some(body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
+        match this.end {
+            End::Service => body.poll_frame(cx),
+            End::Ended => Poll::Ready(None),
+            End::LastRequest { wait, events } => {
+                if wait.as_mut().is_some_and(|wait| wait.0.as_mut().poll(cx).is_ready()) {
+                    *wait = None;
+                }
+                let is_last = wait.is_none();
+                let mut frame = match body.poll_frame(cx) {
+                    Poll::Ready(frame) => frame,
+                    Poll::Pending if is_last && events.is_between() => None,
+                    Poll::Pending => return Poll::Pending,
+                };
+                if let Some(Ok(frame)) = &mut frame
+                    && let Some(data) = frame.data_mut()
+                    && let Some(data) = (data as &mut dyn Any).downcast_mut::<Bytes>()
+                {
+                    let between = events.scan(data);
+                    if is_last && let Some(between) = between {
+                        data.truncate(between);
+                        *this.end = End::Ended;
+                    }
+                }
+                Poll::Ready(frame)
+            }
+            End::Deadline(call) => {
+                if !call.is_out_of_time() {
+                    match body.poll_frame(cx) {
+                        Poll::Pending => ready!(call.poll_deadline(cx)),
+                        frame => return frame,
+                    }
+                }
+                *this.end = End::Ended;
+                Poll::Ready(Some(Ok(Frame::trailers(status_unavailable()))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.end, End::Ended) || self.body.as_ref().is_none_or(B::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match (&self.end, &self.body) {
+            (End::Service, Some(body)) => body.size_hint(),
+            (_, None) => SizeHint::with_exact(0),
+            _ => SizeHint::new(),
+        }
+    }
+}

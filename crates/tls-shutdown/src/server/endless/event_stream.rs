@@ -1,0 +1,109 @@
+//! Event streams: which responses they are, and where an event ends (WHATWG HTML, "Server-sent events").
+
+use std::any::TypeId;
+
+use bytes::Bytes;
+use http_body::Body;
+use hyper::{
+    HeaderMap, Response,
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
+};
+
+/// Whether a response is an event stream that can be followed.
+pub(super) fn is_event_stream<B: Body + 'static>(response: &Response<B>) -> bool {
+    let headers = response.headers();
+    has_media_type(headers, b"text/event-stream")
+        && !headers.contains_key(CONTENT_ENCODING)
+        && !headers.contains_key(CONTENT_LENGTH)
+        && response.body().size_hint().exact().is_none()
+        && TypeId::of::<B::Data>() == TypeId::of::<Bytes>()
+}
+
+/// Whether a message has this media type, with any parameters.
+fn has_media_type(headers: &HeaderMap, media_type: &[u8]) -> bool {
+    let value = headers.get(CONTENT_TYPE).map_or(&[][..], |value| value.as_bytes());
+    let name = value.split(|byte| *byte == b';').next().unwrap_or_default();
+    name.trim_ascii().eq_ignore_ascii_case(media_type)
+}
+
+/// Follows the lines of an event stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct EventScanner {
+    at: Position,
+    /// Whether fields of an event have begun that no blank line has ended.
+    has_fields: bool,
+    /// How the line before ended. A stream whose lines end with CR LF has an LF behind each CR.
+    line_end: LineEnd,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Position {
+    /// Before the first byte of a line.
+    #[default]
+    LineStart,
+    /// In a comment, which belongs to no event.
+    Comment,
+    Field,
+    /// After a CR that may be followed by LF.
+    Cr,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum LineEnd {
+    #[default]
+    Lf,
+    Cr,
+    CrLf,
+}
+
+impl EventScanner {
+    /// Whether the stream can end here, without cutting an event or a line.
+    pub(super) fn is_between(&self) -> bool {
+        let is_line_start = match self.at {
+            Position::LineStart => true,
+            Position::Cr => self.line_end == LineEnd::Cr,
+            Position::Comment | Position::Field => false,
+        };
+        is_line_start && !self.has_fields
+    }
+
+    /// Follows `bytes`. Returns the last place in them at which the stream can end.
+    pub(super) fn scan(&mut self, bytes: &[u8]) -> Option<usize> {
+        let mut between = self.is_between().then_some(0);
+        for (index, byte) in bytes.iter().enumerate() {
+            let is_after_cr = self.at == Position::Cr;
+            if is_after_cr && *byte != b'\n' {
+                self.end_line(LineEnd::Cr);
+                // Only now it is sure that no LF belongs to the CR.
+                if self.is_between() {
+                    between = Some(index);
+                }
+            }
+            match byte {
+                b'\n' if is_after_cr => self.end_line(LineEnd::CrLf),
+                b'\n' => {
+                    self.has_fields &= self.at != Position::LineStart;
+                    self.end_line(LineEnd::Lf);
+                }
+                b'\r' => {
+                    self.has_fields &= self.at != Position::LineStart;
+                    self.at = Position::Cr;
+                }
+                b':' if self.at == Position::LineStart => self.at = Position::Comment,
+                _ if self.at == Position::LineStart => {
+                    self.at = Position::Field;
+                    self.has_fields = true;
+                }
+                _ => {}
+            }
+            if self.is_between() {
+                between = Some(index + 1);
+            }
+        }
+        between
+    }
+
+    fn end_line(&mut self, line_end: LineEnd) {
+        (self.at, self.line_end) = (Position::LineStart, line_end);
+    }
+}

@@ -1,0 +1,88 @@
+//! gRPC calls: which requests they are, and the status with which a server ends them.
+
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper::{
+    HeaderMap, Request, Version,
+    header::{CONTENT_TYPE, HeaderName, HeaderValue},
+};
+use tokio::time::timeout;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
+
+use super::Wait;
+use crate::server::drain::{DrainHandle, DrainPhase};
+
+/// How long the tasks of a connection's calls may take to end them at the deadline.
+const END_TIMEOUT: Duration = Duration::from_millis(100);
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+/// The number of the status.
+const UNAVAILABLE: HeaderValue = HeaderValue::from_static("14");
+
+/// Whether a message is one of gRPC: `application/grpc`, also with a suffix such as `+proto`. gRPC-Web has a media type of its own, and
+/// its status is in the body.
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE).map_or(&[][..], |value| value.as_bytes());
+    let rest = value.strip_prefix(b"application/grpc");
+    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+/// The trailers of a call that the server has no more time for.
+pub(super) fn status_unavailable() -> HeaderMap {
+    let mut status = HeaderMap::with_capacity(2);
+    status.insert(GRPC_STATUS, UNAVAILABLE);
+    status.insert(GRPC_MESSAGE, HeaderValue::from_static("the server is shutting down"));
+    status
+}
+
+/// The calls of a connection that are in progress.
+#[derive(Clone, Debug, Default)]
+pub(in crate::server) struct GrpcCalls(TaskTracker);
+
+impl GrpcCalls {
+    /// A request has come.
+    pub(super) fn begin<B>(&self, request: &Request<B>, drain: &DrainHandle) -> Option<GrpcCall> {
+        let is_call = request.version() == Version::HTTP_2 && is_grpc(request.headers());
+        is_call.then(|| GrpcCall { drain: drain.clone(), deadline: None, _in_progress: self.0.token() })
+    }
+
+    pub(in crate::server) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Waits until all calls have ended, as they do at the deadline. A call whose message waits for the client's window does not end.
+    pub(in crate::server) async fn ended(&self) {
+        self.0.close();
+        // What does not end is cut, and the client learns that from RST_STREAM.
+        let _ = timeout(END_TIMEOUT, self.0.wait()).await;
+    }
+}
+
+/// A call in progress.
+#[derive(Debug)]
+pub(crate) struct GrpcCall {
+    drain: DrainHandle,
+    /// Made at the first wait, so that a call that is answered at once costs nothing.
+    deadline: Option<Wait>,
+    _in_progress: TaskTrackerToken,
+}
+
+impl GrpcCall {
+    /// Whether the deadline has come.
+    pub(super) fn is_out_of_time(&self) -> bool {
+        self.drain.phase() >= DrainPhase::Deadline
+    }
+
+    /// Waits for the deadline.
+    pub(in crate::server) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = self.deadline.get_or_insert_with(|| {
+            let drain = self.drain.clone();
+            Wait::new(async move { drain.reached(DrainPhase::Deadline).await })
+        });
+        deadline.0.as_mut().poll(cx)
+    }
+}

@@ -1,0 +1,132 @@
+//! Endless responses: event streams, WebSockets and gRPC calls end with the server, and the application need not know of that.
+
+mod body;
+mod event_stream;
+mod grpc;
+mod websocket;
+
+pub(super) use body::EndlessBody;
+pub(super) use grpc::{GrpcCall, GrpcCalls};
+
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
+
+use http_body::Body;
+use hyper::{Request, Response};
+
+use super::{drain::DrainHandle, lifetime::{ConnectionLifetime, Limits}};
+
+/// A kind of response that may have no end of its own. A server that drains ends it in the way that its protocol has for that. A
+/// connection that has reached its [maximum age](super::Server::max_connection_age) does the same.
+///
+/// [`Server::leave_to_application`](super::Server::leave_to_application) and
+/// [`DrainLayer::leave_to_application`](super::DrainLayer::leave_to_application) switch a kind off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EndlessResponse {
+    /// Server-sent events: a response with the media type `text/event-stream`. It ends between two events at the
+    /// [last request](super::DrainPhase::LastRequest), so that an `EventSource` connects again and continues with its `Last-Event-ID`. An
+    /// event that is half-sent is completed first. What the application yields at that moment is still sent, if it is a whole event.
+    ///
+    /// Not followed, and so left to the application: a response with a Content-Length or a Content-Encoding, and a body whose data is not
+    /// [`bytes::Bytes`].
+    EventStream,
+    /// A WebSocket (RFC 6455), over HTTP/1 or over HTTP/2 (RFC 8441). At the [last request](super::DrainPhase::LastRequest) the client
+    /// receives a Close frame with code 1001. If the application is writing a message, the Close frame follows the end of the message.
+    ///
+    /// After that, the application's writes of data fail with [`BrokenPipe`](std::io::ErrorKind::BrokenPipe), its Ping, Pong and Close
+    /// frames are discarded, and it reads on until the client's Close frame. If the application has sent a Close frame before, nothing
+    /// is added.
+    WebSocket,
+    /// A gRPC call over HTTP/2. If it is still open at the [deadline](super::DrainPhase::Deadline), it ends with the status `UNAVAILABLE`
+    /// and not with RST_STREAM, also if the service has not answered yet. `UNAVAILABLE` allows clients to try again.
+    ///
+    /// A message that the client's flow control holds back at the deadline is cut: such a call ends with RST_STREAM. gRPC-Web is left to the
+    /// application. The age of a connection ends no call.
+    Grpc,
+}
+
+/// The kinds of endless responses that the application ends by itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct LeftToApplication {
+    event_streams: bool,
+    websockets: bool,
+    grpc: bool,
+}
+
+impl LeftToApplication {
+    pub(super) fn leave(&mut self, kind: EndlessResponse) {
+        *match kind {
+            EndlessResponse::EventStream => &mut self.event_streams,
+            EndlessResponse::WebSocket => &mut self.websockets,
+            EndlessResponse::Grpc => &mut self.grpc,
+        } = true;
+    }
+}
+
+/// Ends the endless responses of one connection, or of all connections that have no more in common than a drain.
+#[derive(Clone, Debug)]
+pub(super) struct EndlessResponses {
+    left: LeftToApplication,
+    lifetime: Arc<ConnectionLifetime>,
+    grpc_calls: GrpcCalls,
+}
+
+impl EndlessResponses {
+    pub(super) fn new(left: LeftToApplication, lifetime: Arc<ConnectionLifetime>) -> Self {
+        Self { left, lifetime, grpc_calls: GrpcCalls::default() }
+    }
+
+    /// Those of servers that know no connections.
+    pub(super) fn of_drain(drain: &DrainHandle) -> Self {
+        Self::new(LeftToApplication::default(), Arc::new(ConnectionLifetime::new(Limits::default(), drain.clone())))
+    }
+
+    pub(super) fn leave_to_application(&mut self, kind: EndlessResponse) {
+        self.left.leave(kind);
+    }
+
+    pub(super) fn grpc_calls(&self) -> &GrpcCalls {
+        &self.grpc_calls
+    }
+
+    /// Looks at a request before the service does. If it opens a WebSocket, the service receives one that ends with the server. Returns
+    /// the call if the request is one of gRPC.
+    pub(super) fn on_request<B>(&self, request: &mut Request<B>) -> Option<GrpcCall> {
+        if !self.left.websockets {
+            websocket::follow(request, &self.lifetime);
+        }
+        if self.left.grpc { None } else { self.grpc_calls.begin(request, self.lifetime.drain()) }
+    }
+
+    /// Follows the response to a request, for which [`on_request`](Self::on_request) has returned `call`.
+    pub(super) fn on_response<B: Body + 'static>(
+        &self,
+        response: Response<B>,
+        call: Option<GrpcCall>,
+    ) -> Response<EndlessBody<B>> {
+        if let Some(call) = call {
+            return EndlessBody::of_call(response, call);
+        }
+        if !self.left.event_streams && event_stream::is_event_stream(&response) {
+            let lifetime = self.lifetime.clone();
+            let last_request = Wait::new(async move { lifetime.until_last_request().await });
+            return response.map(|body| EndlessBody::of_events(body, last_request));
+        }
+        response.map(EndlessBody::of_service)
+    }
+}
+
+/// A wait that is part of a response.
+pub(super) struct Wait(Pin<Box<dyn Future<Output = ()> + Send + Sync>>);
+
+impl Wait {
+    fn new(wait: impl Future<Output = ()> + Send + Sync + 'static) -> Self {
+        Self(Box::pin(wait))
+    }
+}
+
+impl fmt::Debug for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wait").finish_non_exhaustive()
+    }
+}

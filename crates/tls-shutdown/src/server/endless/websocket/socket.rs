@@ -1,0 +1,271 @@
+//! [`Socket`]: a WebSocket that the application and the server's drain share.
+
+use std::{
+    io::{self, IoSlice},
+    mem,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker, ready},
+};
+
+use hyper::{
+    rt::{Read, ReadBufCursor, Write},
+    upgrade::Upgraded,
+};
+
+use super::frames::FrameScanner;
+use crate::runtime::{lock::lock, wakers::remember};
+
+/// A Close frame with the code 1001: the endpoint is going away (RFC 6455 sections 5.5.1 and 7.4.1).
+const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
+
+/// The request of the handshake that hyper reads here, see [`replace`](super::upgrade::replace).
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+
+/// A WebSocket, and who may write to it.
+///
+/// Before the last request, and while a message of the application is half-sent, only the application writes. Then only the drain does,
+/// until its Close frame is sent. So the stream never has to remember two tasks that write.
+pub(super) struct Socket {
+    stream: Stream,
+    frames: FrameScanner,
+    closing: Closing,
+    /// The application's task, if it waits to write.
+    writer: Option<Waker>,
+    /// The task that waits for the last request, and then sends the Close frame.
+    closer: Option<Waker>,
+}
+
+enum Stream {
+    /// hyper makes the handshake that gives the stream to the application. It has not read the rest of the request.
+    Handshake { request: &'static [u8], upgraded: Option<Upgraded> },
+    /// The client's.
+    Open(Upgraded),
+    /// The application has dropped it.
+    Dropped,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closing {
+    /// The last request has not come.
+    NotYet,
+    /// The application has sent a Close frame, or has shut the stream down.
+    ByApplication,
+    /// The Close frame follows the message that is half-sent.
+    AfterMessage,
+    /// So much of the Close frame is sent.
+    Sending(usize),
+    /// The Close frame is sent, or could not be sent.
+    Done,
+}
+
+impl Socket {
+    pub(super) fn new() -> Self {
+        Self {
+            stream: Stream::Handshake { request: REQUEST, upgraded: None },
+            frames: FrameScanner::default(),
+            closing: Closing::NotYet,
+            writer: None,
+            closer: None,
+        }
+    }
+
+    /// The client's stream is there. Its first byte follows hyper's response.
+    pub(super) fn open(&mut self, stream: Upgraded) {
+        if let Stream::Handshake { upgraded, .. } = &mut self.stream {
+            *upgraded = Some(stream);
+        }
+    }
+
+    /// Whether the server has nothing to close any more. If not, wakes the task when it has.
+    pub(super) fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if matches!(self.stream, Stream::Dropped) || self.closing == Closing::ByApplication {
+            return Poll::Ready(());
+        }
+        remember(&mut self.closer, cx.waker());
+        Poll::Pending
+    }
+
+    /// Sends the Close frame as soon as no message is half-sent.
+    pub(super) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.poll_closed(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        if self.closing == Closing::NotYet {
+            self.closing = Closing::AfterMessage;
+        }
+        if self.closing == Closing::AfterMessage && self.frames.is_between_messages() {
+            self.closing = Closing::Sending(0);
+            // Its write fails now.
+            wake(&mut self.writer);
+        }
+        let (Stream::Open(stream), Closing::Sending(sent)) = (&mut self.stream, &mut self.closing) else {
+            return Poll::Pending;
+        };
+        // An error ends the connection, and the application sees it, too.
+        let _ = ready!(poll_send(stream, sent, cx));
+        self.closing = Closing::Done;
+        wake(&mut self.writer);
+        Poll::Ready(())
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, buffers: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let stream = match &mut self.stream {
+            Stream::Open(stream) => stream,
+            // The head of hyper's response. hyper hands it over at once, because all of it is accepted.
+            Stream::Handshake { upgraded, .. } => {
+                if let Some(stream) = upgraded.take() {
+                    self.stream = Stream::Open(stream);
+                }
+                return Poll::Ready(Ok(buffers.iter().map(|buffer| buffer.len()).sum()));
+            }
+            Stream::Dropped => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        };
+        let first = buffers.iter().find(|buffer| !buffer.is_empty()).map_or(&[][..], |buffer| &buffer[..]);
+        let written = match self.closing {
+            Closing::NotYet | Closing::ByApplication => Pin::new(stream).poll_write_vectored(cx, buffers),
+            Closing::AfterMessage => {
+                let message = self.frames.rest_of_message(first);
+                Pin::new(stream).poll_write(cx, &first[..message])
+            }
+            //= https://www.rfc-editor.org/rfc/rfc6455#section-5.5.1
+            //# The application MUST NOT send any more data frames after sending a
+            //# Close frame.
+            Closing::Sending(_) | Closing::Done if first.is_empty() => return Poll::Ready(Ok(0)),
+            Closing::Sending(_) | Closing::Done => {
+                // The answer to a Ping or to the client's Close must not end the reading.
+                return Poll::Ready(self.frames.pass_control_frame(first).ok_or_else(closed_error));
+            }
+        };
+        match written {
+            Poll::Pending => remember(&mut self.writer, cx.waker()),
+            Poll::Ready(Ok(length)) => self.on_written(buffers, length),
+            Poll::Ready(Err(_)) => {}
+        }
+        written
+    }
+
+    /// The application has written so much of `buffers`.
+    fn on_written(&mut self, buffers: &[IoSlice<'_>], mut length: usize) {
+        for buffer in buffers {
+            let piece = length.min(buffer.len());
+            self.frames.pass(&buffer[..piece]);
+            length -= piece;
+        }
+        if self.frames.has_closed() {
+            self.close_by_application();
+        } else if self.closing == Closing::AfterMessage && self.frames.is_between_messages() {
+            self.closing = Closing::Sending(0);
+            wake(&mut self.closer);
+        }
+    }
+
+    fn close_by_application(&mut self) {
+        if matches!(self.closing, Closing::NotYet | Closing::AfterMessage) {
+            self.closing = Closing::ByApplication;
+            wake(&mut self.closer);
+        }
+    }
+
+    /// Returns the stream if the application may flush it or shut it down. While the Close frame is being sent, it has to wait.
+    fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<Option<&mut Upgraded>> {
+        if matches!(self.closing, Closing::NotYet | Closing::AfterMessage | Closing::Sending(_)) {
+            remember(&mut self.writer, cx.waker());
+        }
+        match &mut self.stream {
+            Stream::Open(_) if matches!(self.closing, Closing::Sending(_)) => Poll::Pending,
+            Stream::Open(stream) => Poll::Ready(Some(stream)),
+            Stream::Handshake { .. } | Stream::Dropped => Poll::Ready(None),
+        }
+    }
+}
+
+/// Sends the rest of the Close frame, and all that was written before it.
+fn poll_send(stream: &mut Upgraded, sent: &mut usize, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    while *sent < GOING_AWAY.len() {
+        match ready!(Pin::new(&mut *stream).poll_write(cx, &GOING_AWAY[*sent..]))? {
+            0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            length => *sent += length,
+        }
+    }
+    Pin::new(stream).poll_flush(cx)
+}
+
+fn closed_error() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the server shuts down, and has closed this WebSocket with code 1001")
+}
+
+fn wake(slot: &mut Option<Waker>) {
+    if let Some(waker) = slot.take() {
+        waker.wake();
+    }
+}
+
+/// The application's side of a [`Socket`].
+pub(super) struct SocketIo(pub(super) Arc<Mutex<Socket>>);
+
+impl Read for SocketIo {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        match &mut lock(&self.0).stream {
+            Stream::Open(stream) => Pin::new(stream).poll_read(cx, buffer),
+            // hyper reads for the client's end, too. The stream has not come, and wakes hyper.
+            Stream::Handshake { request: [], .. } => Poll::Pending,
+            Stream::Handshake { request, .. } => {
+                let (piece, rest) = request.split_at(request.len().min(buffer.remaining()));
+                buffer.put_slice(piece);
+                *request = rest;
+                Poll::Ready(Ok(()))
+            }
+            Stream::Dropped => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl Write for SocketIo {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        lock(&self.0).poll_write(cx, &[IoSlice::new(buffer)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        lock(&self.0).poll_write(cx, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        matches!(&lock(&self.0).stream, Stream::Open(stream) if stream.is_write_vectored())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match ready!(lock(&self.0).poll_writable(cx)) {
+            Some(stream) => Pin::new(stream).poll_flush(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut socket = lock(&self.0);
+        socket.close_by_application();
+        match ready!(socket.poll_writable(cx)) {
+            Some(stream) => Pin::new(stream).poll_shutdown(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl Drop for SocketIo {
+    /// Ends the connection, unless its Close frame is being sent: that ends it.
+    fn drop(&mut self) {
+        let mut socket = lock(&self.0);
+        wake(&mut socket.closer);
+        if matches!(socket.closing, Closing::Sending(_)) {
+            return;
+        }
+        let stream = mem::replace(&mut socket.stream, Stream::Dropped);
+        drop(socket);
+        // What its end calls must not find the lock held.
+        drop(stream);
+    }
+}
