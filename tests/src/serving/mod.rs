@@ -2,6 +2,7 @@
 
 mod app;
 mod client;
+mod driven_body;
 pub mod http2;
 mod scripted_body;
 mod server;
@@ -9,6 +10,7 @@ mod site;
 
 pub use app::LARGE;
 pub use client::{Client, body_of, narrow_socket, offer};
+pub use driven_body::{BodyDriver, DrivenBody};
 pub use scripted_body::{KnowsItsEnd, ScriptedBody, Step, answer};
 pub use server::{LONG, Running, listener, offering};
 pub use site::{GET, HttpRequests, Integration, Site, hyper_body, hyper_http2, hyper_request};

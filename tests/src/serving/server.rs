@@ -1,7 +1,9 @@
 //! A server whose answers are scripted.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
+use bytes::Bytes;
+use http_body::Body;
 use hyper::{Request, Response, body::Incoming};
 use rustls::ServerConfig;
 use tls_shutdown::server::{ConnectionReport, DrainHandle, DrainReport, Server, ServerDrain, TlsListener};
@@ -10,7 +12,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::{server_config, serving::ScriptedBody, soon};
+use crate::{server_config, soon};
 
 /// A time that no test waits for.
 pub const LONG: Duration = Duration::from_secs(3600);
@@ -43,17 +45,18 @@ pub struct Running {
 
 impl Running {
     /// Serves `answer` on a free port, with default settings.
-    pub async fn start<F, R, E>(answer: F) -> Self
+    pub async fn start<F, R, B, E>(answer: F) -> Self
     where
         F: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
-        R: Future<Output = Result<Response<ScriptedBody>, E>> + Send + 'static,
+        R: Future<Output = Result<Response<B>, E>> + Send + 'static,
+        B: Body<Data = Bytes, Error = io::Error> + Send + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
         Self::start_with(listener().await, |server| server, |drain| drain, answer)
     }
 
     /// Serves `answer` with these settings.
-    pub fn start_with<F, R, E>(
+    pub fn start_with<F, R, B, E>(
         listener: TlsListener,
         server: impl FnOnce(Server) -> Server,
         drain: impl FnOnce(ServerDrain) -> ServerDrain,
@@ -61,7 +64,8 @@ impl Running {
     ) -> Self
     where
         F: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
-        R: Future<Output = Result<Response<ScriptedBody>, E>> + Send + 'static,
+        R: Future<Output = Result<Response<B>, E>> + Send + 'static,
+        B: Body<Data = Bytes, Error = io::Error> + Send + 'static,
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
         let address = listener.local_addr().expect("an address");

@@ -7,6 +7,7 @@ mod client_authentication;
 mod connections;
 mod drain;
 mod early_answers;
+mod endless_responses;
 mod http1_endings;
 mod http2_endings;
 mod idle;
