@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    mem,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, ready},
@@ -17,7 +18,7 @@ use super::{
     connection::ConnectionRecord,
     connection_info::ConnectionInfo,
     drain::{InFlight, announce_close},
-    endless::{EndlessBody, EndlessResponses, GrpcCall},
+    endless::{EndlessBody, EndlessResponses, UnansweredRequest},
     http_stream::{
         MessagesInFlight,
         http1::{Http1Messages, ResponseInProgress},
@@ -67,11 +68,11 @@ where
                 None
             }
         };
-        let call = self.endless.on_request(&mut request);
+        let unanswered = self.endless.on_request(&mut request);
         let endless = self.endless.clone();
         let (method, version) = (request.method().clone(), request.version());
         let answer = AnswerAfterRead::begin(request, |request| self.service.call(request));
-        Answer { messages, in_flight, endless, call, method, version, answer }
+        Answer { messages, in_flight, endless, unanswered, method, version, answer }
     }
 }
 
@@ -82,7 +83,7 @@ pin_project! {
         messages: Option<Arc<Mutex<Http1Messages>>>,
         in_flight: Option<InFlight>,
         endless: EndlessResponses,
-        call: Option<GrpcCall>,
+        unanswered: UnansweredRequest,
         method: Method,
         version: Version,
         #[pin]
@@ -102,8 +103,7 @@ where
         let mut response = match this.answer.poll(cx)? {
             Poll::Ready(response) => response,
             Poll::Pending => {
-                let Some(call) = this.call else { return Poll::Pending };
-                ready!(call.poll_deadline(cx));
+                ready!(this.unanswered.poll_deadline(cx));
                 let response = EndlessBody::unavailable();
                 let in_flight = this.in_flight.take();
                 return Poll::Ready(Ok(response.map(|body| ServedBody { body, progress: None, _in_flight: in_flight })));
@@ -116,7 +116,7 @@ where
             ResponseInProgress::begin(messages, this.method, *this.version, &response)
         });
         let in_flight = this.in_flight.take();
-        let response = this.endless.on_response(response, this.call.take());
+        let response = this.endless.on_response(response, mem::take(this.unanswered));
         Poll::Ready(Ok(response.map(|body| ServedBody { body, progress, _in_flight: in_flight })))
     }
 }

@@ -333,7 +333,6 @@ async fn a_refused_websocket_is_no_websocket() {
         assert_eq!(response.status(), StatusCode::FORBIDDEN, "{protocol:?}");
         drop(response);
         running.signal();
-        // Over HTTP/1, hyper gives an upgrade up only with the connection.
         assert!(soon(refused).await.expect("an answer"), "{protocol:?}");
         assert_eq!(running.report().await.upgraded(), 0, "{protocol:?}");
     }

@@ -2,6 +2,7 @@
 
 use std::{
     future::Future,
+    mem,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -17,7 +18,7 @@ use tower_service::Service;
 
 use super::{DrainHandle, DrainPhase, handle::InFlight};
 use crate::server::{
-    endless::{EndlessBody, EndlessResponse, EndlessResponses, GrpcCall},
+    endless::{EndlessBody, EndlessResponse, EndlessResponses, UnansweredRequest},
     unread_body::AnswerAfterRead,
 };
 
@@ -87,7 +88,7 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> DrainResponse<S::Future, R> {
         DrainResponse {
-            call: self.endless.on_request(&mut request),
+            unanswered: self.endless.on_request(&mut request),
             endless: self.endless.clone(),
             version: request.version(),
             in_flight: Some(self.drain.begin_request()),
@@ -106,7 +107,7 @@ pin_project! {
         in_flight: Option<InFlight>,
         drain: DrainHandle,
         endless: EndlessResponses,
-        call: Option<GrpcCall>,
+        unanswered: UnansweredRequest,
         #[pin]
         response: AnswerAfterRead<F, Response<R>>,
     }
@@ -126,11 +127,10 @@ where
                 if *this.version < Version::HTTP_2 && this.drain.phase() >= DrainPhase::LastRequest {
                     announce_close(&mut response);
                 }
-                this.endless.on_response(response, this.call.take())
+                this.endless.on_response(response, mem::take(this.unanswered))
             }
             Poll::Pending => {
-                let Some(call) = this.call else { return Poll::Pending };
-                ready!(call.poll_deadline(cx));
+                ready!(this.unanswered.poll_deadline(cx));
                 EndlessBody::unavailable()
             }
         };

@@ -78,7 +78,7 @@ impl GrpcCall {
     }
 
     /// Waits for the deadline.
-    pub(in crate::server) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let deadline = self.deadline.get_or_insert_with(|| {
             let drain = self.drain.clone();
             Wait::new(async move { drain.reached(DrainPhase::Deadline).await })

@@ -6,13 +6,20 @@ mod grpc;
 mod websocket;
 
 pub(super) use body::EndlessBody;
-pub(super) use grpc::{GrpcCall, GrpcCalls};
+pub(super) use grpc::GrpcCalls;
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use http_body::Body;
 use hyper::{Request, Response};
 
+use self::{grpc::GrpcCall, websocket::Handshake};
 use super::{drain::DrainHandle, lifetime::{ConnectionLifetime, Limits}};
 
 /// A kind of response that may have no end of its own. A server that drains ends it in the way that its protocol has for that. A
@@ -89,23 +96,31 @@ impl EndlessResponses {
         &self.grpc_calls
     }
 
-    /// Looks at a request before the service does. If it opens a WebSocket, the service receives one that ends with the server. Returns
-    /// the call if the request is one of gRPC.
-    pub(super) fn on_request<B>(&self, request: &mut Request<B>) -> Option<GrpcCall> {
-        if !self.left.websockets {
-            websocket::follow(request, &self.lifetime);
+    /// Looks at a request before the service does. If it opens a WebSocket, the service receives one that ends with the server.
+    pub(super) fn on_request<B>(&self, request: &mut Request<B>) -> UnansweredRequest {
+        if !self.left.websockets
+            && let Some(handshake) = websocket::follow(request, &self.lifetime)
+        {
+            return UnansweredRequest::WebSocket(handshake);
         }
-        if self.left.grpc { None } else { self.grpc_calls.begin(request, self.lifetime.drain()) }
+        if !self.left.grpc
+            && let Some(call) = self.grpc_calls.begin(request, self.lifetime.drain())
+        {
+            return UnansweredRequest::Grpc(call);
+        }
+        UnansweredRequest::Other
     }
 
-    /// Follows the response to a request, for which [`on_request`](Self::on_request) has returned `call`.
+    /// Follows the response to a request.
     pub(super) fn on_response<B: Body + 'static>(
         &self,
         response: Response<B>,
-        call: Option<GrpcCall>,
+        request: UnansweredRequest,
     ) -> Response<EndlessBody<B>> {
-        if let Some(call) = call {
-            return EndlessBody::of_call(response, call);
+        match request {
+            UnansweredRequest::Grpc(call) => return EndlessBody::of_call(response, call),
+            UnansweredRequest::WebSocket(handshake) => handshake.answer(response.status()),
+            UnansweredRequest::Other => {}
         }
         if !self.left.event_streams && event_stream::is_event_stream(&response) {
             let lifetime = self.lifetime.clone();
@@ -113,6 +128,25 @@ impl EndlessResponses {
             return response.map(|body| EndlessBody::of_events(body, last_request));
         }
         response.map(EndlessBody::of_service)
+    }
+}
+
+/// A request that the service has.
+#[derive(Debug, Default)]
+pub(crate) enum UnansweredRequest {
+    #[default]
+    Other,
+    WebSocket(Handshake),
+    Grpc(GrpcCall),
+}
+
+impl UnansweredRequest {
+    /// Waits until the service has no more time to answer, and the server answers in its place.
+    pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Grpc(call) => call.poll_deadline(cx),
+            Self::WebSocket(_) | Self::Other => Poll::Pending,
+        }
     }
 }
 

@@ -9,19 +9,19 @@ use std::{
 use hyper::{
     Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade,
 };
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, task::AbortHandle};
 
 use super::socket::{Socket, SocketIo};
 use crate::{runtime::lock::lock, server::lifetime::ConnectionLifetime};
 
-/// Returns an upgrade that gives the application a [`SocketIo`] over the stream of `upgrade`.
+/// Returns an upgrade that gives the application a [`SocketIo`] over the stream of `upgrade`, and the task that does so.
 ///
 /// Applications and frameworks take the type [`OnUpgrade`] from a request, and hyper alone can make one. So hyper makes one here: it serves
 /// an upgrade over a [`SocketIo`], which holds a request and discards the response. Its service answers when `upgrade` has succeeded.
 ///
-/// Outside of a Tokio runtime, it returns `upgrade`.
-pub(super) fn replace(upgrade: OnUpgrade, lifetime: Arc<ConnectionLifetime>) -> OnUpgrade {
-    let Ok(runtime) = Handle::try_current() else { return upgrade };
+/// Returns `None` outside of a Tokio runtime.
+pub(super) fn replace(upgrade: &OnUpgrade, lifetime: Arc<ConnectionLifetime>) -> Option<(OnUpgrade, AbortHandle)> {
+    let runtime = Handle::try_current().ok()?;
     let socket = Arc::new(Mutex::new(Socket::new()));
     let replacement = Arc::new(OnceLock::new());
     let service = {
@@ -42,8 +42,8 @@ pub(super) fn replace(upgrade: OnUpgrade, lifetime: Arc<ConnectionLifetime>) -> 
     let mut handshake = Box::pin(handshake);
     // hyper reads the request and calls the service. The task below polls it again.
     let is_pending = handshake.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
-    let Some(replacement) = replacement.get().filter(|_| is_pending).cloned() else { return upgrade };
-    runtime.spawn(async move {
+    let replacement = replacement.get().filter(|_| is_pending).cloned()?;
+    let task = runtime.spawn(async move {
         // If it fails, hyper drops the socket.
         let _ = handshake.await;
         let closed = poll_fn(|cx| lock(&socket).poll_closed(cx));
@@ -54,5 +54,5 @@ pub(super) fn replace(upgrade: OnUpgrade, lifetime: Arc<ConnectionLifetime>) -> 
         }
         poll_fn(|cx| lock(&socket).poll_close(cx)).await;
     });
-    replacement
+    Some((replacement, task.abort_handle()))
 }
