@@ -14,14 +14,15 @@ use futures_util::stream;
 use hyper_util::rt::TokioIo;
 use tls_shutdown::server::{DrainHandle, DrainPhase, ServerStream};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt},
     sync::watch,
 };
 
 /// The length of the answer of `/large`, which is more than a client's small buffer holds.
 pub const LARGE: usize = 200_000;
 
-/// Routes over HTTP. `/wait` goes on when `released` is set, `/endless` and `/upgrade` when the drain closes the listener.
+/// Routes over HTTP. `/wait` goes on when `released` is set, `/endless` and `/upgrade` when the drain closes the listener. `/events`,
+/// `/websocket` and `/call` know nothing of the drain, and never end by themselves.
 pub(crate) fn app(drain: DrainHandle, released: watch::Receiver<bool>) -> Router {
     let upgrading = drain.clone();
     Router::new()
@@ -35,6 +36,24 @@ pub(crate) fn app(drain: DrainHandle, released: watch::Receiver<bool>) -> Router
         .route("/reject", post(async || (StatusCode::PAYLOAD_TOO_LARGE, "too large")))
         .route("/panic", get(async || -> Infallible { panic!("a handler that panics, on purpose") }))
         .route("/upgrade", get(async move |request: Request| upgrade(request, upgrading.clone())))
+        .route("/events", get(async || endless("text/event-stream", "data: begun\n\n")))
+        .route("/call", post(async || endless("application/grpc", "\0\0\0\0\x05begun")))
+        .route("/websocket", get(websocket))
+}
+
+fn endless(media_type: &'static str, begin: &'static str) -> Response {
+    ([(header::CONTENT_TYPE, media_type)], body([Piece::Text(begin), Piece::Never])).into_response()
+}
+
+/// Reads a WebSocket until a Close frame without a reason, and sends nothing.
+async fn websocket(request: Request) -> Response {
+    tokio::spawn(async move {
+        let mut stream = TokioIo::new(hyper::upgrade::on(request).await.expect("an upgrade"));
+        stream.read_exact(&mut [0; 8]).await.expect("a Close frame");
+        stream.shutdown().await.expect("sent");
+    });
+    let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, "websocket")];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
 /// A piece of a body.
@@ -44,6 +63,8 @@ enum Piece {
     Released(watch::Receiver<bool>),
     /// It comes when the drain closes the listener.
     Draining(DrainHandle),
+    /// It never comes.
+    Never,
     /// An error.
     Cut,
 }
@@ -61,6 +82,7 @@ fn body(pieces: impl IntoIterator<Item = Piece>) -> Body {
                 drain.reached(DrainPhase::LastRequest).await;
                 Ok("farewell")
             }
+            Piece::Never => std::future::pending().await,
             Piece::Cut => Err(io::Error::other("cut")),
         };
         Some((piece, pieces))

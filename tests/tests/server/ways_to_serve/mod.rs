@@ -2,6 +2,7 @@
 //! meet.
 
 mod drain;
+mod endless_responses;
 mod http1;
 mod http2;
 

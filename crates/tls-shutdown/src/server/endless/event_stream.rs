@@ -107,3 +107,59 @@ impl EventScanner {
         (self.at, self.line_end) = (Position::LineStart, line_end);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lines of a stream. `true` if it can end behind the line.
+    const LINES: [(&str, bool); 12] = [
+        ("data: 1", false),
+        ("", true),
+        ("", true),
+        (": a comment", true),
+        ("id: 7", false),
+        (": a comment in an event", false),
+        (":", false),
+        ("data", false),
+        ("data: 2: 3", false),
+        ("", true),
+        (":", true),
+        ("event: unfinished", false),
+    ];
+
+    #[test]
+    fn an_event_ends_with_a_blank_line_wherever_its_bytes_are_split() {
+        for line_end in ["\n", "\r\n", "\r"] {
+            let (mut stream, mut ends) = (String::new(), vec![0]);
+            for (line, can_end) in LINES {
+                stream += line;
+                stream += line_end;
+                ends.extend(can_end.then_some(stream.len()));
+            }
+            for whole in 0..=stream.len() {
+                let last_end = ends.iter().copied().filter(|end| *end <= whole).max().expect("the beginning");
+                for cut in 0..=whole {
+                    let (mut scanner, bytes) = (EventScanner::default(), &stream.as_bytes()[..whole]);
+                    let (first, second) = (scanner.scan(&bytes[..cut]), scanner.scan(&bytes[cut..]));
+                    let found = second.map(|end| end + cut).or(first);
+                    assert_eq!((found, scanner.is_between()), (Some(last_end), last_end == whole), "{cut} {bytes:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn line_ends_may_be_mixed() {
+        for (stream, last_end) in [
+            (&b"data: 1\r\ndata: 2\n\r\ndata"[..], Some(19)),
+            (b"data: 1\n\r", Some(0)),
+            (b"data: 1\n\rdata", Some(9)),
+            (b"data: 1\r\r\ndata", Some(10)),
+            (b"data: 1\r\n\r", Some(0)),
+            (b"data: 1\r\n\r\r", Some(11)),
+        ] {
+            assert_eq!(EventScanner::default().scan(stream), last_end, "{}", stream.escape_ascii());
+        }
+    }
+}

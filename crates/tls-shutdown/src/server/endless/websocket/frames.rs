@@ -109,3 +109,66 @@ impl FrameScanner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A frame with this first byte, whose payload has this length.
+    fn frame(first: u8, length: usize, mask: u8) -> Vec<u8> {
+        let mut frame = match length {
+            0..126 => vec![first, mask | length as u8],
+            126..0x1_0000 => [&[first, mask | 126], &(length as u16).to_be_bytes()[..]].concat(),
+            _ => [&[first, mask | 127], &(length as u64).to_be_bytes()[..]].concat(),
+        };
+        frame.resize(frame.len() + length + if mask == 0 { 0 } else { 4 }, 0x88);
+        frame
+    }
+
+    #[test]
+    fn messages_end_where_they_end_wherever_their_bytes_are_split() {
+        let (text, begin, middle, end, ping) = (0x81, 0x01, 0x00, 0x80, 0x89);
+        // Each frame, and whether a message ends with it.
+        let frames = [
+            (frame(text, 0, 0), true),
+            (frame(text, 125, 0), true),
+            (frame(begin, 126, 0), false),
+            (frame(ping, 3, 0), false),
+            (frame(middle, 0, 0), false),
+            (frame(middle, 300, MASKED), false),
+            (frame(end, 1, 0), true),
+            (frame(ping, 0, 0), true),
+            (frame(text, 0x1_0000, 0), true),
+        ];
+        let bytes: Vec<u8> = frames.iter().flat_map(|(frame, _)| frame).copied().collect();
+        let mut ends = vec![0];
+        let mut length = 0;
+        for (frame, is_end) in &frames {
+            length += frame.len();
+            ends.extend(is_end.then_some(length));
+        }
+        for cut in 0..=bytes.len() {
+            let mut scanner = FrameScanner::default();
+            scanner.pass(&bytes[..cut]);
+            assert_eq!(scanner.is_between_messages(), ends.contains(&cut), "after {cut}");
+            let next_end = ends.iter().find(|end| **end >= cut).expect("the last");
+            assert_eq!(scanner.rest_of_message(&bytes[cut..]), next_end - cut, "after {cut}");
+            assert!(!scanner.has_closed());
+            scanner.pass(&bytes[cut..]);
+            scanner.pass(&frame(0x88, 2, 0));
+            assert!(scanner.has_closed() && scanner.is_between_messages());
+        }
+    }
+
+    #[test]
+    fn control_frames_are_told_apart_from_data() {
+        let (ping, text) = (frame(0x89, 10, 0), frame(0x81, 10, 0));
+        let both = [&ping[..], &text].concat();
+        for cut in 0..=ping.len() {
+            let mut scanner = FrameScanner::default();
+            assert_eq!(scanner.pass_control_frame(&both[..cut]), (cut > 0).then_some(cut));
+            let rest = scanner.pass_control_frame(&both[cut..]);
+            assert_eq!(rest, (cut < ping.len()).then_some(ping.len() - cut), "after {cut}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Endless responses of an application that knows nothing of the drain.
+
+use http_body_util::{BodyExt, Empty};
+use hyper::{Request, header::CONTENT_TYPE};
+use tls_shutdown::server::DrainPhase;
+use tls_shutdown_tests::{
+    End,
+    serving::{Integration, Site, hyper_body, hyper_http2, hyper_request},
+    soon,
+};
+use tonic::{Code, Status};
+
+use crate::ways_to_serve::{SHORT, all, each};
+
+#[tokio::test]
+async fn event_streams_end_between_two_events() {
+    for integration in Integration::HTTP1 {
+        let mut site = Site::start(integration).await;
+        let begun = each(async || {
+            let mut client = site.connect().await;
+            client.send("GET /events HTTP/1.0\r\nHost: localhost\r\n\r\n").await;
+            client.read_until("data: begun\n\n").await;
+            client
+        });
+        let begun = begun.await;
+        site.drain().await;
+        all(begun, async |mut client| {
+            assert_eq!(client.read_to_end_and_close().await, (String::new(), End::CloseNotify));
+        })
+        .await;
+        site.ends_completely().await;
+    }
+    for integration in Integration::HTTP2 {
+        let mut site = Site::start(integration).await;
+        let begun = each(async || {
+            let (mut requests, connection) = hyper_http2(site.connect_http2().await).await;
+            let response = soon(requests.send_request(hyper_request("/events"))).await;
+            (requests, connection, response)
+        });
+        let begun = begun.await;
+        site.drain().await;
+        all(begun, async |(requests, connection, response)| {
+            assert_eq!(hyper_body(async { response }).await.expect("a whole body"), "data: begun\n\n");
+            drop(requests);
+            soon(connection).await.expect("no panic");
+        })
+        .await;
+        site.ends_completely().await;
+    }
+}
+
+#[tokio::test]
+async fn websockets_are_closed_with_1001() {
+    for integration in Integration::HTTP1 {
+        let mut site = Site::start(integration).await;
+        let open = each(async || {
+            let mut client = site.connect().await;
+            client
+                .send("GET /websocket HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n")
+                .await;
+            assert!(client.head().await.starts_with("http/1.1 101"));
+            client
+        });
+        let open = open.await;
+        site.drain().await;
+        all(open, async |mut client| {
+            client.send([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9]).await;
+            assert_eq!(client.read_to_end().await, (vec![0x88, 2, 0x03, 0xe9], End::CloseNotify));
+            soon(tokio::io::AsyncWriteExt::shutdown(&mut client.stream)).await.expect("sent");
+        })
+        .await;
+        site.ends_completely().await;
+    }
+}
+
+#[tokio::test]
+async fn grpc_calls_are_unavailable_at_the_deadline() {
+    for integration in Integration::HTTP2 {
+        let mut site = Site::start_with(integration, |drain| drain.grace_period(4 * SHORT)).await;
+        let open = each(async || {
+            let (mut requests, connection) = hyper_http2(site.connect_http2().await).await;
+            let request = Request::post("https://localhost/call").header(CONTENT_TYPE, "application/grpc");
+            let response = requests.send_request(request.body(Empty::new()).expect("a request"));
+            (requests, connection, soon(response).await.expect("a response"))
+        });
+        let open = open.await;
+        site.drain().await;
+        all(open, async |(requests, connection, response)| {
+            let body = soon(response.into_body().collect()).await.expect("no reset");
+            let status = body.trailers().and_then(Status::from_header_map).expect("a status");
+            assert_eq!((status.code(), &body.to_bytes()[5..]), (Code::Unavailable, &b"begun"[..]), "{integration:?}");
+            drop(requests);
+            soon(connection).await.expect("no panic");
+        })
+        .await;
+        let report = site.ends_completely().await;
+        assert!(!report.time_in(DrainPhase::Deadline).is_zero(), "{integration:?}: {report}");
+    }
+}
