@@ -6,10 +6,10 @@ use axum::{
     Router,
     body::Body,
     extract::{
-        Path, State, WebSocketUpgrade,
-        ws::{CloseFrame, Message, WebSocket, close_code},
+        Path, WebSocketUpgrade,
+        ws::{Message, WebSocket},
     },
-    http::{HeaderValue, StatusCode, Version, header},
+    http::{HeaderMap, HeaderValue, StatusCode, Version, header},
     response::{
         IntoResponse, Response,
         sse::{Event, Sse},
@@ -18,7 +18,7 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
-use tls_shutdown::server::{DrainHandle, DrainPhase};
+use tls_shutdown::server::DrainHandle;
 use tokio::{task::yield_now, time::sleep};
 
 /// The time between two events of `/events`.
@@ -56,7 +56,6 @@ pub(crate) fn router(drain: DrainHandle) -> Router {
         .route("/echo", post(echo))
         .route("/count", post(count))
         .route("/reject/{n}", post(reject))
-        .with_state(drain)
 }
 
 async fn bytes(Path(length): Path<u64>) -> Response {
@@ -76,42 +75,32 @@ async fn drip(Path((chunks, milliseconds)): Path<(u64, u64)>) -> Body {
     }))
 }
 
-async fn events(State(drain): State<DrainHandle>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let counted = stream::unfold(0_u64, |count| async move {
+/// Counts, and continues where a client's last stream has ended. The server ends the stream when it drains.
+async fn events(headers: HeaderMap) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse::<u64>().ok());
+    let counted = stream::unfold(last.map_or(0, |last| last.wrapping_add(1)), |count| async move {
         sleep(EVENT_INTERVAL).await;
-        Some((Ok(Event::default().data(count.to_string())), count + 1))
+        let event = Event::default().id(count.to_string()).data(count.to_string());
+        Some((Ok(event), count.wrapping_add(1)))
     });
     // It sends the head of the response, so that the client knows that the stream is open.
     let first = stream::once(async { Ok(Event::default().comment("listening")) });
-    let farewell = stream::once(async { Ok(Event::default().event("farewell").data("the server drains")) });
-    let draining = async move { drain.reached(DrainPhase::LastRequest).await };
-    Sse::new(first.chain(counted).take_until(draining).chain(farewell))
+    Sse::new(first.chain(counted))
 }
 
-async fn websocket(upgrade: WebSocketUpgrade, State(drain): State<DrainHandle>) -> Response {
-    upgrade.on_upgrade(move |socket| echo_messages(socket, drain))
+async fn websocket(upgrade: WebSocketUpgrade) -> Response {
+    upgrade.on_upgrade(echo_messages)
 }
 
-/// Echoes until the client closes. When the server drains, sends a close frame and waits for the client's.
-async fn echo_messages(mut socket: WebSocket, drain: DrainHandle) {
-    loop {
-        tokio::select! {
-            message = socket.recv() => match message {
-                Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
-                    if socket.send(message).await.is_err() {
-                        return;
-                    }
-                }
-                // The socket answers these itself.
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Close(_))) => {}
-                Some(Err(_)) | None => return,
-            },
-            () = drain.reached(DrainPhase::LastRequest) => break,
+/// Echoes until the client closes, which it also does when the server drains and has sent a Close frame.
+async fn echo_messages(mut socket: WebSocket) {
+    while let Some(Ok(message)) = socket.recv().await {
+        match message {
+            // After the server's Close frame, this fails.
+            Message::Text(_) | Message::Binary(_) => drop(socket.send(message).await),
+            // The socket answers these itself.
+            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => {}
         }
-    }
-    let farewell = CloseFrame { code: close_code::AWAY, reason: "the server drains".into() };
-    if socket.send(Message::Close(Some(farewell))).await.is_ok() {
-        while let Some(Ok(_)) = socket.recv().await {}
     }
 }
 

@@ -62,7 +62,10 @@ async fn serve(arguments: &ServeArguments, events: &Arc<Events>, log: &Log) -> R
     let progress = progress::show(drain.handle(), events.clone(), log.writer());
     let router = routes::router(drain.handle());
     let ends = events.clone();
-    let server = Server::new(listener).stall_timeout(arguments.stall_timeout).on_end(move |end| ends.closed(end));
+    let server = Server::new(listener)
+        .http2(|http2| http2.enable_connect_protocol())
+        .stall_timeout(arguments.stall_timeout)
+        .on_end(move |end| ends.closed(end));
     let report = server.drain(drain).serve(router).await;
     progress.stop().await;
     reloading.abort();
