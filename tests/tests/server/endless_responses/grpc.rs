@@ -2,7 +2,8 @@
 
 use std::convert::Infallible;
 
-use bytes::Bytes;
+use axum::http::{Uri, uri::PathAndQuery};
+use bytes::{Buf, BufMut, Bytes};
 use http_body_util::{BodyExt, Empty};
 use hyper::{
     HeaderMap, Request, Response,
@@ -17,7 +18,11 @@ use tls_shutdown_tests::{
     soon,
 };
 use tokio::sync::mpsc;
-use tonic::{Code, Status};
+use tonic::{
+    Code, Status,
+    client::Grpc,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+};
 
 use super::unchanged;
 
@@ -157,4 +162,74 @@ async fn a_call_whose_message_is_held_back_is_cut_at_the_deadline() {
     soon(calls.running.drain.reached(DrainPhase::Exit)).await;
     outcome(body).await.expect_err("cut");
     assert_eq!(calls.running.end().await.responses_cut(), 1);
+}
+
+/// Messages are bytes.
+struct Plain;
+
+impl Codec for Plain {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Plain {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for Plain {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}
+
+#[tokio::test]
+async fn a_tonic_client_learns_that_the_server_is_unavailable() {
+    let mut calls = Calls::start(unchanged).await;
+    let io = TokioIo::new(Client::connect_http2(calls.running.address).await.stream);
+    let (requests, connection) = soon(http2::handshake(TokioExecutor::new(), io)).await.expect("a connection");
+    tokio::spawn(connection);
+    let service = tower::service_fn(move |request: Request<tonic::body::Body>| {
+        let mut requests = requests.clone();
+        async move { requests.send_request(request).await }
+    });
+    let mut client = Grpc::with_origin(service, Uri::from_static("https://localhost"));
+    let unanswered = tokio::spawn({
+        let mut client = client.clone();
+        async move {
+            client.ready().await.expect("a connection");
+            client.unary(tonic::Request::new(Bytes::new()), PathAndQuery::from_static("/unanswered"), Plain).await
+        }
+    });
+    soon(client.ready()).await.expect("a connection");
+    let messages = client.server_streaming(tonic::Request::new(Bytes::new()), PathAndQuery::from_static("/"), Plain);
+    let mut messages = soon(messages).await.expect("messages").into_inner();
+    let driver = soon(calls.answers.recv()).await.expect("a call");
+    driver.send(MESSAGE);
+    assert_eq!(soon(messages.message()).await.expect("no error").as_deref(), Some(&b"abc"[..]));
+    while calls.running.drain.in_flight() < 2 {
+        tokio::task::yield_now().await;
+    }
+    calls.reach_deadline().await;
+    assert_eq!(soon(messages.message()).await.expect_err("a status").code(), Code::Unavailable);
+    let status = soon(unanswered).await.expect("no panic").expect_err("a status");
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "the server is shutting down"));
 }
