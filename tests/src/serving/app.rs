@@ -6,9 +6,9 @@ use axum::{
     Router,
     body::{Body, Bytes},
     extract::Request,
-    http::{StatusCode, header},
+    http::{StatusCode, Version, header},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{any, get, post},
 };
 use futures_util::stream;
 use hyper_util::rt::TokioIo;
@@ -38,7 +38,7 @@ pub(crate) fn app(drain: DrainHandle, released: watch::Receiver<bool>) -> Router
         .route("/upgrade", get(async move |request: Request| upgrade(request, upgrading.clone())))
         .route("/events", get(async || endless("text/event-stream", "data: begun\n\n")))
         .route("/call", post(async || endless("application/grpc", "\0\0\0\0\x05begun")))
-        .route("/websocket", get(websocket))
+        .route("/websocket", any(websocket))
 }
 
 fn endless(media_type: &'static str, begin: &'static str) -> Response {
@@ -47,11 +47,15 @@ fn endless(media_type: &'static str, begin: &'static str) -> Response {
 
 /// Reads a WebSocket until a Close frame without a reason, and sends nothing.
 async fn websocket(request: Request) -> Response {
+    let version = request.version();
     tokio::spawn(async move {
         let mut stream = TokioIo::new(hyper::upgrade::on(request).await.expect("an upgrade"));
         stream.read_exact(&mut [0; 8]).await.expect("a Close frame");
         stream.shutdown().await.expect("sent");
     });
+    if version == Version::HTTP_2 {
+        return StatusCode::OK.into_response();
+    }
     let headers = [(header::CONNECTION, "upgrade"), (header::UPGRADE, "websocket")];
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }

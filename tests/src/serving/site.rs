@@ -182,7 +182,10 @@ impl Site {
 fn serve(integration: Integration, listener: TlsListener, drain: ServerDrain, app: Router) -> JoinHandle<DrainReport> {
     let handle = drain.handle();
     match integration {
-        Integration::Server => tokio::spawn(Server::new(listener).drain(drain).serve(app)),
+        Integration::Server => {
+            let server = Server::new(listener).http2(|http2| http2.enable_connect_protocol());
+            tokio::spawn(server.drain(drain).serve(app))
+        }
         AxumServe => {
             let app = app.layer(handle.layer());
             let serving = axum::serve(listener.with_drain(&handle), app)

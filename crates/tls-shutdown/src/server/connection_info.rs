@@ -55,7 +55,8 @@ impl ConnectionInfo {
         &self.facts.certificates
     }
 
-    /// The server drain, so that endless responses and upgraded connections can end with it.
+    /// The server drain, so that endless responses and upgraded connections can end with it. The server itself ends
+    /// [some kinds](super::EndlessResponse).
     pub fn drain(&self) -> &DrainHandle {
         &self.facts.drain
     }

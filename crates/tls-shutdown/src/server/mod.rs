@@ -66,7 +66,8 @@ use crate::{http::BoxError, integrations::add_connect_info};
 ///   A service that drops the request after the response has begun cannot say so any more: read the request to its end.
 /// - An HTTP/2 client that cancels its requests faster than they can be answered (rapid reset, CVE-2023-44487) receives GOAWAY with
 ///   ENHANCE_YOUR_CALM. It may cancel 200 at once, 100 more in each second, and one more for four complete responses.
-/// - [`drain`](Self::drain) ends the server without losing a request.
+/// - [`drain`](Self::drain) ends the server without losing a request. It ends event streams, WebSockets and gRPC calls in the way of their
+///   [protocol](EndlessResponse), and the application need not know of that.
 /// - A truncation or a reset by the client ends its connection at once, and drops the service's future.
 /// - What the server and the service log about a connection is in a span `connection` with its `peer` and `protocol`, at level DEBUG.
 /// - Each request carries a [`ConnectionInfo`] in its extensions. With feature `axum` also `axum::extract::ConnectInfo<SocketAddr>`, with

@@ -106,7 +106,11 @@ where
                 ready!(this.unanswered.poll_deadline(cx));
                 let response = EndlessBody::unavailable();
                 let in_flight = this.in_flight.take();
-                return Poll::Ready(Ok(response.map(|body| ServedBody { body, progress: None, _in_flight: in_flight })));
+                return Poll::Ready(Ok(response.map(|body| ServedBody {
+                    body,
+                    progress: None,
+                    _in_flight: in_flight,
+                })));
             }
         };
         let progress = this.messages.take().map(|messages| {

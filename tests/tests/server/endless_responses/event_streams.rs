@@ -147,7 +147,8 @@ async fn what_an_event_stream_yields_at_the_last_request_is_sent() {
     };
     for protocol in Protocol::BOTH {
         let mut running = Running::start_with(listener().await, unchanged, patient, answer);
-        let body = send(&running, protocol, Request::get("https://localhost/").body(Empty::new()).expect("a request")).await;
+        let body =
+            send(&running, protocol, Request::get("https://localhost/").body(Empty::new()).expect("a request")).await;
         running.signal();
         let body = soon(body.into_body().collect()).await.expect("a whole body").to_bytes();
         assert_eq!(body, FAREWELL, "{protocol:?}");
@@ -196,7 +197,8 @@ async fn a_half_sent_event_is_cut_at_the_deadline() {
 async fn an_event_stream_ends_with_an_old_connection() {
     for protocol in Protocol::BOTH {
         let aged = |server: Server| server.max_connection_age(Duration::from_secs(10));
-        let mut stream = EventStream::open_with(protocol, aged, &[(CONTENT_TYPE, "Text/Event-Stream; charset=utf-8")]).await;
+        let mut stream =
+            EventStream::open_with(protocol, aged, &[(CONTENT_TYPE, "Text/Event-Stream; charset=utf-8")]).await;
         stream.events.send("data: 1\n\n");
         stream.expect("data: 1\n\n").await;
         pass_time(Duration::from_secs(12)).await;

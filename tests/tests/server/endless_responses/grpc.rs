@@ -68,7 +68,11 @@ impl Calls {
     }
 
     /// Sends a request.
-    fn call(&mut self, path: &str, media_type: &str) -> impl Future<Output = hyper::Result<Response<Incoming>>> + use<> {
+    fn call(
+        &mut self,
+        path: &str,
+        media_type: &str,
+    ) -> impl Future<Output = hyper::Result<Response<Incoming>>> + use<> {
         let request = Request::post(format!("https://localhost{path}")).header(CONTENT_TYPE, media_type);
         self.requests.send_request(request.body(Empty::new()).expect("a request"))
     }

@@ -1,16 +1,23 @@
 //! Endless responses of an application that knows nothing of the drain.
 
 use http_body_util::{BodyExt, Empty};
-use hyper::{Request, header::CONTENT_TYPE};
+use hyper::{Method, Request, ext::Protocol, header::CONTENT_TYPE};
+use hyper_util::rt::TokioIo;
 use tls_shutdown::server::DrainPhase;
 use tls_shutdown_tests::{
     End,
     serving::{Integration, Site, hyper_body, hyper_http2, hyper_request},
     soon,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::{Code, Status};
 
 use crate::ways_to_serve::{SHORT, all, each};
+
+/// A Close frame of the server with code 1001.
+const GOING_AWAY: &[u8] = &[0x88, 2, 0x03, 0xe9];
+/// The client's answer, masked with zeros.
+const CLIENT_CLOSE: &[u8] = &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9];
 
 #[tokio::test]
 async fn event_streams_end_between_two_events() {
@@ -64,9 +71,37 @@ async fn websockets_are_closed_with_1001() {
         let open = open.await;
         site.drain().await;
         all(open, async |mut client| {
-            client.send([0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9]).await;
-            assert_eq!(client.read_to_end().await, (vec![0x88, 2, 0x03, 0xe9], End::CloseNotify));
-            soon(tokio::io::AsyncWriteExt::shutdown(&mut client.stream)).await.expect("sent");
+            client.send(CLIENT_CLOSE).await;
+            assert_eq!(client.read_to_end().await, (GOING_AWAY.to_vec(), End::CloseNotify));
+            soon(client.stream.shutdown()).await.expect("sent");
+        })
+        .await;
+        site.ends_completely().await;
+    }
+}
+
+#[tokio::test]
+async fn websockets_over_http2_are_closed_with_1001() {
+    for integration in [Integration::Server, Integration::AxumServe] {
+        let mut site = Site::start(integration).await;
+        let open = each(async || {
+            let (mut requests, connection) = hyper_http2(site.connect_http2().await).await;
+            let mut request = hyper_request("/websocket");
+            *request.method_mut() = Method::CONNECT;
+            request.extensions_mut().insert(Protocol::from_static("websocket"));
+            let response = soon(requests.send_request(request)).await.expect("a response");
+            let socket = soon(hyper::upgrade::on(response)).await.expect("an upgrade");
+            (requests, connection, TokioIo::new(socket))
+        });
+        let open = open.await;
+        site.drain().await;
+        all(open, async |(requests, connection, mut socket)| {
+            soon(socket.write_all(CLIENT_CLOSE)).await.expect("sent");
+            let mut received = Vec::new();
+            soon(socket.read_to_end(&mut received)).await.expect("a clean end");
+            assert_eq!(received, GOING_AWAY, "{integration:?}");
+            drop((socket, requests));
+            soon(connection).await.expect("no panic");
         })
         .await;
         site.ends_completely().await;

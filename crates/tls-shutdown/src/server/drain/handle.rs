@@ -136,7 +136,7 @@ impl DrainHandle {
     }
 
     /// Waits until the drain is in `phase` or later. Use it to end endless responses and upgraded connections in order at
-    /// [`LastRequest`](DrainPhase::LastRequest). The future owns what it needs, so that a stream can [end] with it.
+    /// [`LastRequest`](DrainPhase::LastRequest), if they are of no [kind that the server ends](crate::server::EndlessResponse). The future owns what it needs, so that a stream can [end] with it.
     ///
     /// [end]: https://docs.rs/futures/latest/futures/stream/trait.StreamExt.html#method.take_until
     ///
@@ -229,7 +229,8 @@ impl DrainHandle {
     }
 
     /// Returns a layer for HTTP servers other than [`Server`](crate::server::Server). It adds `Connection: close` to HTTP/1 responses from
-    /// [`LastRequest`](DrainPhase::LastRequest) on, and counts requests, also those [in flight](Self::in_flight).
+    /// [`LastRequest`](DrainPhase::LastRequest) on, ends [endless responses](crate::server::EndlessResponse), and counts requests, also
+    /// those [in flight](Self::in_flight).
     pub fn layer(&self) -> DrainLayer {
         DrainLayer::new(self)
     }

@@ -22,8 +22,8 @@ use crate::server::{
     unread_body::AnswerAfterRead,
 };
 
-/// Adds `Connection: close` to the HTTP/1 responses of a draining server, and counts its requests, also those
-/// [in flight](DrainHandle::in_flight). [`DrainHandle::layer`] returns it.
+/// Adds `Connection: close` to the HTTP/1 responses of a draining server, ends its [endless responses](EndlessResponse), and counts its
+/// requests, also those [in flight](DrainHandle::in_flight). [`DrainHandle::layer`] returns it.
 ///
 /// The response also says so if the service drops a request that has not come whole, because hyper closes the connection then. Without this
 /// layer, hyper closes it and does not say so.

@@ -47,9 +47,10 @@ type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 ///    Responses do not carry `Connection: close` yet, because the balancer would then connect again, to this server.
 /// 2. **Stop**: the server accepts what the system has already accepted, and closes the listening socket.
 /// 3. **[Last request](Self::last_request)**: requests in progress are served, and each connection may have one more. HTTP/1 responses carry
-///    `Connection: close`, and HTTP/2 clients receive GOAWAY. Upgraded connections and endless responses can
-///    [wait for this phase](DrainHandle::reached).
-/// 4. **Deadline**: incomplete messages are cut. All other connections receive close_notify. [`force_on`](Self::force_on) starts this phase
+///    `Connection: close`, and HTTP/2 clients receive GOAWAY. Event streams and WebSockets
+///    [end](crate::server::EndlessResponse). Other endless responses and upgraded connections can [wait for this
+///    phase](DrainHandle::reached).
+/// 4. **Deadline**: open gRPC calls end with `UNAVAILABLE`, and other incomplete messages are cut. All other connections receive close_notify. [`force_on`](Self::force_on) starts this phase
 ///    early.
 /// 5. **Exit**: the server waits until the peers' systems have [acknowledged](Self::ack_timeout) what it sent (RFC 9112 section 9.6).
 ///

@@ -20,7 +20,10 @@ use http_body::Body;
 use hyper::{Request, Response};
 
 use self::{grpc::GrpcCall, websocket::Handshake};
-use super::{drain::DrainHandle, lifetime::{ConnectionLifetime, Limits}};
+use super::{
+    drain::DrainHandle,
+    lifetime::{ConnectionLifetime, Limits},
+};
 
 /// A kind of response that may have no end of its own. A server that drains ends it in the way that its protocol has for that. A
 /// connection that has reached its [maximum age](super::Server::max_connection_age) does the same.
