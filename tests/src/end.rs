@@ -2,11 +2,13 @@
 
 use std::io::{self, ErrorKind};
 
-/// How the read half of a TLS stream ended.
+/// How the read half of a stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// By close_notify.
     CloseNotify,
+    /// By FIN, of a connection without TLS.
+    Fin,
     /// By FIN without close_notify.
     Truncation,
     /// By RST.

@@ -5,16 +5,20 @@
 use futures_util::future::join_all;
 use tls_shutdown_tests::{
     log::Log,
-    serving::{Integration, Site, hyper_body, hyper_http2, hyper_request},
+    serving::{Integration, Site, Untouched, hyper_body, hyper_http2, hyper_request},
     soon,
 };
+use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn each_end_is_logged_with_its_peer_and_each_phase_of_the_drain() {
     let log = Log::of_process("tls_shutdown=debug,tls_shutdown_tests=debug");
     let mut site = Site::start(Integration::Server).await;
-    let clients = join_all((0..10).map(|_| site.connect())).await;
-    let peers: Vec<_> = clients.iter().map(|client| client.stream.get_ref().0.local_addr().unwrap()).collect();
+    let connect = async || {
+        let tcp = TcpStream::connect(site.tcp_address()).await.unwrap();
+        (tcp.local_addr().unwrap(), site.secure(Untouched::Tcp(tcp)).await)
+    };
+    let (peers, clients): (Vec<_>, Vec<_>) = join_all((0..10).map(|_| connect())).await.into_iter().unzip();
     site.drain().await;
     join_all(clients.into_iter().map(|client| site.serves_last(client))).await;
     site.ends_completely().await;

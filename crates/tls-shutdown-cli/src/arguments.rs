@@ -24,12 +24,14 @@ pub(crate) enum Command {
     Send(SendArguments),
 }
 
-/// Serve HTTPS, and report how each connection ended.
+/// Serve HTTPS, HTTP and Unix sockets, and report how each connection ended.
 ///
 /// SIGTERM or Ctrl-C starts a graceful exit: the server finishes the requests in progress and sends close_notify on every connection.
 /// A second signal cuts the requests in progress. The exit then takes up to two seconds if clients do not read.
 ///
-/// SIGHUP reads the certificate and the key again. If they are bad, the old ones stay in use.
+/// All sockets are served alike and end together. HTTP/2 is chosen by ALPN, or, without it, by the first bytes of the client.
+///
+/// SIGHUP reads the certificate, the key and the client CA again. If a file is bad, the old ones stay in use.
 ///
 /// The exit code is 0 if the drain ended and every report was written. A closed pipe is no error.
 #[derive(Args, Clone, Debug)]
@@ -40,17 +42,29 @@ Examples:
   curl -k https://127.0.0.1:8443/bytes/1000000 | wc -c
 
   tls-shutdown serve --listen '[::]:8443' --cert cert.pem --key key.pem --json
+  tls-shutdown serve --listen 0.0.0.0:8443 --plain 127.0.0.1:8080 --unix /run/http.sock
   tls-shutdown serve --notice 10s --grace 60s      for a load balancer that needs 10 s to react")]
 pub(crate) struct ServeArguments {
-    /// Listen on this address. Port 0 chooses a free port.
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8443")]
-    pub(crate) listen: Endpoint,
+    /// Listen for HTTPS on this address. Port 0 chooses a free port. Can be given several times.
+    ///
+    /// Default: 127.0.0.1:8443. There is no default beside --plain or --unix, unless --cert or --client-ca is given.
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Vec<Endpoint>,
+    /// Listen for HTTP without TLS on this address. Can be given several times.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) plain: Vec<Endpoint>,
+    /// Listen for HTTP on a Unix socket at this path. The file is removed at the end. Can be given several times.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) unix: Vec<PathBuf>,
     /// Read the certificate chain from this PEM file [default: a self-signed certificate].
     #[arg(long, value_name = "FILE", requires = "key")]
     pub(crate) cert: Option<PathBuf>,
     /// Read the private key from this PEM file.
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub(crate) key: Option<PathBuf>,
+    /// Require client certificates that are signed by a certificate in this PEM file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) client_ca: Option<PathBuf>,
     /// Offer these protocols, in order of preference.
     #[arg(long, value_enum, value_name = "PROTOCOLS", value_delimiter = ',', default_value = "h2,http/1.1")]
     pub(crate) alpn: Vec<Protocol>,
@@ -209,6 +223,16 @@ impl Arguments {
 }
 
 impl ServeArguments {
+    /// Where to listen for HTTPS.
+    pub(crate) fn tls(&self) -> Vec<Endpoint> {
+        let is_without_tls = !self.plain.is_empty() || !self.unix.is_empty();
+        let has_tls_files = self.cert.is_some() || self.client_ca.is_some();
+        if self.listen.is_empty() && (!is_without_tls || has_tls_files) {
+            return vec![Endpoint { host: "127.0.0.1".to_owned(), port: 8443 }];
+        }
+        self.listen.clone()
+    }
+
     pub(crate) fn policy(&self) -> ShutdownPolicy {
         let policy = match self.policy {
             ServerPolicy::Quiet => ShutdownPolicy::quiet(),

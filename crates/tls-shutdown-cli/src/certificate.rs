@@ -1,4 +1,4 @@
-//! Certificates: the one that `serve` presents, and those that `send` trusts.
+//! Certificates: the one that `serve` presents, those of its clients, and those that `send` trusts.
 
 use std::{path::Path, sync::Arc};
 
@@ -7,6 +7,7 @@ use rustls::{
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem, pem::PemObject},
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
 use crate::{
@@ -17,20 +18,53 @@ use crate::{
 /// The names in the self-signed certificate.
 const SELF_SIGNED_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
-pub(crate) fn server_config(arguments: &ServeArguments) -> Result<ServerConfig, Failure> {
-    let (chain, key) = match (&arguments.cert, &arguments.key) {
-        (Some(cert), Some(key)) => (load_certificates(cert)?, load_key(key)?),
-        _ => generate_self_signed()?,
-    };
-    let mut config = ServerConfig::builder_with_provider(ring::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Failure::new(format!("cannot set up TLS: {error}")))?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|error| Failure::new(format!("cannot use this certificate with this key: {error}")))?;
-    let names = arguments.alpn.iter().copied().flat_map(Protocol::alpn);
-    config.alpn_protocols = names.map(|name| name.as_bytes().to_vec()).collect();
-    Ok(config)
+/// The certificate of `serve`, and what it is made of.
+pub(crate) struct ServerCertificate {
+    arguments: ServeArguments,
+    /// Made once: clients may have been told to trust it.
+    self_signed: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+}
+
+impl ServerCertificate {
+    pub(crate) fn new(arguments: &ServeArguments) -> Result<Self, Failure> {
+        let self_signed = if arguments.cert.is_none() { Some(generate_self_signed()?) } else { None };
+        Ok(Self { arguments: arguments.clone(), self_signed })
+    }
+
+    /// Whether it has files that can be read again.
+    pub(crate) fn has_files(&self) -> bool {
+        self.arguments.cert.is_some() || self.arguments.client_ca.is_some()
+    }
+
+    /// Reads the files. Returns the configuration of a server.
+    pub(crate) fn config(&self) -> Result<ServerConfig, Failure> {
+        let (chain, key) = match (&self.arguments.cert, &self.arguments.key, &self.self_signed) {
+            (Some(cert), Some(key), _) => (load_certificates(cert)?, load_key(key)?),
+            (_, _, Some((chain, key))) => (chain.clone(), key.clone_key()),
+            _ => generate_self_signed()?,
+        };
+        let provider = Arc::new(ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Failure::new(format!("cannot set up TLS: {error}")))?;
+        let builder = match &self.arguments.client_ca {
+            Some(file) => builder.with_client_cert_verifier(client_verifier(file, provider)?),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder
+            .with_single_cert(chain, key)
+            .map_err(|error| Failure::new(format!("cannot use this certificate with this key: {error}")))?;
+        let names = self.arguments.alpn.iter().copied().flat_map(Protocol::alpn);
+        config.alpn_protocols = names.map(|name| name.as_bytes().to_vec()).collect();
+        Ok(config)
+    }
+}
+
+/// Requires certificates that are signed by one in `file`.
+fn client_verifier(file: &Path, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, Failure> {
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots_from_file(file)?), provider)
+        .build()
+        .map_err(|error| Failure::new(format!("cannot require certificates of {}: {error}", file.display())))
 }
 
 /// Returns the configuration of all connections. They must share it, because it stores the tickets for resumption.

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     io::{self, IsTerminal, Write},
-    net::SocketAddr,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -16,7 +15,7 @@ use std::{
 use serde_json::{Value, json};
 use tls_shutdown::{
     ShutdownReport,
-    server::{Acknowledgement, ConnectionReport, DrainHandle, DrainPhase, DrainReport},
+    server::{Acknowledgement, ConnectionReport, DrainHandle, DrainPhase, DrainReport, Transport},
 };
 
 use crate::failure::Failure;
@@ -65,13 +64,21 @@ impl Events {
         Self { format, printer: Printer::start() }
     }
 
-    pub(crate) fn listening(&self, address: SocketAddr, certificate: &str) {
-        self.print(&json!({ "event": "listening", "addr": address.to_string() }), || {
-            format!("listening on https://{address} ({certificate}; try: curl -k https://{address}/)")
+    /// Reports a socket that listens at `address`, which is a path for a Unix socket.
+    pub(crate) fn listening(&self, transport: Transport, address: &str, certificate: &str) {
+        let event = json!({ "event": "listening", "addr": address, "transport": transport.name() });
+        self.print(&event, || match transport {
+            Transport::Tls => {
+                format!("listening on https://{address} ({certificate}; try: curl -k https://{address}/)")
+            }
+            Transport::Unix => {
+                format!("listening on {address} (try: curl --unix-socket {address} http://localhost/)")
+            }
+            _ => format!("listening on http://{address} (try: curl http://{address}/)"),
         });
     }
 
-    /// Reports that the certificate was read again, or why the old one stays.
+    /// Reports that the certificates were read again, or why the old ones stay.
     pub(crate) fn reloaded(&self, result: Result<(), Failure>) {
         let error = result.err().map(|failure| failure.to_string());
         self.print(&json!({ "event": "reloaded", "error": error }), || match &error {
@@ -82,7 +89,11 @@ impl Events {
 
     /// Reports the end of a connection of `serve`.
     pub(crate) fn closed(&self, report: &ConnectionReport) {
-        let mut event = json!({ "event": "closed", "peer": report.peer().to_string() });
+        let mut event = json!({
+            "event": "closed",
+            "peer": report.peer().to_string(),
+            "transport": report.transport().name(),
+        });
         describe(&mut event, report.shutdown());
         event["requests"] = report.requests().into();
         event["responses_cut"] = report.responses_cut().into();

@@ -1,4 +1,4 @@
-//! `serve`: an HTTPS server that reports how its connections end.
+//! `serve`: an HTTP server, with TLS and without, that reports how its connections end.
 
 use std::{
     io::{self, ErrorKind},
@@ -7,8 +7,11 @@ use std::{
     time::Duration,
 };
 
-use tls_shutdown::server::{ConfigHandle, DrainReport, Server, ServerDrain, TlsListener};
+use tls_shutdown::server::{
+    ConfigHandle, DrainReport, Server, ServerDrain, ServerListener, TlsListener, Transport, UnixSocket,
+};
 use tokio::{
+    net::TcpListener,
     runtime,
     signal::unix::{SignalKind, signal},
     task::AbortHandle,
@@ -16,7 +19,7 @@ use tokio::{
 
 use crate::{
     arguments::{Endpoint, ServeArguments},
-    certificate,
+    certificate::ServerCertificate,
     events::Events,
     failure::Failure,
     log::Log,
@@ -38,12 +41,6 @@ pub(crate) fn run(arguments: &ServeArguments, log: &Log) -> Result<ExitCode, Fai
 }
 
 async fn serve(arguments: &ServeArguments, events: &Arc<Events>, log: &Log) -> Result<DrainReport, Failure> {
-    let endpoint = &arguments.listen;
-    let listener = TlsListener::bind((endpoint.host.as_str(), endpoint.port), certificate::server_config(arguments)?)
-        .await
-        .map_err(|error| cannot_listen(endpoint, &error))?
-        .with_policy(arguments.policy());
-    let address = listener.local_addr().map_err(|error| cannot_listen(endpoint, &error))?;
     let drain = ServerDrain::on_terminate_signal()
         .map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))?
         .last_request(arguments.last_request)
@@ -52,17 +49,23 @@ async fn serve(arguments: &ServeArguments, events: &Arc<Events>, log: &Log) -> R
         Some(notice) => drain.notice(notice),
         None => drain,
     };
+    let Sockets { listeners, configs, certificate, addresses } = Sockets::open(arguments).await?;
+    let reloading = reload_at_hangup(certificate, configs, events.clone())
+        .map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))?;
     let certificate = match &arguments.cert {
         Some(file) => format!("certificate {}", file.display()),
         None => "self-signed certificate".to_owned(),
     };
-    let reloading = reload_at_hangup(arguments.clone(), listener.config_handle(), events.clone())
-        .map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))?;
-    events.listening(address, &certificate);
+    for (transport, address) in addresses {
+        events.listening(transport, &address, &certificate);
+    }
     let progress = progress::show(drain.handle(), events.clone(), log.writer());
     let router = routes::router(drain.handle());
     let ends = events.clone();
-    let server = Server::new(listener)
+    let mut listeners = listeners.into_iter();
+    let first = listeners.next().ok_or_else(|| Failure::new("there is nothing to listen on"))?;
+    let server = listeners.fold(Server::new(first), Server::add_listener);
+    let server = server
         .http2(|http2| http2.enable_connect_protocol())
         .stall_timeout(arguments.stall_timeout)
         .on_end(move |end| ends.closed(end));
@@ -72,26 +75,72 @@ async fn serve(arguments: &ServeArguments, events: &Arc<Events>, log: &Log) -> R
     Ok(report)
 }
 
-/// Reads the certificate and the key again at SIGHUP, as nginx does.
-fn reload_at_hangup(arguments: ServeArguments, config: ConfigHandle, events: Arc<Events>) -> io::Result<AbortHandle> {
+/// The sockets of the command, first those with TLS, then those without, then Unix sockets.
+struct Sockets {
+    listeners: Vec<ServerListener>,
+    configs: Vec<ConfigHandle>,
+    certificate: ServerCertificate,
+    addresses: Vec<(Transport, String)>,
+}
+
+impl Sockets {
+    async fn open(arguments: &ServeArguments) -> Result<Self, Failure> {
+        let certificate = ServerCertificate::new(arguments)?;
+        let config = Arc::new(certificate.config()?);
+        let (mut listeners, mut configs, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
+        for endpoint in arguments.tls() {
+            let listener = TlsListener::bind((endpoint.host.as_str(), endpoint.port), config.clone())
+                .await
+                .map_err(|error| cannot_listen(&endpoint, "--listen", &error))?
+                .with_policy(arguments.policy());
+            let address = listener.local_addr().map_err(|error| cannot_listen(&endpoint, "--listen", &error))?;
+            addresses.push((Transport::Tls, address.to_string()));
+            configs.push(listener.config_handle());
+            listeners.push(listener.into());
+        }
+        for endpoint in &arguments.plain {
+            let cannot_listen = |error| cannot_listen(endpoint, "--plain", &error);
+            let listener = TcpListener::bind((endpoint.host.as_str(), endpoint.port)).await.map_err(cannot_listen)?;
+            let address = listener.local_addr().map_err(cannot_listen)?;
+            addresses.push((Transport::Tcp, address.to_string()));
+            listeners.push(listener.into());
+        }
+        for path in &arguments.unix {
+            let socket = UnixSocket::bind(path).await.map_err(|error| {
+                let path = path.display();
+                Failure::new(format!("cannot listen on {path}: {error}; choose another path with --unix"))
+            })?;
+            addresses.push((Transport::Unix, path.display().to_string()));
+            listeners.push(socket.into());
+        }
+        Ok(Self { listeners, configs, certificate, addresses })
+    }
+}
+
+/// Reads the certificates and the key again at SIGHUP, as nginx does.
+fn reload_at_hangup(
+    certificate: ServerCertificate,
+    configs: Vec<ConfigHandle>,
+    events: Arc<Events>,
+) -> io::Result<AbortHandle> {
     let mut hangup = signal(SignalKind::hangup())?;
     let reloading = tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            let files = match arguments.cert {
-                Some(_) => certificate::server_config(&arguments),
-                None => Err(Failure::new("there is no file to read again, start with --cert and --key")),
+            let config = match certificate.has_files() {
+                true => certificate.config(),
+                false => Err(Failure::new("there is no file to read again, start with --cert and --key")),
             };
-            events.reloaded(files.map(|files| config.replace(files)));
+            events.reloaded(config.map(|config| configs.iter().for_each(|handle| handle.replace(config.clone()))));
         }
     });
     Ok(reloading.abort_handle())
 }
 
-fn cannot_listen(endpoint: &Endpoint, error: &io::Error) -> Failure {
+fn cannot_listen(endpoint: &Endpoint, option: &str, error: &io::Error) -> Failure {
     let advice = match error.kind() {
-        ErrorKind::AddrInUse => "; stop the program that listens there, or choose another port with --listen",
-        ErrorKind::PermissionDenied => "; ports below 1024 require a privilege, choose another port with --listen",
-        _ => "; choose an address of this machine with --listen",
+        ErrorKind::AddrInUse => "stop the program that listens there, or choose another port with",
+        ErrorKind::PermissionDenied => "ports below 1024 require a privilege, choose another port with",
+        _ => "choose an address of this machine with",
     };
-    Failure::new(format!("cannot listen on {endpoint}: {error}{advice}"))
+    Failure::new(format!("cannot listen on {endpoint}: {error}; {advice} {option}"))
 }

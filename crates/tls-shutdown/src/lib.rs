@@ -12,8 +12,8 @@
 //!
 //! HTTP and whole programs:
 //!
-//! - `server` (feature `server`): `TlsListener` and `Server` accept and serve, `ServerDrain` ends the server without losing a request. They
-//!   also drain `axum::serve`, tonic and an accept loop of your own.
+//! - `server` (feature `server`): `TlsListener` and `Server` accept and serve, `ServerDrain` ends the server without losing a request. `Server`
+//!   also serves TCP and Unix sockets without TLS. They also drain `axum::serve`, tonic and an accept loop of your own.
 //! - `client` (feature `tower`): `ShutdownLayer` for connectors, and `ClientDrain`, which ends all connections before the process exits.
 //! - `integrations`: axum, tonic and systemd (features of the same names).
 //!

@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::Signal;
 use tokio::{
-    io::{AsyncWriteExt, copy, sink},
+    io::{AsyncReadExt, AsyncWriteExt, copy, sink},
     net::{TcpStream, UnixDatagram},
     process::Command,
     time::Instant,
@@ -32,6 +32,30 @@ async fn the_client_is_served_and_both_sides_end_completely() {
     let printed = server.wait_for_exit().await;
     assert_eq!(printed.matches(" complete: close_notify sent, received").count(), 3, "{printed}");
     assert!(printed.contains("drained in ") && printed.contains("1 complete"), "{printed}");
+}
+
+/// The health port answers during the notice, and both sockets end in one drain.
+#[tokio::test]
+async fn a_health_port_without_tls_ends_in_the_drain_of_https() {
+    let mut server = Example::start(env!("CARGO_BIN_EXE_plain"), "plain.pem").await;
+    let line = server.next_line().await;
+    let address = line.trim().strip_prefix("health on http://").and_then(|line| line.strip_suffix("/health")).unwrap();
+    let mut idle = server.client(Some("http/1.1")).connect().await;
+    assert_eq!(idle.get("/").await.body, "hello\n");
+    let probe = async || {
+        let mut tcp = within(TcpStream::connect(address)).await.unwrap();
+        within(tcp.write_all(b"GET /health HTTP/1.0\r\n\r\n")).await.unwrap();
+        let mut answer = String::new();
+        within(tcp.read_to_string(&mut answer)).await.unwrap();
+        answer
+    };
+    assert!(probe().await.starts_with("HTTP/1.0 200"));
+    server.signal(Signal::TERM);
+    while probe().await.starts_with("HTTP/1.0 200") {}
+    assert!(probe().await.starts_with("HTTP/1.0 503"));
+    idle.wait_for_close().await;
+    let printed = server.wait_for_exit().await;
+    assert!(printed.contains("complete: FIN sent, received") && printed.contains("drained in "), "{printed}");
 }
 
 #[tokio::test]

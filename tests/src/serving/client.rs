@@ -1,20 +1,92 @@
 //! A client that speaks TLS by tokio-rustls, and HTTP/1 by hand.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpSocket, TcpStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
+    net::{TcpSocket, TcpStream, UnixStream},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{End, client_config, soon};
 
-/// A TLS client.
-pub struct Client {
+/// A client, over TLS if nothing else is said.
+pub struct Client<S = TlsStream<TcpStream>> {
     /// Its stream.
-    pub stream: TlsStream<TcpStream>,
+    pub stream: S,
+}
+
+/// A stream of which is known how its peer ends it in order.
+pub trait ClientStream: AsyncRead + AsyncWrite + Unpin + Send {
+    /// That end.
+    fn orderly_end(&self) -> End;
+}
+
+impl ClientStream for TlsStream<TcpStream> {
+    fn orderly_end(&self) -> End {
+        End::CloseNotify
+    }
+}
+
+impl ClientStream for TcpStream {
+    fn orderly_end(&self) -> End {
+        End::Fin
+    }
+}
+
+impl ClientStream for UnixStream {
+    fn orderly_end(&self) -> End {
+        End::Fin
+    }
+}
+
+impl ClientStream for DuplexStream {
+    fn orderly_end(&self) -> End {
+        End::Fin
+    }
+}
+
+/// Any of these streams.
+pub struct AnyStream(Box<dyn ClientStream>);
+
+impl AnyStream {
+    /// Forgets the type of a stream.
+    pub fn new(stream: impl ClientStream + 'static) -> Self {
+        Self(Box::new(stream))
+    }
+}
+
+impl ClientStream for AnyStream {
+    fn orderly_end(&self) -> End {
+        self.0.orderly_end()
+    }
+}
+
+impl AsyncRead for AnyStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for AnyStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0).poll_shutdown(cx)
+    }
 }
 
 impl Client {
@@ -46,7 +118,16 @@ impl Client {
         let stream = soon(TlsConnector::from(Arc::new(config)).connect(name, tcp)).await.expect("a handshake");
         Self { stream }
     }
+}
 
+impl Client<TcpStream> {
+    /// Connects without TLS.
+    pub async fn connect_plain(address: SocketAddr) -> Self {
+        Self { stream: soon(TcpStream::connect(address)).await.expect("a server") }
+    }
+}
+
+impl<S: ClientStream> Client<S> {
     /// Sends `bytes`.
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.expect("sent");
@@ -64,7 +145,7 @@ impl Client {
         let mut buffer = vec![0; 64 * 1024];
         loop {
             match soon(self.stream.read(&mut buffer)).await {
-                Ok(0) => return (data, End::CloseNotify),
+                Ok(0) => return (data, self.stream.orderly_end()),
                 Ok(amount) => data.extend_from_slice(&buffer[..amount]),
                 Err(error) => return (data, End::of(&error)),
             }

@@ -2,7 +2,11 @@
 
 use tokio::io::AsyncReadExt;
 
-use crate::{End, serving::Client, soon};
+use crate::{
+    End,
+    serving::{Client, ClientStream},
+    soon,
+};
 
 /// What a client sends first. SETTINGS follow.
 pub const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -81,8 +85,8 @@ pub fn hello() -> Vec<u8> {
     [&PREFACE[..], &frame(SETTINGS, 0, 0, &[])].concat()
 }
 
-impl Client {
-    /// Reads the next frame. Returns `None` at close_notify.
+impl<S: ClientStream> Client<S> {
+    /// Reads the next frame. Returns `None` at the end of the stream.
     ///
     /// # Panics
     ///

@@ -9,8 +9,10 @@ mod server;
 mod site;
 
 pub use app::LARGE;
-pub use client::{Client, body_of, narrow_socket, offer};
+pub use client::{AnyStream, Client, ClientStream, body_of, narrow_socket, offer};
 pub use driven_body::{BodyDriver, DrivenBody};
 pub use scripted_body::{KnowsItsEnd, ScriptedBody, Step, answer};
 pub use server::{LONG, Running, listener, offering};
-pub use site::{GET, HttpRequests, Integration, Site, hyper_body, hyper_http2, hyper_request};
+pub use site::{
+    GET, HttpRequests, Integration, Site, SiteAddress, Untouched, hyper_body, hyper_http2, hyper_request, socket_path,
+};

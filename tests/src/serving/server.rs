@@ -69,12 +69,28 @@ impl Running {
         E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
     {
         let address = listener.local_addr().expect("an address");
+        Self::start_server(server(Server::new(listener)), address, drain, answer)
+    }
+
+    /// Serves `answer` by a server that listens at `address`.
+    pub fn start_server<F, R, B, E>(
+        server: Server,
+        address: SocketAddr,
+        drain: impl FnOnce(ServerDrain) -> ServerDrain,
+        answer: F,
+    ) -> Self
+    where
+        F: Fn(Request<Incoming>) -> R + Clone + Send + 'static,
+        R: Future<Output = Result<Response<B>, E>> + Send + 'static,
+        B: Body<Data = Bytes, Error = io::Error> + Send + 'static,
+        E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
+    {
         let (signal, signalled) = oneshot::channel();
         let (force, forced) = oneshot::channel();
         let drain = drain(ServerDrain::on(resolved(signalled)).force_on(resolved(forced)));
         let (sender, ends) = mpsc::unbounded_channel();
         let handle = drain.handle();
-        let server = server(Server::new(listener))
+        let server = server
             .on_end(move |end| {
                 let _ = sender.send(end.clone());
             })

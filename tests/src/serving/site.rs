@@ -1,6 +1,10 @@
 //! A server in each of the ways that `docs/integrations.md` compares.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use axum::{Router, body::Bytes};
 use futures_util::FutureExt;
@@ -10,12 +14,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tls_shutdown::{
     Ending,
     server::{
-        Acknowledgement, ConnectionReport, DrainHandle, DrainPhase, DrainReport, Server, ServerDrain, TlsListener,
+        Acknowledgement, ConnectionReport, DrainHandle, DrainPhase, DrainReport, Server, ServerDrain, ServerListener,
+        TlsListener, UnixSocket,
     },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream, UnixStream},
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
@@ -24,7 +29,7 @@ use tonic::service::Routes;
 use crate::{
     End,
     serving::{
-        Client,
+        AnyStream, Client, ClientStream,
         app::{app, echo},
         offer, offering,
     },
@@ -38,8 +43,12 @@ pub const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 /// A way to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Integration {
-    /// [`Server`].
+    /// [`Server`] over TLS.
     Server,
+    /// [`Server`] over TCP without TLS.
+    PlainServer,
+    /// [`Server`] over a Unix socket.
+    UnixServer,
     /// `axum::serve`.
     AxumServe,
     /// tonic.
@@ -47,15 +56,44 @@ pub enum Integration {
     /// A loop over [`TlsListener::accept`], without HTTP.
     AcceptLoop,
 }
-use Integration::{AcceptLoop, AxumServe, Tonic};
+use Integration::{AcceptLoop, AxumServe, PlainServer, Tonic, UnixServer};
 
 impl Integration {
     /// Every way.
-    pub const EVERY: [Self; 4] = [Self::Server, AxumServe, Tonic, AcceptLoop];
+    pub const EVERY: [Self; 6] = [Self::Server, PlainServer, UnixServer, AxumServe, Tonic, AcceptLoop];
+    /// [`Server`] over every socket.
+    pub const SERVERS: [Self; 3] = [Self::Server, PlainServer, UnixServer];
+    /// Those that speak TLS.
+    pub const TLS: [Self; 4] = [Self::Server, AxumServe, Tonic, AcceptLoop];
     /// Those that speak HTTP/1.
-    pub const HTTP1: [Self; 2] = [Self::Server, AxumServe];
+    pub const HTTP1: [Self; 4] = [Self::Server, PlainServer, UnixServer, AxumServe];
     /// Those that speak HTTP/2.
-    pub const HTTP2: [Self; 3] = [Self::Server, AxumServe, Tonic];
+    pub const HTTP2: [Self; 5] = [Self::Server, PlainServer, UnixServer, AxumServe, Tonic];
+
+    /// How a connection of it ends in order.
+    pub fn orderly_end(self) -> End {
+        match self {
+            PlainServer | UnixServer => End::Fin,
+            Self::Server | AxumServe | Tonic | AcceptLoop => End::CloseNotify,
+        }
+    }
+}
+
+/// Where a [`Site`] listens.
+#[derive(Clone, Debug)]
+pub enum SiteAddress {
+    /// At this address.
+    Tcp(SocketAddr),
+    /// At this path.
+    Unix(PathBuf),
+}
+
+/// A connection on which no byte was sent.
+pub enum Untouched {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
 }
 
 /// A server and its drain.
@@ -63,7 +101,7 @@ pub struct Site {
     /// The way it serves.
     pub integration: Integration,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: SiteAddress,
     /// The handle of its drain.
     pub handle: DrainHandle,
     stop: Option<oneshot::Sender<()>>,
@@ -85,15 +123,28 @@ impl Site {
         let drain = plan(ServerDrain::on(stopped.map(drop)).last_request(PATIENCE));
         let handle = drain.handle();
         let (sender, ends) = mpsc::unbounded_channel();
-        let listener = TlsListener::bind("127.0.0.1:0", offering(&["h2", "http/1.1"])).await.expect("a free port");
-        let listener = listener.on_end(move |end| {
-            let _ = sender.send(end.clone());
-        });
-        let address = listener.local_addr().expect("an address");
+        let on_end = move |end: &ConnectionReport| drop(sender.send(end.clone()));
         let release = watch::Sender::new(false);
         let app = app(handle.clone(), release.subscribe());
-        let report = Some(serve(integration, listener, drain, app));
-        Self { integration, address, handle, stop: Some(stop), release, report, ends }
+        let (address, report) = match integration {
+            PlainServer => {
+                let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+                let address = SiteAddress::Tcp(listener.local_addr().expect("an address"));
+                (address, serve_sockets(listener.into(), on_end, drain, app))
+            }
+            UnixServer => {
+                let path = socket_path();
+                let listener = UnixSocket::bind(&path).await.expect("a free path");
+                (SiteAddress::Unix(path), serve_sockets(listener.into(), on_end, drain, app))
+            }
+            Integration::Server | AxumServe | Tonic | AcceptLoop => {
+                let listener = TlsListener::bind("127.0.0.1:0", offering(&["h2", "http/1.1"])).await;
+                let listener = listener.expect("a free port").on_end(on_end);
+                let address = SiteAddress::Tcp(listener.local_addr().expect("an address"));
+                (address, serve(integration, listener, drain, app))
+            }
+        };
+        Self { integration, address, handle, stop: Some(stop), release, report: Some(report), ends }
     }
 
     /// Begins the drain.
@@ -127,7 +178,10 @@ impl Site {
         let report = self.report().await;
         let (integration, connections) = (self.integration, report.connections());
         assert_eq!(report.left(), 0, "{integration:?}: {report}");
-        assert_eq!(report.count(Ending::Complete), connections, "{integration:?}: {report}");
+        // The system takes a client of a Unix socket that does not read the last GOAWAY for one that resets.
+        let unread = if integration == UnixServer { report.count(Ending::Reset) } else { 0 };
+        assert_eq!(report.count(Ending::Complete) + unread, connections, "{integration:?}: {report}");
+        assert!(unread == 0 || report.responses_cut() == 0, "{integration:?}: {report}");
         assert!(
             report.time_in(DrainPhase::LastRequest) < PATIENCE,
             "{integration:?}: nobody needed the whole window: {report}"
@@ -138,30 +192,66 @@ impl Site {
         report
     }
 
-    /// Connects without TLS.
-    pub async fn connect_tcp(&self) -> TcpStream {
-        TcpStream::connect(self.address).await.expect("a server")
+    /// The address of a site that listens for TCP.
+    pub fn tcp_address(&self) -> SocketAddr {
+        match &self.address {
+            SiteAddress::Tcp(address) => *address,
+            SiteAddress::Unix(path) => panic!("it listens at {}", path.display()),
+        }
+    }
+
+    /// Connects, and sends nothing.
+    pub async fn connect_untouched(&self) -> Untouched {
+        match &self.address {
+            SiteAddress::Tcp(address) => Untouched::Tcp(TcpStream::connect(address).await.expect("a server")),
+            SiteAddress::Unix(path) => Untouched::Unix(UnixStream::connect(path).await.expect("a server")),
+        }
+    }
+
+    /// Connects at once, while the server has no turn.
+    pub fn queue(&self) -> Untouched {
+        match &self.address {
+            SiteAddress::Tcp(address) => {
+                let tcp = std::net::TcpStream::connect(address).expect("a server");
+                tcp.set_nonblocking(true).expect("an option");
+                Untouched::Tcp(TcpStream::from_std(tcp).expect("a runtime"))
+            }
+            SiteAddress::Unix(path) => {
+                let unix = std::os::unix::net::UnixStream::connect(path).expect("a server");
+                unix.set_nonblocking(true).expect("an option");
+                Untouched::Unix(UnixStream::from_std(unix).expect("a runtime"))
+            }
+        }
     }
 
     /// Connects, and offers a protocol that the server speaks.
-    pub async fn connect(&self) -> Client {
-        self.secure(self.connect_tcp().await).await
+    pub async fn connect(&self) -> Client<AnyStream> {
+        self.secure(self.connect_untouched().await).await
     }
 
     /// Connects for HTTP/2.
-    pub async fn connect_http2(&self) -> Client {
-        Client::connect_http2(self.address).await
+    pub async fn connect_http2(&self) -> Client<AnyStream> {
+        self.secure_with(self.connect_untouched().await, "h2").await
     }
 
-    /// Makes the TLS handshake over a connection, and offers a protocol that the server speaks.
-    pub async fn secure(&self, tcp: TcpStream) -> Client {
-        Client::over(tcp, offer(if self.integration == Tonic { "h2" } else { "http/1.1" })).await
+    /// Makes the TLS handshake over a connection, if the server speaks TLS, and offers a protocol that the server speaks.
+    pub async fn secure(&self, untouched: Untouched) -> Client<AnyStream> {
+        self.secure_with(untouched, if self.integration == Tonic { "h2" } else { "http/1.1" }).await
+    }
+
+    async fn secure_with(&self, untouched: Untouched, protocol: &str) -> Client<AnyStream> {
+        let stream = match untouched {
+            Untouched::Unix(unix) => AnyStream::new(unix),
+            Untouched::Tcp(tcp) if self.integration == PlainServer => AnyStream::new(tcp),
+            Untouched::Tcp(tcp) => AnyStream::new(Client::over(tcp, offer(protocol)).await.stream),
+        };
+        Client { stream }
     }
 
     /// Asserts that the draining server answers a request on a new connection, and then ends the connection.
-    pub async fn serves_last(&self, mut client: Client) {
+    pub async fn serves_last(&self, mut client: Client<AnyStream>) {
         match self.integration {
-            Integration::Server | AxumServe => client.is_served_last(GET).await,
+            Integration::Server | PlainServer | UnixServer | AxumServe => client.is_served_last(GET).await,
             Tonic => {
                 let (mut requests, connection) = hyper_http2(client).await;
                 assert_eq!(hyper_body(requests.send_request(hyper_request("/"))).await.expect("a response"), "hello");
@@ -178,14 +268,29 @@ impl Site {
     }
 }
 
+/// A path at which nothing is.
+pub fn socket_path() -> PathBuf {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let (process, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    std::env::temp_dir().join(format!("tls-shutdown-{process}-{number}.sock"))
+}
+
+/// Serves `app` by a [`Server`], until the drain has ended.
+fn serve_sockets(
+    listener: ServerListener,
+    on_end: impl Fn(&ConnectionReport) + Send + Sync + 'static,
+    drain: ServerDrain,
+    app: Router,
+) -> JoinHandle<DrainReport> {
+    let server = Server::new(listener).http2(|http2| http2.enable_connect_protocol()).on_end(on_end);
+    tokio::spawn(server.drain(drain).serve(app))
+}
+
 /// Serves `app`, or echoes lines in an accept loop, until the drain has ended.
 fn serve(integration: Integration, listener: TlsListener, drain: ServerDrain, app: Router) -> JoinHandle<DrainReport> {
     let handle = drain.handle();
     match integration {
-        Integration::Server => {
-            let server = Server::new(listener).http2(|http2| http2.enable_connect_protocol());
-            tokio::spawn(server.drain(drain).serve(app))
-        }
+        Integration::Server | PlainServer | UnixServer => serve_sockets(listener.into(), |_| {}, drain, app),
         AxumServe => {
             let app = app.layer(handle.layer());
             let serving = axum::serve(listener.with_drain(&handle), app)
@@ -216,7 +321,7 @@ fn serve(integration: Integration, listener: TlsListener, drain: ServerDrain, ap
 }
 
 /// What a client of a [`Site`] sees over HTTP/1.
-impl Client {
+impl<S: ClientStream> Client<S> {
     /// Asserts that a request is answered, and that others may follow.
     pub async fn is_served(&mut self) {
         self.send(GET).await;
@@ -237,7 +342,7 @@ impl Client {
         let head = self.head().await;
         assert!(head.starts_with("http/1.1 200") && head.contains("connection: close"), "{head}");
         let (rest, end) = self.read_to_end_and_close().await;
-        assert_eq!((rest.as_str(), end), (body, End::CloseNotify));
+        assert_eq!((rest.as_str(), end), (body, self.stream.orderly_end()));
     }
 }
 
@@ -245,7 +350,7 @@ impl Client {
 pub type HttpRequests = http2::SendRequest<Empty<Bytes>>;
 
 /// Lets hyper speak HTTP/2. Returns its handle, and the task of the connection.
-pub async fn hyper_http2(client: Client) -> (HttpRequests, JoinHandle<()>) {
+pub async fn hyper_http2(client: Client<impl ClientStream + 'static>) -> (HttpRequests, JoinHandle<()>) {
     let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(client.stream));
     let (requests, connection) = soon(handshake).await.expect("a connection");
     let connection = tokio::spawn(async move {

@@ -10,9 +10,10 @@ use tls_shutdown::{
     },
     integrations::axum::PeerAddress,
     server::{
-        Acknowledgement, ConfigHandle, ConnectionInfo, ConnectionReport, DrainBody, DrainHandle, DrainLayer,
-        DrainPhase, DrainReport, DrainResponse, DrainService, InvalidTicketKey, Readiness, Server, ServerDrain,
-        ServerStream, TicketKey, TicketKeys, TlsListener, UnsupportedProvider,
+        AcceptedStream, Acknowledgement, ConfigHandle, ConnectionInfo, ConnectionReport, DrainBody, DrainHandle,
+        DrainLayer, DrainPhase, DrainReport, DrainResponse, DrainService, InvalidTicketKey, Peer, Readiness, Server,
+        ServerDrain, ServerListener, ServerStream, TicketKey, TicketKeys, TlsListener, Transport, UnixSocket,
+        UnsupportedProvider,
     },
 };
 use tokio::net::TcpStream;
@@ -43,7 +44,10 @@ fn public_types_are_send_sync_and_unpin() {
     all!(HttpsSession<TokioIo<TcpStream>>, MaybeTls<client::TlsStream<TcpStream>>, ShutdownService<()>, PeerAddress);
     all!(Acknowledgement, ConfigHandle, ConnectionInfo, ConnectionReport, DrainBody<()>, DrainHandle, DrainLayer);
     all!(DrainPhase, DrainReport, DrainResponse<(), ()>, DrainService<()>, InvalidTicketKey, Readiness, ServerStream);
-    all!(TicketKey, TicketKeys, TlsListener, UnsupportedProvider);
+    all!(Peer, TicketKey, TicketKeys, TlsListener, Transport, UnixSocket, UnsupportedProvider);
+    // They may hold a listener or a stream of the application.
+    everything!(is_send: AcceptedStream, ServerListener);
+    everything!(is_unpin: AcceptedStream, ServerListener);
     // A drain holds the signal, which any future may be. A shutdown holds a timer.
     everything!(is_send: Server, ServerDrain, AsyncShutdown<TlsStream<TcpStream>>);
     everything!(is_sync: AsyncShutdown<TlsStream<TcpStream>>);

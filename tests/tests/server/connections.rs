@@ -77,7 +77,7 @@ async fn requests_carry_the_clients_certificate() {
         let info = request.extensions().get::<ConnectionInfo>().expect("known");
         assert_eq!(info.certificates(), [certificate().0]);
         // What axum's and tonic's handlers look for.
-        let peer = info.peer();
+        let peer = info.peer().address().expect("an address");
         let extensions = request.extensions();
         assert_eq!(extensions.get::<axum::extract::ConnectInfo<SocketAddr>>().expect("axum's").0, peer);
         assert_eq!(extensions.get::<TcpConnectInfo>().expect("tonic's").remote_addr(), Some(peer));

@@ -31,6 +31,7 @@ pub(crate) async fn routes(request: Request<Incoming>) -> Answer {
         "/short" => sized("20", &[Data(10)]),
         "/long" => sized("10", &[Data(20)]),
         "/large" => Ok(Response::new(ScriptedBody::full(300_000))),
+        "/huge" => Ok(Response::new(ScriptedBody::full(20_000_000))),
         "/many" => scripted(&[Data(15_000), Turn].repeat(20)),
         "/no-content" => {
             let mut response = Response::new(ScriptedBody::new(&[]));

@@ -7,4 +7,5 @@ mod errors;
 mod process;
 mod send;
 mod slow_readers;
+mod sockets;
 mod standard_streams;

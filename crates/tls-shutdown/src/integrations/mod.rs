@@ -12,12 +12,13 @@ use crate::server::Server;
 /// Inserts what the frameworks look for in a request.
 pub(crate) fn add_connect_info(server: Server) -> Server {
     #[cfg(feature = "axum")]
-    let server = server.connect_info(|stream| ::axum::extract::ConnectInfo(stream.peer()));
+    let server = server.connect_info(|stream| stream.peer().address().map(::axum::extract::ConnectInfo));
     #[cfg(feature = "tonic")]
-    let server = {
-        use ::tonic::transport::server::Connected;
-        // `remote_addr()` looks for the second one if tonic has no feature for TLS.
-        server.connect_info(Connected::connect_info).connect_info(|stream| stream.connect_info().get_ref().clone())
-    };
+    let server = server
+        .connect_info(tonic::tls_connect_info)
+        // `remote_addr()` looks for this one if tonic has no feature for TLS.
+        .connect_info(tonic::tcp_connect_info);
+    #[cfg(all(feature = "tonic", unix))]
+    let server = server.connect_info(tonic::unix_connect_info);
     server
 }

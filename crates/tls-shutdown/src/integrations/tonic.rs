@@ -9,9 +9,9 @@
 
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
-use tonic::transport::server::Connected;
+use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use crate::server::ServerStream;
+use crate::server::{AcceptedStream, ServerStream};
 
 /// The addresses and the client certificates of a request's connection: tonic's own type, which tonic exports only with a feature for TLS.
 ///
@@ -32,4 +32,21 @@ impl Connected for ServerStream {
         info.get_mut().remote_addr = Some(self.peer());
         info
     }
+}
+
+/// What tonic looks for in a request over TLS.
+pub(super) fn tls_connect_info(stream: &AcceptedStream) -> Option<TlsConnectInfo> {
+    stream.tls().map(Connected::connect_info)
+}
+
+/// What tonic looks for in a request over TCP, also under TLS.
+pub(super) fn tcp_connect_info(stream: &AcceptedStream) -> Option<TcpConnectInfo> {
+    let local_addr = stream.tcp()?.local_addr().ok();
+    Some(TcpConnectInfo { local_addr, remote_addr: stream.peer().address() })
+}
+
+/// What tonic looks for in a request over a Unix socket.
+#[cfg(unix)]
+pub(super) fn unix_connect_info(stream: &AcceptedStream) -> Option<tonic::transport::server::UdsConnectInfo> {
+    stream.unix().map(Connected::connect_info)
 }

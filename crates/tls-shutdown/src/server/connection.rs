@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -14,11 +13,12 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
     drain::{DrainHandle, FirstRequest, InFlight},
+    peer::{Peer, Transport},
     report::{ConnectionReport, Handshake, Protocol},
 };
 use crate::{runtime::call_each::call_each, tls::ShutdownReport};
 
-type OnConnectionEnd = Arc<dyn Fn(&ConnectionReport) + Send + Sync>;
+pub(super) type OnConnectionEnd = Arc<dyn Fn(&ConnectionReport) + Send + Sync>;
 
 /// Who receives the report of a connection.
 #[derive(Clone, Default)]
@@ -37,20 +37,20 @@ impl ConnectionObservers {
     }
 }
 
-/// An accepted connection without a TLS stream, which would report its end. Dropping it reports, also if its task is dropped with the
+/// An accepted connection without a stream, which would report its end. Dropping it reports, also if its task is dropped with the
 /// runtime.
 pub(super) struct Accepted {
     observers: ConnectionObservers,
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
     accepted: Instant,
     /// Held until the end is reported. `None` without a drain.
     counted: Option<TaskTrackerToken>,
-    /// `None` once the TLS stream reports.
+    /// `None` once the stream reports.
     end: Option<ShutdownReport>,
 }
 
 impl Accepted {
-    pub(super) fn new(observers: &ConnectionObservers, peer: SocketAddr) -> Self {
+    pub(super) fn new(observers: &ConnectionObservers, peer: Peer) -> Self {
         let nothing_known = io::ErrorKind::Interrupted.into();
         Self {
             observers: observers.clone(),
@@ -67,14 +67,20 @@ impl Accepted {
     }
 
     /// The handshake is finished, and the TLS stream reports from now on.
-    pub(super) fn finish(mut self) -> Arc<ConnectionRecord> {
-        self.end = None;
+    pub(super) fn finish(self) -> Arc<ConnectionRecord> {
         if let Some(drain) = &self.observers.drain {
             drain.count_handshake();
         }
+        self.into_record(Transport::Tls)
+    }
+
+    /// There is a stream over `transport`, which reports from now on.
+    pub(super) fn into_record(mut self, transport: Transport) -> Arc<ConnectionRecord> {
+        self.end = None;
         Arc::new(ConnectionRecord {
             observers: std::mem::take(&mut self.observers),
             peer: self.peer,
+            transport,
             accepted: self.accepted,
             _counted: self.counted.take(),
             requests: AtomicU64::new(0),
@@ -91,6 +97,7 @@ impl Drop for Accepted {
         if let Some(shutdown) = self.end {
             self.observers.report(&ConnectionReport {
                 peer: self.peer,
+                transport: Transport::Tls,
                 shutdown,
                 age: self.accepted.elapsed(),
                 requests: 0,
@@ -102,10 +109,12 @@ impl Drop for Accepted {
     }
 }
 
-/// A connection whose handshake is finished, shared by its stream and by its server. The counters are statistics: they order nothing.
+/// A connection that is ready to be used, after its handshake if it has TLS. Shared by its stream and by its server. The counters are
+/// statistics: they order nothing.
 pub(super) struct ConnectionRecord {
     observers: ConnectionObservers,
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
+    pub(super) transport: Transport,
     accepted: Instant,
     _counted: Option<TaskTrackerToken>,
     requests: AtomicU64,
@@ -145,13 +154,14 @@ impl ConnectionRecord {
         self.is_upgraded.store(true, Ordering::Relaxed);
     }
 
-    /// Reports the end of the TLS connection.
+    /// Reports the end of the connection.
     pub(super) fn report(&self, shutdown: &ShutdownReport) {
         let requests = self.requests.load(Ordering::Relaxed);
-        // close_notify is sent behind everything else.
+        // close_notify and FIN are sent behind everything else.
         let unsent = u64::from(self.has_unsent.load(Ordering::Relaxed) && !shutdown.sent());
         self.observers.report(&ConnectionReport {
             peer: self.peer,
+            transport: self.transport,
             shutdown: *shutdown,
             age: self.accepted.elapsed(),
             requests,

@@ -1,10 +1,14 @@
 //! [`ConnectionInfo`]: what a request can know of its connection.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use rustls::pki_types::CertificateDer;
 
-use super::{drain::DrainHandle, stream::ServerStream};
+use super::{
+    accepted_stream::AcceptedStream,
+    drain::DrainHandle,
+    peer::{Peer, Transport},
+};
 
 /// A request's connection, in the request's extensions. Clones are cheap.
 #[derive(Clone)]
@@ -13,7 +17,8 @@ pub struct ConnectionInfo {
 }
 
 struct Facts {
-    peer: SocketAddr,
+    peer: Peer,
+    transport: Transport,
     protocol: Option<Vec<u8>>,
     server_name: Option<String>,
     certificates: Vec<CertificateDer<'static>>,
@@ -21,31 +26,37 @@ struct Facts {
 }
 
 impl ConnectionInfo {
-    pub(super) fn new(stream: &ServerStream, drain: &DrainHandle) -> Self {
-        let tls = stream.get_ref().get_ref().get_ref().1;
-        let certificates = tls.peer_certificates().unwrap_or_default();
+    pub(super) fn new(stream: &AcceptedStream, drain: &DrainHandle) -> Self {
+        let tls = stream.tls().map(|stream| stream.get_ref().get_ref().get_ref().1);
+        let certificates = tls.and_then(|tls| tls.peer_certificates()).unwrap_or_default();
         Self {
             facts: Arc::new(Facts {
                 peer: stream.peer(),
-                protocol: tls.alpn_protocol().map(<[u8]>::to_vec),
-                server_name: tls.server_name().map(str::to_owned),
+                transport: stream.transport(),
+                protocol: tls.and_then(|tls| tls.alpn_protocol()).map(<[u8]>::to_vec),
+                server_name: tls.and_then(|tls| tls.server_name()).map(str::to_owned),
                 certificates: certificates.iter().cloned().map(CertificateDer::into_owned).collect(),
                 drain: drain.clone(),
             }),
         }
     }
 
-    /// The peer's address, or the address that the [hook before TLS](super::TlsListener::before_tls) returned.
-    pub fn peer(&self) -> SocketAddr {
+    /// Who is at the other end: over TLS, the address that the [hook before TLS](super::TlsListener::before_tls) returned, if there is one.
+    pub fn peer(&self) -> Peer {
         self.facts.peer
     }
 
-    /// The protocol that ALPN has chosen (RFC 7301).
+    /// What carries the connection.
+    pub fn transport(&self) -> Transport {
+        self.facts.transport
+    }
+
+    /// The protocol that ALPN has chosen (RFC 7301). `None` without TLS.
     pub fn protocol(&self) -> Option<&[u8]> {
         self.facts.protocol.as_deref()
     }
 
-    /// The name of the server that the client has asked for (SNI).
+    /// The name of the server that the client has asked for (SNI). `None` without TLS.
     pub fn server_name(&self) -> Option<&str> {
         self.facts.server_name.as_deref()
     }
@@ -66,6 +77,7 @@ impl fmt::Debug for ConnectionInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectionInfo")
             .field("peer", &self.peer())
+            .field("transport", &self.transport())
             .field("protocol", &self.protocol().map(String::from_utf8_lossy))
             .field("server_name", &self.server_name())
             .finish_non_exhaustive()

@@ -1,5 +1,6 @@
-//! [`Server`]: HTTP/1 and HTTP/2 over TLS with hyper. Every connection ends truthfully.
+//! [`Server`]: HTTP/1 and HTTP/2 with hyper, over TLS, TCP and Unix sockets. Every connection ends truthfully.
 
+mod accepted_stream;
 mod connection;
 mod connection_info;
 mod drain;
@@ -7,7 +8,10 @@ mod endless;
 mod http_stream;
 mod lifetime;
 mod listener;
+mod peer;
+mod plain_stream;
 mod report;
+mod serve_connection;
 mod serve_http1;
 mod serve_http2;
 mod service;
@@ -16,19 +20,29 @@ mod tickets;
 mod unacknowledged;
 mod unread_body;
 
+pub use accepted_stream::AcceptedStream;
 pub use connection_info::ConnectionInfo;
 pub use drain::{
     Acknowledgement, DrainBody, DrainGuard, DrainHandle, DrainLayer, DrainPhase, DrainReport, DrainResponse,
     DrainService, Notice, Readiness, ServerDrain,
 };
 pub use endless::EndlessResponse;
-pub use listener::{ConfigHandle, TlsListener};
+#[cfg(unix)]
+pub use listener::UnixSocket;
+pub use listener::{ConfigHandle, Listener, ServerListener, TlsListener};
+pub use peer::{Peer, Transport};
 pub use report::ConnectionReport;
 pub use serve_http2::HyperExecutor;
 pub use stream::ServerStream;
 pub use tickets::{InvalidTicketKey, TicketKey, TicketKeys, UnsupportedProvider};
 
-use std::{error::Error, fmt, future::poll_fn, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    fmt,
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use http_body::Body;
 use hyper::{
@@ -36,26 +50,23 @@ use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
 };
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper_util::rt::TokioTimer;
 use tokio::task::JoinSet;
 use tower_service::Service;
-use tracing::{Instrument, Span};
+use tracing::Instrument;
 
 use self::{
-    endless::{EndlessResponses, LeftToApplication},
-    http_stream::{HttpStream, MessagesInFlight},
-    lifetime::{ConnectionLifetime, Flow, Limits},
-    serve_http1::serve_http1,
-    serve_http2::{serve_http2, speaks_http1},
-    service::{HttpService, MakeInsert},
+    connection::OnConnectionEnd,
+    endless::LeftToApplication,
+    lifetime::Limits,
+    serve_connection::{ConnectionOptions, serve_connection},
+    service::Insert,
 };
 // The only import that runs upwards: handlers find what their framework looks for, and no user has to ask for it.
 use crate::{http::BoxError, integrations::add_connect_info};
 
-/// Serves HTTP/1 and HTTP/2 over TLS with hyper. ALPN selects the version. A client that negotiates `h2` and speaks HTTP/1 is served, too.
+/// Serves HTTP/1 and HTTP/2 with hyper, over TLS, TCP and Unix sockets. ALPN selects the version; without ALPN, the first bytes do: a client
+/// may begin with HTTP/2 (prior knowledge). A client that negotiates `h2` and speaks HTTP/1 is served, too.
 ///
 /// - **Every path ends truthfully.** If no message was cut, the connection ends with close_notify: when it is idle, at a header timeout, a
 ///   parse error, an error or panic of the service before the response, a server drain, an aborted task. If a response was cut whose end is
@@ -70,11 +81,14 @@ use crate::{http::BoxError, integrations::add_connect_info};
 ///   [protocol](EndlessResponse), and the application need not know of that.
 /// - A truncation or a reset by the client ends its connection at once, and drops the service's future.
 /// - What the server and the service log about a connection is in a span `connection` with its `peer` and `protocol`, at level DEBUG.
-/// - Each request carries a [`ConnectionInfo`] in its extensions. With feature `axum` also `axum::extract::ConnectInfo<SocketAddr>`, with
-///   feature `tonic` what `request.remote_addr()` and `peer_certs()` need. [`connect_info`](Self::connect_info) adds values of your own.
+/// - Each request carries a [`ConnectionInfo`] in its extensions. With feature `axum` also `axum::extract::ConnectInfo<SocketAddr>` if the
+///   peer has an address, with feature `tonic` what `request.remote_addr()` and `peer_certs()` need.
+///   [`connect_info`](Self::connect_info) adds values of your own.
 ///
-/// To offer HTTP/2, set `config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()]` in the listener's configuration. Without
-/// ALPN, connections are HTTP/1.
+/// To offer HTTP/2 over TLS, use [`TlsListener::bind_pem`], or set `config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()]` in
+/// the listener's configuration. Without ALPN, most clients speak HTTP/1, and the log states that once.
+///
+/// Without TLS, FIN takes the place of close_notify in all of this. A cut response is reset over TCP; a Unix socket has no reset.
 ///
 /// The service is a `tower::Service`, which is cloned for each request: an `axum::Router`, tonic's `Routes`, `tower::service_fn`.
 ///
@@ -99,25 +113,18 @@ use crate::{http::BoxError, integrations::add_connect_info};
 ///
 /// - If the deadline cuts an HTTP/1 response that is framed by Content-Length or chunks, the connection ends with close_notify. The framing
 ///   shows the cut to each client that checks it.
+/// - Without TLS, a client that sends FIN while it is answered may have closed only its half, and is answered. A client that has left is
+///   noticed when its system resets the connection. `half_close(false)` of [`http1`](Self::http1) takes FIN for a client that has left.
 /// - A disconnect is noticed only after all received bytes have been read, so not while the service leaves a request's body unread. A client
 ///   that has sent close_notify may still wait for its response, and is answered.
 /// - If an HTTP/2 request ends short of its Content-Length after you have answered, the body error is delayed until the response makes no
 ///   progress for 5 s, so that the response is not lost. Exception: requests that end with trailers.
 #[must_use]
 pub struct Server {
-    listener: TlsListener,
+    listeners: Vec<ServerListener>,
+    on_end: Vec<OnConnectionEnd>,
     drain: Option<ServerDrain>,
     options: ConnectionOptions,
-}
-
-/// How connections are served.
-struct ConnectionOptions {
-    http1: http1::Builder,
-    http2: http2::Builder<HyperExecutor>,
-    connect_info: Vec<MakeInsert>,
-    limits: Limits,
-    stall_timeout: Duration,
-    left_to_application: LeftToApplication,
 }
 
 impl Server {
@@ -137,7 +144,10 @@ impl Server {
     ///
     /// A client may close its half of the connection right after a request: it still receives its response. On HTTP/2, it receives as much
     /// of it as its windows let through, since it can open them no more. The rest is reset and counted.
-    pub fn new(listener: TlsListener) -> Self {
+    ///
+    /// The listener is a [`TlsListener`], or, without TLS, tokio's `TcpListener`, its `UnixListener`, a [`UnixSocket`], or a
+    /// [`Listener`] of your own. [`add_listener`](Self::add_listener) adds more.
+    pub fn new(listener: impl Into<ServerListener>) -> Self {
         let mut http1 = http1::Builder::new();
         http1.timer(TokioTimer::new()).header_read_timeout(None).half_close(true);
         let mut http2 = http2::Builder::new(HyperExecutor::new());
@@ -145,7 +155,27 @@ impl Server {
         let (connect_info, stall_timeout) = (Vec::new(), Self::STALL_TIMEOUT);
         let (limits, left_to_application) = (Limits::default(), LeftToApplication::default());
         let options = ConnectionOptions { http1, http2, connect_info, limits, stall_timeout, left_to_application };
-        add_connect_info(Self { listener, drain: None, options })
+        add_connect_info(Self { listeners: vec![listener.into()], on_end: Vec::new(), drain: None, options })
+    }
+
+    /// Serves the connections of another listener, too, by the same service and in the same drain.
+    ///
+    /// ```no_run
+    /// # use tls_shutdown::server::{Readiness, Server, ServerDrain, TlsListener, UnixSocket};
+    /// # async fn example(config: rustls::ServerConfig, app: Readiness) -> std::io::Result<()> {
+    /// let report = Server::new(TlsListener::bind("0.0.0.0:8443", config).await?)
+    ///     .add_listener(tokio::net::TcpListener::bind("127.0.0.1:8080").await?)
+    ///     .add_listener(UnixSocket::bind("/run/app/http.sock").await?)
+    ///     .drain(ServerDrain::on_terminate_signal()?)
+    ///     .serve(app)
+    ///     .await;
+    /// # let _ = report;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn add_listener(mut self, listener: impl Into<ServerListener>) -> Self {
+        self.listeners.push(listener.into());
+        self
     }
 
     /// Configures HTTP/1 with hyper's own builder.
@@ -163,7 +193,8 @@ impl Server {
         self
     }
 
-    /// Inserts a value into the extensions of each request. `make` is called once for each connection.
+    /// Inserts a value into the extensions of each request. `make` is called once for each connection. If it returns `None`, nothing is
+    /// inserted.
     ///
     /// ```
     /// # use tls_shutdown::server::Server;
@@ -172,18 +203,19 @@ impl Server {
     ///
     /// # fn example(server: Server) -> Server {
     /// server.connect_info(|stream| {
-    ///     let (_, tls) = stream.get_ref().get_ref().get_ref();
-    ///     Cipher(tls.negotiated_cipher_suite().map(|cipher| cipher.suite()))
+    ///     let (_, tls) = stream.tls()?.get_ref().get_ref().get_ref();
+    ///     Some(Cipher(tls.negotiated_cipher_suite().map(|cipher| cipher.suite())))
     /// })
     /// # }
     /// ```
     pub fn connect_info<T: Clone + Send + Sync + 'static>(
         mut self,
-        make: impl Fn(&ServerStream) -> T + Send + Sync + 'static,
+        make: impl Fn(&AcceptedStream) -> Option<T> + Send + Sync + 'static,
     ) -> Self {
         self.options.connect_info.push(Box::new(move |stream| {
-            let info = make(stream);
-            Box::new(move |extensions| drop(extensions.insert(info.clone())))
+            let info = make(stream)?;
+            let insert: Insert = Box::new(move |extensions| drop(extensions.insert(info.clone())));
+            Some(insert)
         }));
         self
     }
@@ -242,9 +274,9 @@ impl Server {
         self
     }
 
-    /// Calls `on_end` once for each accepted connection, as [`TlsListener::on_end`] does.
+    /// Calls `on_end` once for each accepted connection of every listener, as [`TlsListener::on_end`] does.
     pub fn on_end(mut self, on_end: impl Fn(&ConnectionReport) + Send + Sync + 'static) -> Self {
-        self.listener = self.listener.on_end(on_end);
+        self.on_end.push(Arc::new(on_end));
         self
     }
 
@@ -305,13 +337,14 @@ impl Server {
         S::Future: Send + 'static,
         B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
-        let (mut listener, options) = (self.listener.with_drain(drain), Arc::new(self.options));
+        let (on_end, options) = (self.on_end, Arc::new(self.options));
+        let mut listeners: Vec<_> = self.listeners.into_iter().map(|listener| listener.join(drain, &on_end)).collect();
         // Dropped with this future, and with it all connections that are not upgraded.
         let mut tasks = JoinSet::new();
         loop {
             let accept = poll_fn(|cx| {
                 while let Poll::Ready(Some(_)) = tasks.poll_join_next(cx) {}
-                listener.poll_accept(cx)
+                poll_accept(&mut listeners, cx)
             });
             let Some(stream) = accept.await else { break };
             let span = tracing::debug_span!("connection", peer = %stream.peer(), protocol = tracing::field::Empty);
@@ -326,7 +359,7 @@ impl Server {
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
-            .field("listener", &self.listener)
+            .field("listeners", &self.listeners)
             .field("drain", &self.drain)
             .field("max_age", &self.options.limits.max_age)
             .field("header_timeout", &self.options.limits.header_timeout)
@@ -336,46 +369,19 @@ impl fmt::Debug for Server {
     }
 }
 
-/// Serves a connection. The drop of its [`HttpStream`] ends it truthfully on every path.
-async fn serve_connection<S, B>(stream: ServerStream, service: S, options: Arc<ConnectionOptions>, drain: DrainHandle)
-where
-    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: Send + 'static,
-    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
-{
-    let info = ConnectionInfo::new(&stream, &drain);
-    let lifetime = Arc::new(ConnectionLifetime::new(options.limits, drain));
-    let endless = EndlessResponses::new(options.left_to_application, lifetime.clone());
-    let calls = endless.grpc_calls().clone();
-    let peer = info.peer();
-    let protocol = String::from_utf8_lossy(info.protocol().unwrap_or(b"http/1.1"));
-    Span::current().record("protocol", &*protocol);
-    let mut messages = match info.protocol() {
-        Some(b"h2") => MessagesInFlight::Http2(Arc::default()),
-        _ => MessagesInFlight::Http1(Arc::default()),
-    };
-    let connection = stream.connection().clone();
-    let connect_info = options.connect_info.iter().map(|make| make(&stream)).collect();
-    let mut stream = HttpStream::new(stream, &messages, options.stall_timeout);
-    if matches!(messages, MessagesInFlight::Http2(_)) && speaks_http1(&mut stream, &lifetime).await {
-        messages = MessagesInFlight::Http1(Arc::default());
-        stream.change_protocol(&messages, options.stall_timeout);
-    }
-    let service = TowerToHyperService::new(service);
-    let service = HttpService { service, connection, info, connect_info, messages: messages.clone(), endless };
-    let io = TokioIo::new(stream);
-    let flow = match &messages {
-        MessagesInFlight::Http1(messages) => {
-            let connection = options.http1.serve_connection(io, service).with_upgrades();
-            serve_http1(pin!(connection), http1::UpgradeableConnection::graceful_shutdown, messages, &lifetime).await
+/// The next connection of any listener. `None` once all of them are closed.
+fn poll_accept(listeners: &mut [ServerListener], cx: &mut Context<'_>) -> Poll<Option<AcceptedStream>> {
+    let mut result = Poll::Ready(None);
+    for index in 0..listeners.len() {
+        match listeners[index].poll_accept(cx) {
+            Poll::Ready(Some(stream)) => {
+                // Clients of one listener must not keep those of another waiting.
+                listeners.rotate_left(index + 1);
+                return Poll::Ready(Some(stream));
+            }
+            Poll::Ready(None) => {}
+            Poll::Pending => result = Poll::Pending,
         }
-        MessagesInFlight::Http2(frames) => {
-            let connection = options.http2.serve_connection(io, service);
-            serve_http2(pin!(connection), http2::Connection::graceful_shutdown, frames, &calls, &lifetime).await
-        }
-    };
-    if let Flow::Break(Err(error)) = flow {
-        tracing::debug!(%peer, error = &error as &dyn Error, "the HTTP connection failed");
     }
+    result
 }

@@ -1,7 +1,8 @@
 //! [`ConnectionReport`]: how one accepted connection ended.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, time::Duration};
 
+use super::peer::{Peer, Transport};
 use crate::tls::{Ending, ShutdownReport};
 
 /// How an accepted connection ended. There is one for each connection, also if its handshake failed.
@@ -21,7 +22,8 @@ use crate::tls::{Ending, ShutdownReport};
 /// ```
 #[derive(Clone, Debug)]
 pub struct ConnectionReport {
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
+    pub(super) transport: Transport,
     pub(super) shutdown: ShutdownReport,
     pub(super) age: Duration,
     pub(super) requests: u64,
@@ -47,12 +49,21 @@ pub(super) enum Protocol {
 }
 
 impl ConnectionReport {
-    /// The peer's address, or the address that the [hook before TLS](crate::server::TlsListener::before_tls) returned.
-    pub fn peer(&self) -> SocketAddr {
+    /// Who was at the other end: over TLS, the address that the [hook before TLS](crate::server::TlsListener::before_tls) returned, if
+    /// there is one.
+    pub fn peer(&self) -> Peer {
         self.peer
     }
 
-    /// How the TLS connection ended. [`Ending::NotStarted`] also for a handshake that the server gave up.
+    /// What carried the connection.
+    pub fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// How the connection ended. [`Ending::NotStarted`] also for a handshake that the server gave up.
+    ///
+    /// Without TLS, FIN takes the place of close_notify. A client that sends FIN between two messages has ended in order
+    /// ([`Ending::Complete`]); within a message, FIN is a [truncation](Ending::Truncated).
     pub fn ending(&self) -> Ending {
         self.shutdown.ending()
     }
@@ -77,7 +88,7 @@ impl ConnectionReport {
         self.responses_cut
     }
 
-    /// Whether the TLS handshake was finished.
+    /// Whether the TLS handshake was finished. `true` on a connection without TLS.
     pub fn handshake_finished(&self) -> bool {
         self.handshake == Handshake::Finished
     }

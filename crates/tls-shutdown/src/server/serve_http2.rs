@@ -13,7 +13,7 @@ use tracing::Instrument;
 
 use super::{
     endless::GrpcCalls,
-    http_stream::{HttpStream, http2::Http2Frames},
+    http_stream::{FirstBytes, HttpStream, http2::Http2Frames},
     lifetime::{ClientWait, ConnectionLifetime, Flow, until, until_pending},
 };
 use crate::runtime::lock::lock;
@@ -34,16 +34,12 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for HyperExecutor {
     }
 }
 
-/// The method with which the preface of HTTP/2 begins (RFC 9113 section 3.4).
-const METHOD: &[u8] = b"PRI";
-
 /// Whether a client that negotiated `h2` speaks HTTP/1 all the same, as Envoy's health check does by default (envoyproxy/envoy#46848). The
 /// first bytes show it. `false` if none come in time.
 pub(super) async fn speaks_http1(stream: &mut HttpStream, lifetime: &ConnectionLifetime) -> bool {
     let is_other_method = poll_fn(|cx| {
         let bytes = ready!(stream.poll_first_bytes(cx)).unwrap_or_default();
-        let method = &bytes[..bytes.len().min(METHOD.len())];
-        Poll::Ready(method.iter().all(u8::is_ascii_graphic) && !METHOD.starts_with(method))
+        Poll::Ready(FirstBytes::of(bytes) == FirstBytes::Other && bytes.iter().take(3).all(u8::is_ascii_graphic))
     });
     tokio::select! {
         biased;

@@ -15,6 +15,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
+    accepted_stream::AcceptedStream,
     connection::ConnectionRecord,
     connection_info::ConnectionInfo,
     drain::{InFlight, announce_close},
@@ -23,21 +24,21 @@ use super::{
         MessagesInFlight,
         http1::{Http1Messages, ResponseInProgress},
     },
-    stream::ServerStream,
     unread_body::AnswerAfterRead,
 };
 use crate::runtime::lock::lock;
 
 /// Inserts a value into the extensions of a request.
 pub(super) type Insert = Box<dyn Fn(&mut Extensions) + Send + Sync>;
-/// Makes that value for a connection.
-pub(super) type MakeInsert = Box<dyn Fn(&ServerStream) -> Insert + Send + Sync>;
+/// Makes that value for a connection, if it has one.
+pub(super) type MakeInsert = Box<dyn Fn(&AcceptedStream) -> Option<Insert> + Send + Sync>;
 
+#[derive(Clone)]
 pub(super) struct HttpService<S> {
     pub(super) service: TowerToHyperService<S>,
     pub(super) connection: Arc<ConnectionRecord>,
     pub(super) info: ConnectionInfo,
-    pub(super) connect_info: Vec<Insert>,
+    pub(super) connect_info: Arc<[Insert]>,
     pub(super) messages: MessagesInFlight,
     pub(super) endless: EndlessResponses,
 }

@@ -29,13 +29,18 @@ use crate::{
 pub struct ServerStream {
     inner: ShutdownStream<TlsStream<TcpStream>>,
     connection: Arc<ConnectionRecord>,
+    peer: SocketAddr,
 }
 
 impl ServerStream {
     /// The stream reports its end to `connection`.
-    pub(super) fn new(stream: ShutdownStream<TlsStream<TcpStream>>, connection: Arc<ConnectionRecord>) -> Self {
+    pub(super) fn new(
+        stream: ShutdownStream<TlsStream<TcpStream>>,
+        connection: Arc<ConnectionRecord>,
+        peer: SocketAddr,
+    ) -> Self {
         let observer = connection.clone();
-        Self { inner: stream.on_end(move |report| observer.report(report)), connection }
+        Self { inner: stream.on_end(move |report| observer.report(report)), connection, peer }
     }
 
     pub(super) fn connection(&self) -> &Arc<ConnectionRecord> {
@@ -44,7 +49,7 @@ impl ServerStream {
 
     /// The peer's address, or the address that the [hook before TLS](super::TlsListener::before_tls) returned.
     pub fn peer(&self) -> SocketAddr {
-        self.connection.peer
+        self.peer
     }
 
     /// The stream without the peer's address.

@@ -25,5 +25,7 @@ pub use records::Records;
 pub use report::{Alert, Ending, ShutdownError, ShutdownReport};
 pub use session::{TlsConnection, TlsSession};
 pub use shutdown::AsyncShutdown;
+#[cfg(feature = "server")]
+pub(crate) use socket::{deliver_on_close, reset_on_close};
 pub use stream::{ShutdownState, ShutdownStream};
 pub use unwrap::UnwrapError;

@@ -193,6 +193,16 @@ pub struct ShutdownReport {
     pub(crate) wire_written: u64,
     pub(crate) wire_read: u64,
     pub(crate) elapsed: Duration,
+    signal: CloseSignal,
+}
+
+/// What closes one half of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CloseSignal {
+    CloseNotify,
+    /// Without TLS.
+    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "only a server reports connections without TLS"))]
+    Fin,
 }
 
 impl ShutdownReport {
@@ -208,7 +218,14 @@ impl ShutdownReport {
             wire_written: 0,
             wire_read: 0,
             elapsed: Duration::ZERO,
+            signal: CloseSignal::CloseNotify,
         }
+    }
+
+    /// The report of a connection without TLS. `sent` and `received` are about FIN.
+    #[cfg(feature = "server")]
+    pub(crate) const fn of_plain_connection(ending: Ending, sent: bool, received: bool, elapsed: Duration) -> Self {
+        Self { sent, received, elapsed, signal: CloseSignal::Fin, ..Self::new(ending) }
     }
 
     /// How it ended.
@@ -216,12 +233,13 @@ impl ShutdownReport {
         self.ending
     }
 
-    /// Whether the transport accepted our close_notify, to its last byte.
+    /// Whether the transport accepted our close_notify, to its last byte. On a connection without TLS: our FIN.
     pub const fn sent(&self) -> bool {
         self.sent
     }
 
-    /// Whether the peer's close_notify was read (`SSL_RECEIVED_SHUTDOWN` of `SSL_get_shutdown(3)`).
+    /// Whether the peer's close_notify was read (`SSL_RECEIVED_SHUTDOWN` of `SSL_get_shutdown(3)`). On a connection without TLS: its FIN,
+    /// between two messages.
     pub const fn received(&self) -> bool {
         self.received
     }
@@ -271,9 +289,13 @@ impl ShutdownReport {
 impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let not_unless = |done: bool| if done { "" } else { "not " };
+        let signal = match self.signal {
+            CloseSignal::CloseNotify => "close_notify",
+            CloseSignal::Fin => "FIN",
+        };
         write!(
             f,
-            "{}: close_notify {}sent, {}received",
+            "{}: {signal} {}sent, {}received",
             self.ending.name(),
             not_unless(self.sent),
             not_unless(self.received)

@@ -5,7 +5,6 @@ use hyper::{Method, Request, ext::Protocol, header::CONTENT_TYPE};
 use hyper_util::rt::TokioIo;
 use tls_shutdown::server::DrainPhase;
 use tls_shutdown_tests::{
-    End,
     serving::{Integration, Site, hyper_body, hyper_http2, hyper_request},
     soon,
 };
@@ -32,7 +31,7 @@ async fn event_streams_end_between_two_events() {
         let begun = begun.await;
         site.drain().await;
         all(begun, async |mut client| {
-            assert_eq!(client.read_to_end_and_close().await, (String::new(), End::CloseNotify));
+            assert_eq!(client.read_to_end_and_close().await, (String::new(), integration.orderly_end()));
         })
         .await;
         site.ends_completely().await;
@@ -72,7 +71,7 @@ async fn websockets_are_closed_with_1001() {
         site.drain().await;
         all(open, async |mut client| {
             client.send(CLIENT_CLOSE).await;
-            assert_eq!(client.read_to_end().await, (GOING_AWAY.to_vec(), End::CloseNotify));
+            assert_eq!(client.read_to_end().await, (GOING_AWAY.to_vec(), integration.orderly_end()));
             soon(client.stream.shutdown()).await.expect("sent");
         })
         .await;
@@ -82,7 +81,7 @@ async fn websockets_are_closed_with_1001() {
 
 #[tokio::test]
 async fn websockets_over_http2_are_closed_with_1001() {
-    for integration in [Integration::Server, Integration::AxumServe] {
+    for integration in Integration::SERVERS.into_iter().chain([Integration::AxumServe]) {
         let mut site = Site::start(integration).await;
         let open = each(async || {
             let (mut requests, connection) = hyper_http2(site.connect_http2().await).await;

@@ -6,7 +6,7 @@ use tls_shutdown_tests::{
     End,
     serving::{
         GET,
-        Integration::{self, AcceptLoop},
+        Integration::{self, AcceptLoop, PlainServer, UnixServer},
         Site,
     },
     time::leap,
@@ -48,7 +48,7 @@ async fn an_idle_connection_gets_close_notify_at_the_end_of_its_window() {
         let idle = idle.await;
         site.drain().await;
         all(idle, async |mut client| {
-            assert_eq!(client.read_to_end_and_close().await, (String::new(), End::CloseNotify))
+            assert_eq!(client.read_to_end_and_close().await, (String::new(), integration.orderly_end()))
         })
         .await;
         let report = site.ends_completely().await;
@@ -129,7 +129,10 @@ async fn endless_responses_are_told_to_end() {
         let begun = begun.await;
         site.drain().await;
         all(begun, async |mut client| {
-            assert_eq!(client.read_to_end_and_close().await, (String::from("begun,farewell"), End::CloseNotify));
+            assert_eq!(
+                client.read_to_end_and_close().await,
+                (String::from("begun,farewell"), integration.orderly_end())
+            );
         })
         .await;
         site.ends_completely().await;
@@ -151,12 +154,12 @@ async fn upgraded_connections_are_told_to_end_and_waited_for() {
         let upgraded = upgraded.await;
         site.drain().await;
         all(upgraded, async |mut client| {
-            assert_eq!(client.read_to_end_and_close().await, (String::from("farewell"), End::CloseNotify));
+            assert_eq!(client.read_to_end_and_close().await, (String::from("farewell"), integration.orderly_end()));
         })
         .await;
         let report = site.ends_completely().await;
         assert_eq!(report.connections(), CONNECTIONS as u64, "they are waited for: {report}");
-        if integration == Integration::Server {
+        if Integration::SERVERS.contains(&integration) {
             assert_eq!(report.upgraded(), CONNECTIONS as u64, "{report}");
         }
     }
@@ -165,21 +168,23 @@ async fn upgraded_connections_are_told_to_end_and_waited_for() {
 /// The window ends in the moment in which the requests are sent, so that the server finds both together.
 #[tokio::test]
 async fn a_request_in_the_systems_buffer_at_the_end_of_the_window_is_served() {
-    let mut site = Site::start_with(Integration::Server, |drain| drain.last_request(SHORT)).await;
-    let idle = each(async || {
-        let mut client = site.connect().await;
-        client.is_served().await;
-        client
-    });
-    let mut idle = idle.await;
-    site.drain().await;
-    tokio::task::yield_now().await;
-    for client in &mut idle {
-        client.send(GET).now_or_never().expect("room in the socket's buffer");
+    for integration in Integration::SERVERS {
+        let mut site = Site::start_with(integration, |drain| drain.last_request(SHORT)).await;
+        let idle = each(async || {
+            let mut client = site.connect().await;
+            client.is_served().await;
+            client
+        });
+        let mut idle = idle.await;
+        site.drain().await;
+        tokio::task::yield_now().await;
+        for client in &mut idle {
+            client.send(GET).now_or_never().expect("room in the socket's buffer");
+        }
+        leap(2 * SHORT).await;
+        all(idle, async |mut client| client.is_answered_last("hello").await).await;
+        assert_eq!(site.ends_completely().await.requests(), CONNECTIONS as u64, "{integration:?}");
     }
-    leap(2 * SHORT).await;
-    all(idle, async |mut client| client.is_answered_last("hello").await).await;
-    assert_eq!(site.ends_completely().await.requests(), CONNECTIONS as u64);
 }
 
 #[tokio::test]
@@ -200,7 +205,7 @@ async fn an_early_answer_arrives() {
             client.send(&".".repeat(UPLOAD)).await;
             let (rest, end) = client.read_to_end_and_close().await;
             assert!(rest.ends_with(answer), "{integration:?}: {rest}");
-            assert_eq!(end, End::CloseNotify);
+            assert_eq!(end, integration.orderly_end());
         })
         .await;
         site.drain().await;
@@ -210,12 +215,13 @@ async fn an_early_answer_arrives() {
 
 #[tokio::test]
 async fn a_response_that_ends_with_the_connection_is_never_cut_by_close_notify() {
-    for integration in Integration::HTTP1 {
+    // A Unix socket has no reset.
+    for integration in Integration::HTTP1.into_iter().filter(|integration| *integration != UnixServer) {
         let mut site = Site::start_with(integration, |drain| drain.grace_period(SHORT)).await;
         let cut = each(async || {
             let mut client = site.connect().await;
             client.send("GET /cut HTTP/1.0\r\nHost: localhost\r\n\r\n").await;
-            assert_ne!(client.read_to_end_and_close().await.1, End::CloseNotify, "{integration:?}");
+            assert_ne!(client.read_to_end_and_close().await.1, integration.orderly_end(), "{integration:?}");
         });
         cut.await;
         let waiting = each(async || {
@@ -228,7 +234,7 @@ async fn a_response_that_ends_with_the_connection_is_never_cut_by_close_notify()
         site.drain().await;
         let report = site.report().await;
         match integration {
-            Integration::Server => {
+            Integration::Server | PlainServer => {
                 assert_eq!(report.responses_cut(), CONNECTIONS as u64, "{report}");
                 all(waiting, async |mut client| assert_eq!(client.read_to_end_and_close().await.1, End::Reset)).await;
             }
@@ -240,13 +246,15 @@ async fn a_response_that_ends_with_the_connection_is_never_cut_by_close_notify()
 
 #[tokio::test]
 async fn a_handler_that_panics_leaves_a_close_notify() {
-    let site = Site::start(Integration::Server).await;
-    let clients = each(|| site.connect()).await;
-    all(clients, async |mut client| {
-        client.send("GET /panic HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-        assert_eq!(client.read_to_end_and_close().await, (String::new(), End::CloseNotify));
-    })
-    .await;
+    for integration in Integration::SERVERS {
+        let site = Site::start(integration).await;
+        let clients = each(|| site.connect()).await;
+        all(clients, async |mut client| {
+            client.send("GET /panic HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+            assert_eq!(client.read_to_end_and_close().await, (String::new(), integration.orderly_end()));
+        })
+        .await;
+    }
 }
 
 //= https://www.rfc-editor.org/rfc/rfc9112#section-9.6
@@ -271,7 +279,8 @@ async fn a_response_to_an_unread_request_says_whether_the_connection_ends() {
                 client.send(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{rest}")).await;
                 let head = client.head().await;
                 assert!(head.contains("connection: close\r\n"), "{integration:?}, {path}, {sent}: {head}");
-                assert_eq!(client.read_to_end_and_close().await.1, End::CloseNotify, "{integration:?}, {path}, {sent}");
+                let end = client.read_to_end_and_close().await.1;
+                assert_eq!(end, integration.orderly_end(), "{integration:?}, {path}, {sent}");
             }
             let mut client = site.connect().await;
             client.send(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello")).await;

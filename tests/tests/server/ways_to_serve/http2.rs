@@ -3,7 +3,7 @@
 use http_body_util::BodyExt;
 use tls_shutdown_tests::{
     serving::{
-        Client, Integration, Site,
+        AnyStream, Client, Integration, Site,
         http2::{GOAWAY, PING, SETTINGS, goaways, hello, pong},
         hyper_http2, hyper_request,
     },
@@ -17,7 +17,7 @@ use crate::ways_to_serve::{SHORT, all, each};
 const ANNOUNCED: u32 = (1 << 31) - 1;
 
 /// Connects for HTTP/2, and reads the server's SETTINGS.
-async fn settled(site: &Site) -> Client {
+async fn settled(site: &Site) -> Client<AnyStream> {
     let mut client = site.connect_http2().await;
     client.send(hello()).await;
     assert_eq!(client.next_frame().await.map(|frame| frame.kind), Some(SETTINGS));
@@ -25,7 +25,7 @@ async fn settled(site: &Site) -> Client {
 }
 
 /// Reads up to the next GOAWAY. Returns its last stream.
-async fn next_goaway(client: &mut Client) -> u32 {
+async fn next_goaway(client: &mut Client<AnyStream>) -> u32 {
     goaways(&[client.frame_of(GOAWAY).await])[0]
 }
 
@@ -96,14 +96,16 @@ async fn http2_clients_get_two_goaways_and_close_notify() {
 
 #[tokio::test]
 async fn an_http2_client_that_never_answers_a_ping_is_waited_for_within_bounds() {
-    let mut site = Site::start_with(Integration::Server, |drain| drain.ping_timeout(SHORT)).await;
-    let idle = each(|| settled(&site)).await;
-    site.drain().await;
-    all(idle, async |mut client| {
-        assert_eq!((next_goaway(&mut client).await, next_goaway(&mut client).await), (ANNOUNCED, 0));
-        assert_eq!(client.next_frame().await, None);
-        client.stream.shutdown().await.unwrap();
-    })
-    .await;
-    site.ends_completely().await;
+    for integration in Integration::SERVERS {
+        let mut site = Site::start_with(integration, |drain| drain.ping_timeout(SHORT)).await;
+        let idle = each(|| settled(&site)).await;
+        site.drain().await;
+        all(idle, async |mut client| {
+            assert_eq!((next_goaway(&mut client).await, next_goaway(&mut client).await), (ANNOUNCED, 0));
+            assert_eq!(client.next_frame().await, None);
+            client.stream.shutdown().await.unwrap();
+        })
+        .await;
+        site.ends_completely().await;
+    }
 }

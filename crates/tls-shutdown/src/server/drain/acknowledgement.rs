@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use super::DrainHandle;
+use super::{DrainHandle, listener::Delivery};
 use crate::{
     runtime::timer::from_now,
     server::unacknowledged::{OpenSockets, unacknowledged},
@@ -76,10 +76,19 @@ pub(super) async fn wait_acknowledged(
 
 /// Asks the kernel, on a thread for blocking calls: a large table takes it a while.
 async fn ask(drain: &DrainHandle) -> Acknowledgement {
-    let addresses = drain.addresses();
+    let deliveries = drain.deliveries();
+    let addresses: Vec<_> = deliveries
+        .iter()
+        .filter_map(|delivery| if let Delivery::Acknowledged(address) = delivery { Some(*address) } else { None })
+        .collect();
+    if addresses.is_empty() {
+        let is_known = !deliveries.is_empty() && !deliveries.contains(&Delivery::Unknown);
+        return if is_known { Acknowledgement::Everything } else { Acknowledgement::Unknown };
+    }
     let has_open = drain.connections() > 0 || drain.reapers().iter().any(|reaper| reaper.closings() > 0);
     let open = if has_open { OpenSockets::Some } else { OpenSockets::None };
     match spawn_blocking(move || unacknowledged(&addresses, open)).await {
+        Ok(Some(0)) if deliveries.contains(&Delivery::Unknown) => Acknowledgement::Unknown,
         Ok(Some(0)) => Acknowledgement::Everything,
         Ok(Some(bytes)) => Acknowledgement::Missing(bytes),
         Ok(None) | Err(_) => Acknowledgement::Unknown,

@@ -3,7 +3,6 @@
 use std::{
     fmt,
     future::{Future, pending},
-    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -20,6 +19,7 @@ use tracing::Span;
 
 use super::{
     Acknowledgement, DrainLayer, DrainPhase, DrainReport, Readiness, ServerDrain,
+    listener::{Delivery, ListenerInDrain, ListenerUser},
     notice::{Notice, Probes},
     report::Tally,
 };
@@ -80,24 +80,6 @@ impl Default for Timing {
         let (last_request, jitter) = (ServerDrain::LAST_REQUEST, ServerDrain::JITTER);
         Self { last_request, jitter, ping_timeout: ServerDrain::PING_TIMEOUT, ends_at: None }
     }
-}
-
-/// The parts of a listener that the drain waits for and counts.
-pub(crate) struct ListenerInDrain {
-    pub(crate) address: Option<SocketAddr>,
-    pub(crate) reaper: Reaper,
-    pub(crate) shed: Arc<AtomicU64>,
-    pub(crate) user: ListenerUser,
-}
-
-/// Who accepts the connections of a listener.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum ListenerUser {
-    /// A server that follows the phases of the drain.
-    #[default]
-    Drained,
-    /// A server of another project, which is told when the [window](DrainHandle::last_request_over) is over.
-    Framework,
 }
 
 /// How long the runtime may take to drop tasks that were aborted.
@@ -385,9 +367,9 @@ impl DrainHandle {
         reapers
     }
 
-    /// The addresses of all listeners.
-    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
-        lock(&self.shared.listeners).iter().filter_map(|listener| listener.address).collect()
+    /// The deliveries of all listeners.
+    pub(super) fn deliveries(&self) -> Vec<Delivery> {
+        lock(&self.shared.listeners).iter().map(|listener| listener.delivery).collect()
     }
 
     pub(super) fn report(&self, acknowledgement: Acknowledgement, lingering: usize) -> DrainReport {

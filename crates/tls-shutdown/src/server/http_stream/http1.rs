@@ -4,14 +4,18 @@
 //! `poll_flush` only when its buffer is empty. So a response is complete once its body has yielded its end and `poll_flush` was called
 //! after that.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
+};
 
 use http_body::{Body, Frame};
 use hyper::{
     HeaderMap, Method, Response, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, UPGRADE},
 };
-use tokio::time::Instant;
+use tokio::{io::AsyncBufRead, time::Instant};
 
 use crate::{
     http::{
@@ -19,8 +23,11 @@ use crate::{
         h1_scanner::{MessagePart, MessageScanner},
     },
     runtime::lock::lock,
-    server::lifetime::ClientWait,
+    server::{accepted_stream::AcceptedStream, lifetime::ClientWait},
 };
+
+/// How much is read to count the requests that nobody serves: more than clients pipeline.
+const MAX_WAITING_BYTES: usize = 64 * 1024;
 
 /// The messages of both directions. Shared by hyper's service, the bodies of its responses, the driver of the connection and its stream.
 #[derive(Debug)]
@@ -133,6 +140,11 @@ impl Http1Messages {
         !self.requests.is_between() && !self.requests.is_in_head()
     }
 
+    /// Whether the client has sent a part of a request, and not all of it.
+    pub(super) fn is_in_request(&self) -> bool {
+        !self.requests.is_between()
+    }
+
     /// Whether the service has a request, and its response is not complete.
     pub(super) fn is_answering(&self) -> bool {
         matches!(self.response, ResponseProgress::Awaited | ResponseProgress::Body)
@@ -156,6 +168,19 @@ impl Http1Messages {
             self.head_began = None;
         } else if self.head_began.is_none() {
             self.head_began = Some(Instant::now());
+        }
+    }
+
+    /// Reads the requests that hyper has not read, because it reads nothing while it is answering. Nobody will serve them.
+    pub(super) fn read_waiting_requests(&mut self, stream: &mut AcceptedStream) {
+        let (mut read, mut cx) = (0, Context::from_waker(Waker::noop()));
+        while read < MAX_WAITING_BYTES
+            && let Poll::Ready(Ok(bytes @ [_, ..])) = Pin::new(&mut *stream).poll_fill_buf(&mut cx)
+        {
+            let amount = bytes.len();
+            self.on_received(bytes);
+            read += amount;
+            Pin::new(&mut *stream).consume(amount);
         }
     }
 

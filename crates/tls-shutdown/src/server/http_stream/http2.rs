@@ -29,8 +29,7 @@ use crate::{
         ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, EVERY_STREAM, FLAGS, Frame, FrameHead, FrameScanner, GOAWAY,
         HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE,
     },
-    server::{lifetime::ClientWait, stream::ServerStream},
-    tls::ShutdownState,
+    server::{accepted_stream::AcceptedStream, lifetime::ClientWait},
 };
 
 /// RFC 9113 section 3.4.
@@ -126,6 +125,13 @@ impl Http2Frames {
     /// Whether the client has sent its preface. Before that, h2 does nothing.
     pub(in crate::server) fn has_preface(&self) -> bool {
         !matches!(self.next, NextInbound::Preface | NextInbound::Invalid)
+    }
+
+    /// Whether the client has sent a part of a frame or of a request, and not all of it.
+    pub(super) fn is_in_request(&self) -> bool {
+        let is_in_preface = self.next == NextInbound::Preface && self.preface > 0;
+        let is_in_upload = || self.requests.values().any(|open| !open.upload.has_ended);
+        is_in_preface || !self.inbound.is_between() || self.opening.is_some() || is_in_upload()
     }
 
     /// Answers h2's PING in the place of a client that does not.
@@ -449,8 +455,8 @@ impl Http2Frames {
     }
 
     /// Sends the [final frames](Self::final_frames), as far as the stream accepts them now. What is missing cuts what it would have cut.
-    pub(super) fn send_final_frames(&mut self, stream: &mut ServerStream) {
-        if !matches!(stream.get_ref().state(), ShutdownState::Open | ShutdownState::Received) {
+    pub(super) fn send_final_frames(&mut self, stream: &mut AcceptedStream) {
+        if !stream.is_writable() {
             return;
         }
         let (frames, mut sent) = (self.final_frames(), 0);

@@ -1,6 +1,7 @@
 //! The stream under hyper. It knows what is half-sent, so that it ends truthfully on every path, also when it is dropped.
 
 mod early_end;
+mod first_bytes;
 mod flow_control;
 pub(super) mod http1;
 pub(super) mod http2;
@@ -8,36 +9,45 @@ mod reset_budget;
 mod stall;
 #[cfg(test)]
 mod tests;
+mod upgrade_deadline;
+
+pub(super) use first_bytes::FirstBytes;
 
 use std::{
-    future::Future,
     io::{self, IoSlice},
     mem,
     pin::Pin,
     sync::{Arc, Mutex},
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf},
+    sync::oneshot,
+};
 
 use self::{
     early_end::length_before_reset,
+    first_bytes::Http2Taker,
     http1::{Delimiter, Http1Messages, ResponseProgress, Upgrade},
     http2::Http2Frames,
     stall::StallTimeout,
+    upgrade_deadline::{UpgradeDeadline, check_deadline},
 };
 use crate::{
     runtime::{lock::lock, timer::BoxedTimer},
-    server::{drain::DrainPhase, stream::ServerStream, unacknowledged::acknowledged},
+    server::accepted_stream::AcceptedStream,
     tls::Abort,
 };
 
 /// A server's stream under hyper, and after an upgrade under the new owner of the connection.
 pub(super) struct HttpStream {
-    /// `None` only while it is dropped.
-    stream: Option<ServerStream>,
+    /// `None` while it is dropped, and once the client has turned out to speak HTTP/2.
+    stream: Option<AcceptedStream>,
     protocol: ProtocolState,
+    /// `Some` until the client's first bytes show whether it speaks HTTP/2. Takes the stream then.
+    http2: Option<Http2Taker>,
     /// A response that the client does not read.
     writing: StallTimeout,
     /// TLS accepts some writes even if the client reads nothing. After one that had to wait, the next one that is accepted shows progress.
@@ -72,9 +82,6 @@ struct Http1Stream {
 /// up a half, and some windows are large. The messages of a gRPC stream may be far apart.
 const HTTP2_TIMEOUTS: u32 = 5;
 
-/// How much is read to count the requests that nobody serves: more than clients pipeline.
-const MAX_WAITING_BYTES: usize = 64 * 1024;
-
 struct Http2Stream {
     frames: Arc<Mutex<Http2Frames>>,
     early_end: BoxedTimer,
@@ -82,35 +89,6 @@ struct Http2Stream {
     withholds_end: bool,
     /// Requests that the client does not continue, and responses of which its windows let nothing more through.
     stall: StallTimeout,
-}
-
-/// Waits for the deadline of the server drain. Only an upgraded connection needs it, which hyper knows no more. Its reads and its writes
-/// may belong to two tasks.
-#[derive(Default)]
-struct UpgradeDeadline(Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>);
-
-impl UpgradeDeadline {
-    fn poll(&mut self, stream: &ServerStream, cx: &mut Context<'_>) -> Poll<io::Error> {
-        let Some(drain) = stream.connection().drain() else { return Poll::Pending };
-        let deadline = self.0.get_or_insert_with(|| {
-            let drain = drain.clone();
-            Box::pin(async move { drain.reached(DrainPhase::Deadline).await })
-        });
-        ready!(deadline.as_mut().poll(cx));
-        self.0 = None;
-        Poll::Ready(deadline_error())
-    }
-}
-
-fn check_deadline(stream: &ServerStream) -> io::Result<()> {
-    match stream.connection().drain() {
-        Some(drain) if drain.phase() >= DrainPhase::Deadline => Err(deadline_error()),
-        _ => Ok(()),
-    }
-}
-
-fn deadline_error() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, "the server has no more time for this connection")
 }
 
 impl ProtocolState {
@@ -134,9 +112,17 @@ impl ProtocolState {
 }
 
 impl HttpStream {
-    pub(super) fn new(stream: ServerStream, messages: &MessagesInFlight, stall_timeout: Duration) -> Self {
+    pub(super) fn new(stream: AcceptedStream, messages: &MessagesInFlight, stall_timeout: Duration) -> Self {
         let protocol = ProtocolState::new(messages, stall_timeout);
-        Self { stream: Some(stream), protocol, writing: StallTimeout::new(stall_timeout), write_was_blocked: false }
+        let writing = StallTimeout::new(stall_timeout);
+        Self { stream: Some(stream), protocol, http2: None, writing, write_was_blocked: false }
+    }
+
+    /// An HTTP/1 stream that gives itself away if the client turns out to speak HTTP/2, by prior knowledge (RFC 9113 section 3.3).
+    pub(super) fn unless_http2(mut self) -> (Self, oneshot::Receiver<AcceptedStream>) {
+        let (taker, http2) = Http2Taker::new();
+        self.http2 = Some(taker);
+        (self, http2)
     }
 
     /// What the client sends first, without taking it. Empty at the end of the stream.
@@ -149,9 +135,9 @@ impl HttpStream {
         self.protocol = ProtocolState::new(messages, stall_timeout);
     }
 
-    fn parts(&mut self) -> (Pin<&mut ServerStream>, &mut ProtocolState) {
-        let stream = self.stream.as_mut().expect("the stream is there until it is dropped");
-        (Pin::new(stream), &mut self.protocol)
+    /// `None` once the client has turned out to speak HTTP/2. hyper's HTTP/1 connection is dropped then.
+    fn parts(&mut self) -> Option<(Pin<&mut AcceptedStream>, &mut ProtocolState)> {
+        Some((Pin::new(self.stream.as_mut()?), &mut self.protocol))
     }
 
     /// Bounds a wait for the client: by the stall timeout, or by the drain's deadline after an upgrade.
@@ -159,13 +145,13 @@ impl HttpStream {
         let Some(stream) = &self.stream else { return Poll::Pending };
         match &mut self.protocol {
             ProtocolState::Http1(http1) if lock(&http1.messages).is_upgraded() => http1.write_deadline.poll(stream, cx),
-            _ => self.writing.poll(cx, || acknowledged(stream.get_ref().get_ref().get_ref().0)),
+            _ => self.writing.poll(cx, || stream.acknowledged()),
         }
     }
 
     /// hyper has handed over all of each response, but TLS may still hold the end of one that the client does not read.
-    fn note_unsent(&self, stream: &ServerStream) {
-        if self.writing.is_waiting() && stream.get_ref().get_ref().get_ref().1.wants_write() {
+    fn note_unsent(&self, stream: &AcceptedStream) {
+        if self.writing.is_waiting() && stream.has_unsent() {
             stream.connection().mark_unsent();
         }
     }
@@ -174,7 +160,7 @@ impl HttpStream {
 impl Http1Stream {
     fn poll_read(
         &mut self,
-        mut stream: Pin<&mut ServerStream>,
+        mut stream: Pin<&mut AcceptedStream>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -184,7 +170,7 @@ impl Http1Stream {
             return if read.is_pending() { self.read_deadline.poll(&stream, cx).map(Err) } else { read };
         }
         let before = buffer.filled().len();
-        let read = stream.poll_read(cx, buffer);
+        let read = stream.as_mut().poll_read(cx, buffer);
         self.read_is_blocked = read.is_pending();
         let bytes = &buffer.filled()[before..];
         if !bytes.is_empty() {
@@ -192,34 +178,43 @@ impl Http1Stream {
             lock(&self.messages).on_received(bytes);
         } else if read.is_pending() && lock(&self.messages).lacks_body() {
             return self.reading.poll(cx, || None).map(Err);
+        } else if buffer.remaining() > 0 && matches!(read, Poll::Ready(Ok(()))) {
+            self.on_end(stream);
         }
         read
     }
 
+    /// The client has ended its half.
+    fn on_end(&self, stream: Pin<&mut AcceptedStream>) {
+        if lock(&self.messages).is_in_request() {
+            stream.get_mut().mark_truncated();
+        }
+    }
+
     /// An upgraded connection has no more time at the deadline. A response that ends with the connection must not look complete if that
     /// ends early, whatever the cause.
-    fn before_write(&mut self, stream: Pin<&mut ServerStream>) -> io::Result<()> {
+    fn before_write(&mut self, stream: Pin<&mut AcceptedStream>) -> io::Result<()> {
         let mut messages = lock(&self.messages);
         if messages.is_upgraded() {
             return check_deadline(&stream);
         }
         messages.on_write();
         if messages.delimiter == Delimiter::Connection {
-            stream.get_mut().get_mut().set_abort_mode(Abort::Reset);
+            stream.get_mut().set_abort_mode(Abort::Reset);
         }
         Ok(())
     }
 
     /// Checks whether the client is still there while it is answered. hyper does not read then, as it lets clients close their half.
-    fn check_client(&mut self, stream: Pin<&mut ServerStream>, cx: &mut Context<'_>) -> io::Result<()> {
-        match stream.poll_fill_buf(cx) {
-            Poll::Ready(Err(error)) => return Err(error),
-            Poll::Ready(Ok(_)) if self.read_is_blocked => {
-                // The transport does not wake hyper for bytes that were read here.
-                self.read_is_blocked = false;
-                cx.waker().wake_by_ref();
-            }
-            _ => {}
+    fn check_client(&mut self, mut stream: Pin<&mut AcceptedStream>, cx: &mut Context<'_>) -> io::Result<()> {
+        let Poll::Ready(bytes) = stream.as_mut().poll_fill_buf(cx)? else { return Ok(()) };
+        if bytes.is_empty() {
+            self.on_end(stream);
+        }
+        if self.read_is_blocked {
+            // The transport does not wake hyper for bytes that were read here.
+            self.read_is_blocked = false;
+            cx.waker().wake_by_ref();
         }
         Ok(())
     }
@@ -229,7 +224,7 @@ impl Http2Stream {
     /// Reads what h2 is to see of the client.
     fn poll_read(
         &mut self,
-        mut stream: Pin<&mut ServerStream>,
+        mut stream: Pin<&mut AcceptedStream>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -255,8 +250,12 @@ impl Http2Stream {
                 stream.as_mut().consume(taken);
                 continue;
             }
-            self.withholds_end = received.is_ready() && frames.can_answer();
-            if received.is_ready() && !self.withholds_end {
+            let has_ended = received.is_ready();
+            if has_ended && frames.is_in_request() {
+                stream.as_mut().get_mut().mark_truncated();
+            }
+            self.withholds_end = has_ended && frames.can_answer();
+            if has_ended && !self.withholds_end {
                 return Poll::Ready(Ok(()));
             }
             match frames.next_early_end() {
@@ -268,7 +267,7 @@ impl Http2Stream {
 
     fn poll_write(
         &mut self,
-        mut stream: Pin<&mut ServerStream>,
+        mut stream: Pin<&mut AcceptedStream>,
         cx: &mut Context<'_>,
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
@@ -295,19 +294,6 @@ impl Http2Stream {
     }
 }
 
-/// Reads the requests that hyper has not read, because it reads nothing while it is answering. Nobody will serve them.
-fn read_waiting_requests(stream: &mut ServerStream, messages: &mut Http1Messages) {
-    let (mut read, mut cx) = (0, Context::from_waker(Waker::noop()));
-    while read < MAX_WAITING_BYTES
-        && let Poll::Ready(Ok(bytes @ [_, ..])) = Pin::new(&mut *stream).poll_fill_buf(&mut cx)
-    {
-        let amount = bytes.len();
-        messages.on_received(bytes);
-        read += amount;
-        Pin::new(&mut *stream).consume(amount);
-    }
-}
-
 /// Bounds the time for which the client neither sends nor lets anything through.
 fn poll_stall(stall: &mut StallTimeout, frames: &Http2Frames, cx: &mut Context<'_>) -> Poll<io::Error> {
     if frames.waits_for_client() {
@@ -319,9 +305,14 @@ fn poll_stall(stall: &mut StallTimeout, frames: &Http2Frames, cx: &mut Context<'
 
 impl AsyncRead for HttpStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut().parts() {
-            (stream, ProtocolState::Http1(http1)) => http1.poll_read(stream, cx, buffer),
-            (stream, ProtocolState::Http2(http2)) => http2.poll_read(stream, cx, buffer),
+        let this = self.get_mut();
+        if this.http2.is_some() {
+            ready!(Http2Taker::poll_decided(&mut this.http2, &mut this.stream, cx))?;
+        }
+        match this.parts() {
+            Some((stream, ProtocolState::Http1(http1))) => http1.poll_read(stream, cx, buffer),
+            Some((stream, ProtocolState::Http2(http2))) => http2.poll_read(stream, cx, buffer),
+            None => Poll::Pending,
         }
     }
 }
@@ -338,11 +329,12 @@ impl AsyncWrite for HttpStream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = match this.parts() {
-            (mut stream, ProtocolState::Http1(http1)) => {
+            Some((mut stream, ProtocolState::Http1(http1))) => {
                 http1.before_write(stream.as_mut())?;
                 stream.poll_write_vectored(cx, buffers)
             }
-            (stream, ProtocolState::Http2(http2)) => http2.poll_write(stream, cx, buffers),
+            Some((stream, ProtocolState::Http2(http2))) => http2.poll_write(stream, cx, buffers),
+            None => return Poll::Pending,
         };
         if written.is_pending() {
             this.write_was_blocked = true;
@@ -360,7 +352,7 @@ impl AsyncWrite for HttpStream {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let (mut stream, protocol) = this.parts();
+        let Some((mut stream, protocol)) = this.parts() else { return Poll::Pending };
         if let ProtocolState::Http1(http1) = protocol {
             let is_answering = {
                 let mut messages = lock(&http1.messages);
@@ -373,7 +365,7 @@ impl AsyncWrite for HttpStream {
             }
         }
         let mut written = 0;
-        let flushed = stream.get_mut().get_mut().poll_flush_counted(cx, &mut written);
+        let flushed = stream.get_mut().poll_flush_counted(cx, &mut written);
         if written > 0 || flushed.is_ready() {
             this.writing.on_progress();
         }
@@ -390,7 +382,7 @@ impl AsyncWrite for HttpStream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let (stream, protocol) = self.get_mut().parts();
+        let Some((stream, protocol)) = self.get_mut().parts() else { return Poll::Pending };
         let stream = stream.get_mut();
         // If a client with open requests sends close_notify, h2 ends without any frame. The client may still read.
         if let ProtocolState::Http2(http2) = protocol {
@@ -415,7 +407,7 @@ impl Drop for HttpStream {
                 let (upgrade, response, delimiter) = {
                     let mut messages = lock(&http1.messages);
                     if messages.is_answering() {
-                        read_waiting_requests(&mut stream, &mut messages);
+                        messages.read_waiting_requests(&mut stream);
                     }
                     stream.connection().count_unserved(messages.unserved());
                     (messages.upgrade, messages.response, messages.delimiter)
@@ -431,7 +423,7 @@ impl Drop for HttpStream {
                     (ResponseProgress::Awaited, _) | (_, Delimiter::Framing) => stream.connection().count_cut(1),
                     (_, Delimiter::Connection) => {
                         stream.connection().count_cut(1);
-                        return stream.into_inner().abort(Abort::Reset);
+                        return stream.reset();
                     }
                 }
             }
@@ -446,8 +438,8 @@ impl Drop for HttpStream {
         }
         if self.writing.has_timed_out() {
             // It has had its time.
-            stream.get_mut().set_stall_timeout(Duration::ZERO);
+            stream.mark_timed_out();
         }
-        stream.get_mut().begin_shutdown();
+        stream.begin_shutdown();
     }
 }

@@ -1,10 +1,13 @@
 //! [`ConfigHandle`]: replaces the TLS configuration of a listener while it runs.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    io::{self, ErrorKind},
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use rustls::ServerConfig;
 
-use super::client_auth::asks_for_client_certificate;
+use super::{client_auth::asks_for_client_certificate, pem::PemFiles};
 
 /// The name of the storage that rustls sets.
 const DEFAULT_STORAGE: &str = "ServerSessionMemoryCache";
@@ -22,11 +25,49 @@ const DEFAULT_STORAGE: &str = "ServerSessionMemoryCache";
 #[derive(Clone, Debug)]
 pub struct ConfigHandle {
     current: Arc<RwLock<Arc<ServerConfig>>>,
+    /// Where the configuration came from, if that is known.
+    files: Option<Arc<PemFiles>>,
 }
 
 impl ConfigHandle {
     pub(super) fn new(config: Arc<ServerConfig>) -> Self {
-        Self { current: Arc::new(RwLock::new(config)) }
+        Self { current: Arc::new(RwLock::new(config)), files: None }
+    }
+
+    pub(super) fn from_files(files: PemFiles) -> io::Result<Self> {
+        let config = Self::new(Arc::new(files.read()?));
+        Ok(Self { files: Some(Arc::new(files)), ..config })
+    }
+
+    /// Reads the files of [`TlsListener::bind_pem`](crate::server::TlsListener::bind_pem) again, and [replaces](Self::replace) the
+    /// configuration. If a file is bad, the old configuration stays in use. Reads files, and so blocks for a moment.
+    ///
+    /// ```no_run
+    /// # async fn example() -> std::io::Result<()> {
+    /// use tls_shutdown::server::TlsListener;
+    /// use tokio::signal::unix::{SignalKind, signal};
+    ///
+    /// let listener = TlsListener::bind_pem("0.0.0.0:8443", "cert.pem", "key.pem").await?;
+    /// let (handle, mut hangup) = (listener.config_handle(), signal(SignalKind::hangup())?);
+    /// tokio::spawn(async move {
+    ///     while hangup.recv().await.is_some() {
+    ///         if let Err(error) = handle.reload_pem() {
+    ///             eprintln!("the old certificate stays in use: {error}");
+    ///         }
+    ///     }
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read, contains no certificate or no key, or the key is that of another certificate. The error names the file.
+    /// [`Unsupported`](ErrorKind::Unsupported) if the listener was not made by `bind_pem`.
+    pub fn reload_pem(&self) -> io::Result<()> {
+        let no_files = || io::Error::new(ErrorKind::Unsupported, "the listener was made without PEM files");
+        self.replace(self.files.as_ref().ok_or_else(no_files)?.read()?);
+        Ok(())
     }
 
     /// Uses `config` for new handshakes. Open connections do not change.

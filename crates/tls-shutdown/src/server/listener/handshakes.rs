@@ -120,9 +120,9 @@ impl Handshakes {
     ) {
         let place = self.enter();
         let id = place.id;
-        let accepted = Accepted::new(observers, peer);
+        let accepted = Accepted::new(observers, peer.into());
         let drain = observers.drain.clone();
-        let task = self.tasks.spawn(handshake(tcp, accepted, place, options, drain));
+        let task = self.tasks.spawn(handshake(tcp, peer, accepted, place, options, drain));
         let mut pending = lock(&self.pending);
         let Pending { silent, speaking, .. } = &mut *pending;
         if let Some(pending) = silent.get_mut(&id).or_else(|| speaking.get_mut(&id)) {
@@ -202,12 +202,12 @@ impl From<io::Error> for Failed {
 /// Carries out one handshake. Returns `None`, and reports, if it fails.
 async fn handshake(
     tcp: TcpStream,
+    mut peer: SocketAddr,
     mut accepted: Accepted,
     place: Place,
     options: Arc<HandshakeOptions>,
     drain: Option<DrainHandle>,
 ) -> Option<ServerStream> {
-    let peer = &mut accepted.peer;
     let handshake = timeout(options.timeout, async {
         tcp.set_nodelay(true)?;
         if let Some(timeout) = options.tcp_user_timeout {
@@ -216,8 +216,9 @@ async fn handshake(
         let client_hello = async {
             let tcp = match &options.before_tls {
                 Some(hook) => {
-                    let (tcp, address) = hook(tcp, *peer).await?;
-                    *peer = address;
+                    let (tcp, address) = hook(tcp, peer).await?;
+                    peer = address;
+                    accepted.peer = address.into();
                     tcp
                 }
                 None => tcp,
@@ -246,9 +247,9 @@ async fn handshake(
         }
     });
     match handshake.await.unwrap_or_else(|elapsed| Err(io::Error::from(elapsed).into())) {
-        Ok(tls) => Some(stream(tls, accepted, &options)),
+        Ok(tls) => Some(stream(tls, peer, accepted, &options)),
         Err(Failed { error, socket }) => {
-            tracing::debug!(peer = %accepted.peer, %error, "the TLS handshake failed");
+            tracing::debug!(%peer, %error, "the TLS handshake failed");
             if let Some(socket) = socket {
                 options.reaper.linger(socket);
             }
@@ -258,9 +259,9 @@ async fn handshake(
     }
 }
 
-fn stream(tls: TlsStream<TcpStream>, accepted: Accepted, options: &HandshakeOptions) -> ServerStream {
+fn stream(tls: TlsStream<TcpStream>, peer: SocketAddr, accepted: Accepted, options: &HandshakeOptions) -> ServerStream {
     let stream = ShutdownStream::new(tls).with_policy(options.policy).with_reaper(&options.reaper);
-    ServerStream::new(stream, accepted.finish())
+    ServerStream::new(stream, accepted.finish(), peer)
 }
 
 /// Limits how long the kernel continues to send to a peer that acknowledges nothing (`TCP_USER_TIMEOUT`, `tcp(7)`).

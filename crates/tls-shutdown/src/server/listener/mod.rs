@@ -4,46 +4,48 @@ mod bind;
 mod client_auth;
 mod config;
 mod handshakes;
+mod listening_socket;
+mod pem;
+mod plain;
+mod server_listener;
+#[cfg(unix)]
+mod unix;
 
 pub use config::ConfigHandle;
+pub use listening_socket::Listener;
+pub use server_listener::ServerListener;
+#[cfg(unix)]
+pub use unix::UnixSocket;
 
 use std::{
     fmt,
     future::Future,
     io::{self, ErrorKind},
     net::SocketAddr,
+    path::PathBuf,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use futures_core::Stream;
 use rustls::ServerConfig;
-use tokio::{
-    net::{TcpListener, TcpStream, ToSocketAddrs, lookup_host},
-    time::Instant,
-};
-use tokio_util::task::task_tracker::TaskTrackerToken;
+use tokio::net::{TcpListener, TcpStream, ToSocketAddrs, lookup_host};
 
-use self::bind::listen;
-use self::handshakes::{HandshakeOptions, Handshakes};
+use self::{
+    bind::listen,
+    handshakes::{HandshakeOptions, Handshakes},
+    listening_socket::ListeningSocket,
+    pem::PemFiles,
+};
 use super::{
-    connection::ConnectionObservers,
-    drain::{DrainHandle, DrainPhase, ListenerInDrain, ListenerUser},
+    connection::{ConnectionObservers, OnConnectionEnd},
+    drain::{Delivery, DrainHandle, ListenerInDrain, ListenerUser},
     report::ConnectionReport,
     stream::ServerStream,
 };
-use crate::{
-    runtime::timer::{BoxedTimer, from_now},
-    tls::{Reaper, ShutdownPolicy},
-};
-
-/// The largest number of queued connections that are accepted before the socket is closed: the highest value to which
-/// `net.core.somaxconn` is set in practice, for a socket that somebody else has created.
-const MAX_QUEUED: usize = 65_536;
-/// The pause after the system refuses to accept, for want of file descriptors for example.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
+use crate::tls::{Reaper, ShutdownPolicy};
 
 /// Listens on a TCP socket and returns TLS connections whose handshake is finished.
 ///
@@ -78,37 +80,12 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// [notice](crate::server::ServerDrain::notice), or a successor that [shares the socket](Self::from_std), avoids that.
 #[must_use = "dropping the listener closes its socket and resets the connections in its queue"]
 pub struct TlsListener {
-    phase: ListenerPhase,
+    socket: ListeningSocket<TcpListener>,
     address: io::Result<SocketAddr>,
-    /// When to accept again after an error of the system.
-    retry_at: Option<Instant>,
-    timer: BoxedTimer,
     handshakes: Handshakes,
     options: Arc<HandshakeOptions>,
     observers: ConnectionObservers,
     user: ListenerUser,
-}
-
-enum ListenerPhase {
-    Listening(TcpListener, Option<DrainMembership>),
-    /// The system's queue is not empty, and the system refuses to accept, for want of file descriptors for example.
-    EmptyingQueue {
-        tcp: std::net::TcpListener,
-        _membership: Option<DrainMembership>,
-        end: Instant,
-    },
-    /// The handshakes in progress go on.
-    Closed,
-}
-
-/// The part that an open listener takes in a server drain.
-struct DrainMembership {
-    /// Held while the socket is open.
-    _open: TaskTrackerToken,
-    /// Resolves when the drain stops accepting.
-    stop: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
-    /// The drain, until the listener has registered: at the first accept, when all options are set.
-    unregistered: Option<DrainHandle>,
 }
 
 impl TlsListener {
@@ -141,6 +118,44 @@ impl TlsListener {
         Ok(Self::from_tcp(result?, config))
     }
 
+    /// Listens on the first of the addresses that is possible, with the certificate chain and the key in PEM files. Clients may choose
+    /// HTTP/2 or HTTP/1 by ALPN. [`ConfigHandle::reload_pem`] reads the files again.
+    ///
+    /// ```no_run
+    /// # use tls_shutdown::server::{Readiness, Server, ServerDrain, TlsListener};
+    /// # async fn example(app: Readiness) -> Result<(), Box<dyn std::error::Error>> {
+    /// let listener = TlsListener::bind_pem("0.0.0.0:8443", "cert.pem", "key.pem").await?;
+    /// let report = Server::new(listener).drain(ServerDrain::on_terminate_signal()?).serve(app).await;
+    /// # let _ = report;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// - The process has no default [`CryptoProvider`](rustls::crypto::CryptoProvider). The error states how to install one.
+    /// - A file cannot be read, contains no certificate or no key, or the key is that of another certificate. The error names the file.
+    /// - The last error of the system if no address is possible.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// After a drop, nothing listens.
+    pub async fn bind_pem(
+        address: impl ToSocketAddrs,
+        certificate_chain: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> io::Result<Self> {
+        let files = PemFiles { certificate_chain: certificate_chain.into(), key: key.into() };
+        let config = ConfigHandle::from_files(files)?;
+        let mut listener = Self::bind(address, config.current()).await?;
+        listener.options_mut().config = config;
+        Ok(listener)
+    }
+
     /// Listens on an existing socket: opened by systemd, inherited from a predecessor, or set up by hand. Makes it non-blocking.
     ///
     /// # Errors
@@ -168,9 +183,7 @@ impl TlsListener {
         };
         Self {
             address: tcp.local_addr(),
-            phase: ListenerPhase::Listening(tcp, None),
-            retry_at: None,
-            timer: BoxedTimer::default(),
+            socket: ListeningSocket::new(tcp),
             handshakes: Handshakes::new(),
             options: Arc::new(options),
             observers: ConnectionObservers::default(),
@@ -249,14 +262,7 @@ impl TlsListener {
     /// system's queue and closes its socket. [`accept`](Self::accept) returns the rest, and then `None`.
     pub fn with_drain(mut self, drain: &DrainHandle) -> Self {
         self.observers.drain = Some(drain.clone());
-        if let ListenerPhase::Listening(_, membership) = &mut self.phase {
-            let handle = drain.clone();
-            *membership = Some(DrainMembership {
-                _open: drain.count_socket(),
-                stop: Box::pin(async move { handle.reached(DrainPhase::LastRequest).await }),
-                unregistered: Some(drain.clone()),
-            });
-        }
+        self.socket.join(drain);
         self
     }
 
@@ -283,10 +289,7 @@ impl TlsListener {
     /// The listening socket, for a successor. `None` once the listener is [closed](Self::close).
     #[cfg(unix)]
     pub fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
-        match &self.phase {
-            ListenerPhase::Listening(tcp, _) => Some(std::os::fd::AsFd::as_fd(tcp)),
-            ListenerPhase::EmptyingQueue { .. } | ListenerPhase::Closed => None,
-        }
+        self.socket.get_ref().map(std::os::fd::AsFd::as_fd)
     }
 
     /// Returns the next connection whose handshake is finished, and its peer's address. Returns `None` once the listener is
@@ -314,17 +317,10 @@ impl TlsListener {
     ///
     /// Outside of a Tokio runtime with time enabled.
     pub fn close(&mut self) {
-        match std::mem::replace(&mut self.phase, ListenerPhase::Closed) {
-            // Tokio's own listener asks the system only after the runtime has polled it.
-            ListenerPhase::Listening(tcp, membership) => match tcp.into_std() {
-                Ok(tcp) => {
-                    let end = from_now(self.options.timeout);
-                    self.phase = ListenerPhase::EmptyingQueue { tcp, _membership: membership, end };
-                    self.empty_queue();
-                }
-                Err(error) => warn_of_reset(&error),
-            },
-            phase => self.phase = phase,
+        self.socket.close(self.options.timeout);
+        // Sheds nothing, because none of these connections has had time to send anything.
+        while let Some((tcp, peer)) = self.socket.next_queued() {
+            self.begin(tcp, peer);
         }
     }
 
@@ -332,6 +328,15 @@ impl TlsListener {
     pub(crate) fn serve_framework(&mut self) -> &mut Self {
         self.user = ListenerUser::Framework;
         self
+    }
+
+    /// Joins a server drain under a server, which observes the connections, too.
+    fn join(mut self, drain: &DrainHandle, on_end: &[OnConnectionEnd]) -> Self {
+        self.observers.on_end.extend_from_slice(on_end);
+        if self.options.config.current().alpn_protocols.is_empty() {
+            tracing::info!("HTTP/1 only: the TLS configuration offers no protocol by ALPN");
+        }
+        self.with_drain(drain)
     }
 
     fn options_mut(&mut self) -> &mut HandshakeOptions {
@@ -344,49 +349,26 @@ impl TlsListener {
             if let Poll::Ready(stream) = self.handshakes.poll_finished(cx) {
                 return Poll::Ready(Some(stream));
             }
-            let (tcp, membership) = match &mut self.phase {
-                ListenerPhase::Listening(tcp, membership) => (tcp, membership),
-                ListenerPhase::EmptyingQueue { .. } => {
-                    if let Some(retry_at) = self.retry_at {
-                        ready!(self.timer.poll_until(retry_at, cx));
+            let next_place = self.handshakes.next_place(&self.options);
+            match self.socket.poll_accept(cx, next_place, self.options.timeout) {
+                Poll::Ready(Some((tcp, peer))) => {
+                    if self.socket.get_ref().is_some() {
+                        self.handshakes.make_place(&self.options);
                     }
-                    self.empty_queue();
-                    continue;
-                }
-                ListenerPhase::Closed if self.handshakes.len() == 0 => return Poll::Ready(None),
-                ListenerPhase::Closed => return Poll::Pending,
-            };
-            if let Some(DrainMembership { stop, .. }) = membership
-                && stop.as_mut().poll(cx).is_ready()
-            {
-                self.close();
-                continue;
-            }
-            if let Some(retry_at) = self.retry_at.max(self.handshakes.next_place(&self.options)) {
-                ready!(self.timer.poll_until(retry_at, cx));
-                self.retry_at = None;
-            }
-            match ready!(tcp.poll_accept(cx)) {
-                Ok((tcp, peer)) => {
-                    self.handshakes.make_place(&self.options);
                     self.begin(tcp, peer);
                 }
-                Err(error) if is_of_one_connection(&error) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection, will try again");
-                    self.retry_at = Some(from_now(RETRY_PAUSE));
-                }
+                Poll::Ready(None) if self.handshakes.len() == 0 => return Poll::Ready(None),
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
             }
         }
     }
 
     /// Registers with the drain, once: the drain needs the reaper and the rest of the options.
     fn register(&mut self) {
-        if let ListenerPhase::Listening(_, Some(membership)) = &mut self.phase
-            && let Some(drain) = membership.unregistered.take()
-        {
+        if let Some(drain) = self.socket.take_unregistered() {
+            let address = self.address.as_ref().ok().copied();
             drain.register(ListenerInDrain {
-                address: self.address.as_ref().ok().copied(),
+                delivery: address.map_or(Delivery::Unknown, Delivery::Acknowledged),
                 reaper: self.options.reaper.clone(),
                 shed: self.handshakes.shed.clone(),
                 user: self.user,
@@ -394,42 +376,9 @@ impl TlsListener {
         }
     }
 
-    /// Accepts what is in the system's queue, and no more than a queue can hold: clients that go on connecting must not keep the server
-    /// from stopping. Sheds nothing, because none of these connections has had time to send anything.
-    fn empty_queue(&mut self) {
-        for _ in 0..MAX_QUEUED {
-            let ListenerPhase::EmptyingQueue { tcp, end, .. } = &self.phase else { return };
-            let accepted = tcp.accept().and_then(|(tcp, peer)| {
-                tcp.set_nonblocking(true)?;
-                Ok((TcpStream::from_std(tcp)?, peer))
-            });
-            match accepted {
-                Ok((tcp, peer)) => self.begin(tcp, peer),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return self.phase = ListenerPhase::Closed,
-                Err(error) if is_of_one_connection(&error) => {}
-                Err(_) if Instant::now() < *end => return self.retry_at = Some(from_now(RETRY_PAUSE)),
-                Err(error) => {
-                    warn_of_reset(&error);
-                    return self.phase = ListenerPhase::Closed;
-                }
-            }
-        }
-        warn_of_reset(&io::Error::other("clients connect faster than they are accepted"));
-        self.phase = ListenerPhase::Closed;
-    }
-
     fn begin(&mut self, tcp: TcpStream, peer: SocketAddr) {
         self.handshakes.begin(tcp, peer, &self.observers, self.options.clone());
     }
-}
-
-fn warn_of_reset(error: &io::Error) {
-    tracing::warn!(%error, "connections that were not accepted yet are reset");
-}
-
-/// Whether the connection ended before it was accepted, so that the next one can be accepted at once.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused)
 }
 
 /// The connections of [`TlsListener::accept`], as tonic's `serve_with_incoming` needs them. No item is an error.

@@ -1,0 +1,41 @@
+//! [`UpgradeDeadline`]: the end of an upgraded connection, which hyper knows no more.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use crate::server::accepted_stream::AcceptedStream;
+use crate::server::drain::DrainPhase;
+
+/// Waits for the deadline of the server drain. Only an upgraded connection needs it, which hyper knows no more. Its reads and its writes
+/// may belong to two tasks.
+#[derive(Default)]
+pub(super) struct UpgradeDeadline(Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>);
+
+impl UpgradeDeadline {
+    pub(super) fn poll(&mut self, stream: &AcceptedStream, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let Some(drain) = stream.connection().drain() else { return Poll::Pending };
+        let deadline = self.0.get_or_insert_with(|| {
+            let drain = drain.clone();
+            Box::pin(async move { drain.reached(DrainPhase::Deadline).await })
+        });
+        ready!(deadline.as_mut().poll(cx));
+        self.0 = None;
+        Poll::Ready(deadline_error())
+    }
+}
+
+/// Checks whether an upgraded connection still has time.
+pub(super) fn check_deadline(stream: &AcceptedStream) -> io::Result<()> {
+    match stream.connection().drain() {
+        Some(drain) if drain.phase() >= DrainPhase::Deadline => Err(deadline_error()),
+        _ => Ok(()),
+    }
+}
+
+fn deadline_error() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "the server has no more time for this connection")
+}

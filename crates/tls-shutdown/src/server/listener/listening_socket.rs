@@ -1,0 +1,282 @@
+//! [`Listener`], the trait of listening sockets; and [`ListeningSocket`]: one of them until it is closed, also by a server drain.
+
+use std::{
+    future::Future,
+    io::{self, ErrorKind},
+    mem,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::{
+    runtime::timer::{BoxedTimer, from_now},
+    server::{
+        drain::{DrainHandle, DrainPhase},
+        peer::Peer,
+    },
+};
+
+/// The largest number of queued connections that are accepted before the socket is closed: the highest value to which
+/// `net.core.somaxconn` is set in practice, for a socket that somebody else has created.
+const MAX_QUEUED: usize = 65_536;
+/// The pause after the system refuses to accept, for want of file descriptors for example.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts connections that a [`Server`](crate::server::Server) serves without TLS: [`tokio::net::TcpListener`],
+/// [`tokio::net::UnixListener`], [`UnixSocket`](crate::server::UnixSocket), and what you implement it for.
+///
+/// If the streams are [`TcpStream`]s or [`UnixStream`](tokio::net::UnixStream)s, a listener of your own has every guarantee that these
+/// sockets have: one that counts connections, limits them, or reads the header of the PROXY protocol. Other streams are boxed, and a cut
+/// response cannot reset them.
+///
+/// ```
+/// use std::{io, net::SocketAddr, task::{Context, Poll}};
+/// use tls_shutdown::server::Listener;
+/// use tokio::net::{TcpListener, TcpStream};
+///
+/// /// Sends small packets at once.
+/// struct Counted {
+///     tcp: TcpListener,
+///     accepted: u64,
+/// }
+///
+/// impl Listener for Counted {
+///     type Stream = TcpStream;
+///     type Peer = SocketAddr;
+///
+///     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+///         let accept = self.tcp.poll_accept(cx);
+///         self.accepted += u64::from(accept.is_ready());
+///         accept
+///     }
+///
+///     fn accept_queued(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+///         self.tcp.accept_queued()
+///     }
+///
+///     fn local_addr(&self) -> Option<SocketAddr> {
+///         Listener::local_addr(&self.tcp)
+///     }
+/// }
+/// ```
+pub trait Listener: Send + 'static {
+    /// The stream of a connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// Who is at its other end: a [`SocketAddr`] or a [`Peer`].
+    type Peer: Into<Peer>;
+
+    /// Accepts the next connection.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system. The server logs them and tries again after a pause.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Stream, Self::Peer)>>;
+
+    /// Accepts the next connection of the system's queue, without a wait. The server calls this until the queue is empty, and then drops
+    /// the listener.
+    ///
+    /// The default calls [`poll_accept`](Self::poll_accept) once. Tokio's own listeners ask the system only after the runtime has polled
+    /// it: call their `accept_queued`.
+    ///
+    /// # Errors
+    ///
+    /// [`WouldBlock`](ErrorKind::WouldBlock) if the queue is empty, and those of the system.
+    fn accept_queued(&mut self) -> io::Result<(Self::Stream, Self::Peer)> {
+        match self.poll_accept(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(accepted) => accepted,
+            Poll::Pending => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// The address of a TCP socket. A server drain asks the kernel for what the connections of this address have not acknowledged.
+    /// Default: `None`.
+    fn local_addr(&self) -> Option<SocketAddr> {
+        None
+    }
+}
+
+impl Listener for TcpListener {
+    type Stream = TcpStream;
+    type Peer = SocketAddr;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+        Self::poll_accept(self, cx)
+    }
+
+    fn accept_queued(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        #[cfg(unix)]
+        let socket = std::os::fd::AsFd::as_fd(self).try_clone_to_owned()?;
+        #[cfg(windows)]
+        let socket = std::os::windows::io::AsSocket::as_socket(self).try_clone_to_owned()?;
+        let (tcp, peer) = std::net::TcpListener::from(socket).accept()?;
+        tcp.set_nonblocking(true)?;
+        Ok((TcpStream::from_std(tcp)?, peer))
+    }
+
+    fn local_addr(&self) -> Option<SocketAddr> {
+        Self::local_addr(self).ok()
+    }
+}
+
+/// A listening socket until it is closed.
+pub(super) struct ListeningSocket<L> {
+    phase: ListeningPhase<L>,
+    membership: Option<DrainMembership>,
+    /// When to accept again after an error of the system.
+    retry_at: Option<Instant>,
+    timer: BoxedTimer,
+}
+
+enum ListeningPhase<L> {
+    Open(L),
+    EmptyingQueue {
+        listener: L,
+        /// How many more connections may come out of the queue: clients that go on connecting must not keep the server from stopping.
+        left: usize,
+        /// Until when the system may refuse to accept.
+        end: Instant,
+    },
+    Closed,
+}
+
+/// The part that an open listener takes in a server drain.
+struct DrainMembership {
+    /// Held while the socket is open.
+    _open: TaskTrackerToken,
+    /// Resolves when the drain stops accepting.
+    stop: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+    /// The drain, until the listener has registered: at the first accept, when all options are set.
+    unregistered: Option<DrainHandle>,
+}
+
+impl<L: Listener> ListeningSocket<L> {
+    pub(super) fn new(listener: L) -> Self {
+        let phase = ListeningPhase::Open(listener);
+        Self { phase, membership: None, retry_at: None, timer: BoxedTimer::default() }
+    }
+
+    /// Joins a server drain.
+    pub(super) fn join(&mut self, drain: &DrainHandle) {
+        if let ListeningPhase::Open(_) = self.phase {
+            let handle = drain.clone();
+            self.membership = Some(DrainMembership {
+                _open: drain.count_socket(),
+                stop: Box::pin(async move { handle.reached(DrainPhase::LastRequest).await }),
+                unregistered: Some(drain.clone()),
+            });
+        }
+    }
+
+    /// The drain with which the listener has to register now, once.
+    pub(super) fn take_unregistered(&mut self) -> Option<DrainHandle> {
+        self.membership.as_mut()?.unregistered.take()
+    }
+
+    /// The listener while it is open.
+    pub(super) fn get_ref(&self) -> Option<&L> {
+        match &self.phase {
+            ListeningPhase::Open(listener) => Some(listener),
+            ListeningPhase::EmptyingQueue { .. } | ListeningPhase::Closed => None,
+        }
+    }
+
+    /// Stops listening. [`next_queued`](Self::next_queued) returns the connections in the system's queue. If the system refuses to accept,
+    /// the socket stays open until that is over, for `timeout` at most. Does nothing on a closed listener.
+    pub(super) fn close(&mut self, timeout: Duration) {
+        self.phase = match mem::replace(&mut self.phase, ListeningPhase::Closed) {
+            ListeningPhase::Open(listener) => {
+                ListeningPhase::EmptyingQueue { listener, left: MAX_QUEUED, end: from_now(timeout) }
+            }
+            phase => phase,
+        };
+    }
+
+    /// Accepts the next connection, but not before `not_before`. Returns `None` once the socket is closed.
+    pub(super) fn poll_accept(
+        &mut self,
+        cx: &mut Context<'_>,
+        not_before: Option<Instant>,
+        close_timeout: Duration,
+    ) -> Poll<Option<(L::Stream, L::Peer)>> {
+        loop {
+            if let Some(DrainMembership { stop, .. }) = &mut self.membership
+                && let ListeningPhase::Open(_) = self.phase
+                && stop.as_mut().poll(cx).is_ready()
+            {
+                self.retry_at = None;
+                self.close(close_timeout);
+            }
+            let listener = match &mut self.phase {
+                ListeningPhase::Open(listener) => listener,
+                ListeningPhase::EmptyingQueue { .. } => {
+                    if let Some(retry_at) = self.retry_at {
+                        ready!(self.timer.poll_until(retry_at, cx));
+                    }
+                    match self.next_queued() {
+                        Some(accepted) => return Poll::Ready(Some(accepted)),
+                        None => continue,
+                    }
+                }
+                ListeningPhase::Closed => return Poll::Ready(None),
+            };
+            if let Some(not_before) = self.retry_at.max(not_before) {
+                ready!(self.timer.poll_until(not_before, cx));
+                self.retry_at = None;
+            }
+            match ready!(listener.poll_accept(cx)) {
+                Ok(accepted) => return Poll::Ready(Some(accepted)),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection, will try again");
+                    self.retry_at = Some(from_now(RETRY_PAUSE));
+                }
+            }
+        }
+    }
+
+    /// The next connection in the queue of a socket that [closes](Self::close). `None` if the queue is empty, and the socket is closed, and
+    /// if the system refuses to accept for now.
+    pub(super) fn next_queued(&mut self) -> Option<(L::Stream, L::Peer)> {
+        while let ListeningPhase::EmptyingQueue { listener, left, end } = &mut self.phase {
+            if *left == 0 {
+                warn_of_reset(&io::Error::other("clients connect faster than they are accepted"));
+                break;
+            }
+            *left -= 1;
+            match listener.accept_queued() {
+                Ok(accepted) => return Some(accepted),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(_) if Instant::now() < *end => {
+                    self.retry_at = Some(from_now(RETRY_PAUSE));
+                    return None;
+                }
+                Err(error) => {
+                    warn_of_reset(&error);
+                    break;
+                }
+            }
+        }
+        self.phase = ListeningPhase::Closed;
+        self.membership = None;
+        None
+    }
+}
+
+fn warn_of_reset(error: &io::Error) {
+    tracing::warn!(%error, "connections that were not accepted yet are reset");
+}
+
+/// Whether the connection ended before it was accepted, so that the next one can be accepted at once.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused)
+}

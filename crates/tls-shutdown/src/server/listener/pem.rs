@@ -1,0 +1,60 @@
+//! [`PemFiles`]: the files of a certificate and its key, and the configuration that they make.
+
+use std::{
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+};
+
+use rustls::{
+    ServerConfig,
+    crypto::CryptoProvider,
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
+};
+
+/// `curl --http1.0` offers only the older name of HTTP/1.
+const PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
+
+const NO_PROVIDER: &str = "rustls has no crypto provider for this process: install one at the start of the program, for example by \
+                           rustls::crypto::ring::default_provider().install_default()";
+
+#[derive(Debug)]
+pub(super) struct PemFiles {
+    pub(super) certificate_chain: PathBuf,
+    pub(super) key: PathBuf,
+}
+
+impl PemFiles {
+    /// Reads the files. Returns a configuration with the process's crypto provider, for HTTP.
+    pub(super) fn read(&self) -> io::Result<ServerConfig> {
+        let provider = CryptoProvider::get_default().ok_or_else(|| io::Error::other(NO_PROVIDER))?;
+        let chain = CertificateDer::pem_file_iter(&self.certificate_chain)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .and_then(|chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) })
+            .map_err(|error| cannot_read("certificate chain", &self.certificate_chain, &error))?;
+        let key =
+            PrivateKeyDer::from_pem_file(&self.key).map_err(|error| cannot_read("private key", &self.key, &error))?;
+        let config = ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key));
+        let mut config = config.map_err(|error| {
+            let (chain, key) = (self.certificate_chain.display(), self.key.display());
+            io::Error::new(ErrorKind::InvalidData, format!("cannot use {chain} with the key {key}: {error}"))
+        })?;
+        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
+        Ok(config)
+    }
+}
+
+fn cannot_read(what: &str, file: &Path, error: &pem::Error) -> io::Error {
+    let file = file.display();
+    match error {
+        pem::Error::Io(error) => io::Error::new(error.kind(), format!("cannot read the {what} {file}: {error}")),
+        pem::Error::NoItemsFound => {
+            io::Error::new(ErrorKind::InvalidData, format!("{file} contains no {what} in PEM format"))
+        }
+        error => io::Error::new(ErrorKind::InvalidData, format!("the {what} in {file} is not valid PEM: {error}")),
+    }
+}

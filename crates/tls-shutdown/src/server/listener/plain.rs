@@ -1,0 +1,101 @@
+//! [`PlainListener`]: any [`Listener`] in a server, as [`TlsListener`](super::TlsListener) is for TLS.
+
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::io::AsyncRead;
+
+use super::listening_socket::{Listener, ListeningSocket};
+use crate::{
+    server::{
+        accepted_stream::AcceptedStream,
+        connection::{Accepted, ConnectionObservers, OnConnectionEnd},
+        drain::{Delivery, DrainHandle, ListenerInDrain, ListenerUser},
+        peer::Transport,
+        plain_stream::{PlainSocket, PlainStream},
+    },
+    tls::Reaper,
+};
+
+/// How long a listener that closes stays open if the system refuses to accept. As the handshakes of a `TlsListener`.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A listener without TLS.
+pub(super) struct PlainListener<L> {
+    socket: ListeningSocket<L>,
+    reaper: Reaper,
+    observers: ConnectionObservers,
+}
+
+/// A [`PlainListener`] of any type. It is asked once for each connection, not for each byte.
+pub(super) trait AnyPlainListener: Send {
+    /// Joins a server drain, and reports the connections to `on_end`.
+    fn join(&mut self, drain: &DrainHandle, on_end: &[OnConnectionEnd]);
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<AcceptedStream>>;
+
+    fn transport(&self) -> Transport;
+}
+
+impl<L: Listener> PlainListener<L> {
+    pub(super) fn new(listener: L) -> Self {
+        let socket = ListeningSocket::new(listener);
+        Self { socket, reaper: Reaper::new(), observers: ConnectionObservers::default() }
+    }
+
+    fn delivery(&self) -> Delivery {
+        match (self.transport(), self.socket.get_ref().and_then(Listener::local_addr)) {
+            (_, Some(address)) => Delivery::Acknowledged(address),
+            (Transport::Unix, None) => Delivery::AtOnce,
+            _ => Delivery::Unknown,
+        }
+    }
+
+    fn stream(&self, stream: L::Stream, peer: L::Peer) -> AcceptedStream
+    where
+        L::Stream: AsyncRead,
+    {
+        let socket = PlainSocket::new(stream);
+        if let PlainSocket::Tcp(tcp) = &socket
+            && let Err(error) = tcp.set_nodelay(true)
+        {
+            // The connection was reset meanwhile. Its first read reports that.
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+        let connection = Accepted::new(&self.observers, peer.into()).into_record(self.transport());
+        PlainStream::new(socket, connection, &self.reaper).into()
+    }
+}
+
+impl<L: Listener> AnyPlainListener for PlainListener<L> {
+    fn join(&mut self, drain: &DrainHandle, on_end: &[OnConnectionEnd]) {
+        self.observers.on_end.extend_from_slice(on_end);
+        self.observers.drain = Some(drain.clone());
+        self.socket.join(drain);
+        drain.register(ListenerInDrain {
+            delivery: self.delivery(),
+            reaper: self.reaper.clone(),
+            shed: Arc::default(),
+            user: ListenerUser::default(),
+        });
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<AcceptedStream>> {
+        let accepted = ready!(self.socket.poll_accept(cx, None, CLOSE_TIMEOUT));
+        Poll::Ready(accepted.map(|(stream, peer)| self.stream(stream, peer)))
+    }
+
+    fn transport(&self) -> Transport {
+        Transport::of_stream::<L::Stream>()
+    }
+}
+
+impl fmt::Debug for dyn AnyPlainListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PlainListener").field("transport", &self.transport()).finish_non_exhaustive()
+    }
+}

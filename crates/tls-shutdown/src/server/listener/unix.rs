@@ -1,0 +1,128 @@
+//! Unix sockets as listeners: tokio's own, and [`UnixSocket`], which looks after its file.
+
+use std::{
+    fmt, fs,
+    io::{self, ErrorKind},
+    os::{fd::AsFd, unix::fs::MetadataExt},
+    path::{Path, PathBuf},
+    task::{Context, Poll, ready},
+};
+
+use tokio::net::{UnixListener, UnixStream};
+
+use super::listening_socket::Listener;
+use crate::server::peer::Peer;
+
+/// The file of the socket stays, as always with tokio. [`UnixSocket`] removes it.
+impl Listener for UnixListener {
+    type Stream = UnixStream;
+    type Peer = Peer;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(UnixStream, Peer)>> {
+        let (stream, _) = ready!(Self::poll_accept(self, cx))?;
+        Poll::Ready(Ok((stream, Peer::Unix)))
+    }
+
+    fn accept_queued(&mut self) -> io::Result<(UnixStream, Peer)> {
+        let socket = self.as_fd().try_clone_to_owned()?;
+        let (stream, _) = std::os::unix::net::UnixListener::from(socket).accept()?;
+        stream.set_nonblocking(true)?;
+        Ok((UnixStream::from_std(stream)?, Peer::Unix))
+    }
+}
+
+/// Listens on a Unix socket, and removes its file when it closes.
+///
+/// The file is removed before the queue is emptied, so that no client can connect and then be refused. If a successor has replaced the
+/// file, it stays.
+///
+/// ```no_run
+/// # use tls_shutdown::server::{DrainReport, Readiness, Server, ServerDrain, UnixSocket};
+/// # async fn example(app: Readiness) -> std::io::Result<DrainReport> {
+/// let server = Server::new(UnixSocket::bind("/run/app/http.sock").await?);
+/// Ok(server.drain(ServerDrain::on_terminate_signal()?).serve(app).await)
+/// # }
+/// ```
+pub struct UnixSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    /// The device and the number of the file. `None` once it is removed.
+    file: Option<(u64, u64)>,
+}
+
+impl UnixSocket {
+    /// Listens at `path`. Replaces the socket of a server that does not run any more.
+    ///
+    /// # Errors
+    ///
+    /// [`AddrInUse`](ErrorKind::AddrInUse) if a server listens there, or if the file is no socket. Those of the system.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// After a drop, nothing listens. The file of a server that does not run any more may be removed.
+    pub async fn bind(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref();
+        // The system refuses a connection to a file whose socket is closed.
+        if UnixStream::connect(path).await.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+            && fs::symlink_metadata(path).is_ok_and(|file| is_socket(&file))
+        {
+            fs::remove_file(path)?;
+        }
+        let listener = UnixListener::bind(path)?;
+        let file = Some(identity(&fs::symlink_metadata(path)?));
+        Ok(Self { listener, path: path.to_owned(), file })
+    }
+
+    /// The path of the socket's file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn remove_file(&mut self) {
+        let Some(file) = self.file.take() else { return };
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| identity(&found) == file)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the file of a socket");
+        }
+    }
+}
+
+impl Listener for UnixSocket {
+    type Stream = UnixStream;
+    type Peer = Peer;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(UnixStream, Peer)>> {
+        Listener::poll_accept(&mut self.listener, cx)
+    }
+
+    fn accept_queued(&mut self) -> io::Result<(UnixStream, Peer)> {
+        self.remove_file();
+        self.listener.accept_queued()
+    }
+}
+
+impl Drop for UnixSocket {
+    fn drop(&mut self) {
+        self.remove_file();
+    }
+}
+
+impl fmt::Debug for UnixSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnixSocket").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+fn is_socket(file: &fs::Metadata) -> bool {
+    std::os::unix::fs::FileTypeExt::is_socket(&file.file_type())
+}
+
+/// What distinguishes a file from another one at the same path.
+fn identity(file: &fs::Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}

@@ -1,0 +1,143 @@
+//! One connection: which protocol it speaks, and hyper's connection over it.
+
+use std::{
+    error::Error,
+    future::{Future, pending},
+    ops::ControlFlow,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use http_body::Body;
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    server::conn::{http1, http2},
+};
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use tokio::sync::oneshot;
+use tower_service::Service;
+use tracing::Span;
+
+use super::{
+    accepted_stream::AcceptedStream,
+    connection_info::ConnectionInfo,
+    drain::DrainHandle,
+    endless::{EndlessResponses, LeftToApplication},
+    http_stream::{HttpStream, MessagesInFlight},
+    lifetime::{ConnectionLifetime, Flow, Limits},
+    serve_http1::serve_http1,
+    serve_http2::{HyperExecutor, serve_http2, speaks_http1},
+    service::{HttpService, MakeInsert},
+};
+use crate::http::BoxError;
+
+/// How connections are served.
+pub(super) struct ConnectionOptions {
+    pub(super) http1: http1::Builder,
+    pub(super) http2: http2::Builder<HyperExecutor>,
+    pub(super) connect_info: Vec<MakeInsert>,
+    pub(super) limits: Limits,
+    pub(super) stall_timeout: Duration,
+    pub(super) left_to_application: LeftToApplication,
+}
+
+/// Serves a connection. The drop of its [`HttpStream`] ends it truthfully on every path.
+pub(super) async fn serve_connection<S, B>(
+    stream: AcceptedStream,
+    service: S,
+    options: Arc<ConnectionOptions>,
+    drain: DrainHandle,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let info = ConnectionInfo::new(&stream, &drain);
+    let lifetime = Arc::new(ConnectionLifetime::new(options.limits, drain));
+    let endless = EndlessResponses::new(options.left_to_application, lifetime.clone());
+    let peer = info.peer();
+    let connection = stream.connection().clone();
+    let connect_info = options.connect_info.iter().filter_map(|make| make(&stream)).collect();
+    let facts = info.clone();
+    let messages = match facts.protocol() {
+        Some(b"h2") => MessagesInFlight::Http2(Arc::default()),
+        _ => MessagesInFlight::Http1(Arc::default()),
+    };
+    let mut stream = HttpStream::new(stream, &messages, options.stall_timeout);
+    let service = TowerToHyperService::new(service);
+    let mut service = HttpService { service, connection, info, connect_info, messages, endless };
+    let flow = match facts.protocol() {
+        Some(protocol) => {
+            record_protocol(&String::from_utf8_lossy(protocol));
+            if protocol == b"h2" && speaks_http1(&mut stream, &lifetime).await {
+                service.messages = MessagesInFlight::Http1(Arc::default());
+                stream.change_protocol(&service.messages, options.stall_timeout);
+            }
+            options.serve(stream, service, &lifetime).await
+        }
+        // Most clients without ALPN speak HTTP/1, so that its timeouts are those of the first bytes, too.
+        None => {
+            let (stream, http2) = stream.unless_http2();
+            match unless_ready(http2, options.serve(stream, service.clone(), &lifetime)).await {
+                ControlFlow::Break(flow) => flow,
+                ControlFlow::Continue(stream) => {
+                    record_protocol("h2");
+                    service.messages = MessagesInFlight::Http2(Arc::default());
+                    let stream = HttpStream::new(stream, &service.messages, options.stall_timeout);
+                    options.serve(stream, service, &lifetime).await
+                }
+            }
+        }
+    };
+    if let Flow::Break(Err(error)) = flow {
+        tracing::debug!(%peer, error = &error as &dyn Error, "the HTTP connection failed");
+    }
+}
+
+impl ConnectionOptions {
+    /// Serves a connection whose protocol is known.
+    async fn serve<S, B>(&self, stream: HttpStream, service: HttpService<S>, lifetime: &ConnectionLifetime) -> Flow
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: Send + 'static,
+        B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+    {
+        let io = TokioIo::new(stream);
+        match service.messages.clone() {
+            MessagesInFlight::Http1(messages) => {
+                let connection = self.http1.serve_connection(io, service).with_upgrades();
+                serve_http1(pin!(connection), http1::UpgradeableConnection::graceful_shutdown, &messages, lifetime)
+                    .await
+            }
+            MessagesInFlight::Http2(frames) => {
+                let calls = service.endless.grpc_calls().clone();
+                let connection = self.http2.serve_connection(io, service);
+                serve_http2(pin!(connection), http2::Connection::graceful_shutdown, &frames, &calls, lifetime).await
+            }
+        }
+    }
+}
+
+/// Serves HTTP/1, until the client turns out to speak HTTP/2.
+async fn unless_ready<T>(http2: oneshot::Receiver<T>, http1: impl Future<Output = Flow>) -> ControlFlow<Flow, T> {
+    let http2 = async {
+        match http2.await {
+            Ok(stream) => stream,
+            // It speaks HTTP/1.
+            Err(_) => pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        stream = http2 => ControlFlow::Continue(stream),
+        flow = http1 => ControlFlow::Break(flow),
+    }
+}
+
+fn record_protocol(protocol: &str) {
+    Span::current().record("protocol", protocol);
+}

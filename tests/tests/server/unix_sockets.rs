@@ -1,0 +1,124 @@
+//! Unix sockets: their files, their peers, and listeners of one's own.
+
+use std::{
+    io,
+    net::SocketAddr,
+    task::{Context, Poll},
+};
+
+use tls_shutdown::{
+    Ending,
+    server::{Acknowledgement, Listener, Peer, Server, Transport, UnixSocket},
+};
+use tls_shutdown_tests::{
+    End,
+    serving::{Client, Running, socket_path},
+};
+use tokio::{
+    io::DuplexStream,
+    net::{UnixListener, UnixStream},
+    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+};
+
+use crate::routes::routes;
+
+const NOWHERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
+
+async fn ask_over(path: &std::path::Path) -> Client<UnixStream> {
+    let mut client = Client { stream: UnixStream::connect(path).await.expect("a server") };
+    client.ask("/").await;
+    assert!(client.read_message().await.0.starts_with("http/1.1 200"));
+    client
+}
+
+#[tokio::test]
+async fn the_file_of_a_socket_lives_as_long_as_it_listens() {
+    let path = socket_path();
+    let socket = UnixSocket::bind(&path).await.expect("a free path");
+    assert_eq!(socket.path(), path);
+    let mut running = Running::start_server(Server::new(socket), NOWHERE, |drain| drain, routes);
+    let client = ask_over(&path).await;
+    running.signal();
+    assert_eq!({ client }.read_to_end().await, (vec![], End::Fin));
+    let end = running.end().await;
+    assert_eq!((end.peer(), end.transport(), end.requests()), (Peer::Unix, Transport::Unix, 1));
+    assert_eq!(end.peer().to_string(), "unix");
+    let report = running.report().await;
+    assert_eq!((report.connections(), report.acknowledgement()), (1, Acknowledgement::Everything), "{report}");
+    assert!(!path.exists());
+
+    // The file of a server that was killed is replaced. One that is no socket is not.
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("a free path"));
+    assert!(path.exists());
+    let socket = UnixSocket::bind(&path).await.expect("nobody listens");
+    // A successor has replaced the file: it stays.
+    std::fs::remove_file(&path).expect("a file");
+    let successor = UnixSocket::bind(&path).await.expect("a free path");
+    drop(socket);
+    assert!(path.exists());
+    let third = UnixSocket::bind(&path).await.expect_err("the successor listens");
+    assert_eq!(third.kind(), io::ErrorKind::AddrInUse);
+    drop(successor);
+    assert!(!path.exists());
+    std::fs::write(&path, "no socket").expect("a file");
+    assert!(UnixSocket::bind(&path).await.is_err());
+    assert_eq!(std::fs::read_to_string(&path).expect("a file"), "no socket");
+    std::fs::remove_file(&path).expect("a file");
+}
+
+/// Tokio's own listener never removes the file.
+#[tokio::test]
+async fn a_listener_of_tokio_keeps_its_file() {
+    let path = socket_path();
+    let server = Server::new(UnixListener::bind(&path).expect("a free path"));
+    let mut running = Running::start_server(server, NOWHERE, |drain| drain, routes);
+    drop(ask_over(&path).await);
+    assert_eq!(running.end().await.ending(), Ending::Complete);
+    running.signal();
+    running.report().await;
+    assert!(path.exists());
+    std::fs::remove_file(&path).expect("a file");
+}
+
+/// Streams that this library does not know.
+struct Pipes(UnboundedReceiver<DuplexStream>);
+
+impl Listener for Pipes {
+    type Stream = DuplexStream;
+    type Peer = Peer;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(DuplexStream, Peer)>> {
+        match self.0.poll_recv(cx) {
+            Poll::Ready(Some(stream)) => Poll::Ready(Ok((stream, Peer::Unknown))),
+            _ => Poll::Pending,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_listener_of_ones_own_is_served() {
+    let (connect, accept) = unbounded_channel();
+    let server = Server::new(Pipes(accept)).connect_info(|stream| stream.custom::<DuplexStream>().map(|_| ()));
+    let mut running = Running::start_server(server, NOWHERE, |drain| drain, routes);
+    let open = || {
+        let (ours, theirs) = tokio::io::duplex(1000);
+        assert!(connect.send(theirs).is_ok(), "a server");
+        Client { stream: ours }
+    };
+    let mut client = open();
+    client.ask("/large").await;
+    assert_eq!(client.read_message().await.1.len(), 300_000);
+    drop(client);
+    let end = running.end().await;
+    assert_eq!((end.ending(), end.peer(), end.transport()), (Ending::Complete, Peer::Unknown, Transport::Custom));
+    // It is in the queue when the server stops.
+    let mut queued = open();
+    queued.ask("/").await;
+    running.signal();
+    let (data, end) = queued.read_to_end().await;
+    assert!(data.starts_with(b"HTTP/1.1 200") && end == End::Fin);
+    drop(queued);
+    let report = running.report().await;
+    assert_eq!((report.requests(), report.responses_cut()), (1, 0), "{report}");
+    assert_eq!(report.acknowledgement(), Acknowledgement::Unknown);
+}
