@@ -15,9 +15,9 @@ use hyper::{
 use pin_project_lite::pin_project;
 
 use super::{
-    Wait,
     event_stream::EventScanner,
     grpc::{GrpcCall, is_grpc, status_unavailable},
+    wait::Wait,
 };
 
 pin_project! {

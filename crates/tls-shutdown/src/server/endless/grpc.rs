@@ -12,7 +12,7 @@ use hyper::{
 use tokio::time::timeout;
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
-use super::Wait;
+use super::wait::Wait;
 use crate::server::drain::{DrainHandle, DrainPhase};
 
 /// How long the tasks of a connection's calls may take to end them at the deadline.

@@ -3,15 +3,13 @@
 mod body;
 mod event_stream;
 mod grpc;
+mod wait;
 mod websocket;
 
 pub(super) use body::EndlessBody;
 pub(super) use grpc::GrpcCalls;
 
 use std::{
-    fmt,
-    future::Future,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -19,7 +17,7 @@ use std::{
 use http_body::Body;
 use hyper::{Request, Response};
 
-use self::{grpc::GrpcCall, websocket::Handshake};
+use self::{grpc::GrpcCall, wait::Wait, websocket::Handshake};
 use super::{
     drain::DrainHandle,
     lifetime::{ConnectionLifetime, Limits},
@@ -150,20 +148,5 @@ impl UnansweredRequest {
             Self::Grpc(call) => call.poll_deadline(cx),
             Self::WebSocket(_) | Self::Other => Poll::Pending,
         }
-    }
-}
-
-/// A wait that is part of a response.
-pub(super) struct Wait(Pin<Box<dyn Future<Output = ()> + Send + Sync>>);
-
-impl Wait {
-    fn new(wait: impl Future<Output = ()> + Send + Sync + 'static) -> Self {
-        Self(Box::pin(wait))
-    }
-}
-
-impl fmt::Debug for Wait {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wait").finish_non_exhaustive()
     }
 }

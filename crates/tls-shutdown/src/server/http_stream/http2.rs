@@ -4,7 +4,6 @@
 //! The frames that the transport has accepted show it.
 
 use std::{
-    collections::BTreeMap,
     io,
     ops::ControlFlow,
     pin::Pin,
@@ -20,8 +19,8 @@ use tokio::{
 
 use super::{
     early_end::{EarlyEnds, Upload},
-    flow_control::FlowControl,
     http1::content_length,
+    open_requests::OpenRequests,
     reset_budget::ResetBudget,
 };
 use crate::{
@@ -46,6 +45,7 @@ const ENHANCE_YOUR_CALM: u32 = 0xb;
 ///
 /// h2 reads what the client has sent, with two exceptions: the answer to its own PING, see [`answer_ping`](Self::answer_ping), and the
 /// end of a request that is cut short, see [`EarlyEnds`].
+#[derive(Default)]
 pub(in crate::server) struct Http2Frames {
     next: NextInbound,
     /// The bytes of the preface that have passed.
@@ -54,12 +54,9 @@ pub(in crate::server) struct Http2Frames {
     pub(super) outbound: FrameScanner,
     /// A head or a small frame, as far as h2 has not read it.
     staged: Vec<u8>,
-    /// The requests without a complete response, by their streams.
-    requests: BTreeMap<u32, OpenRequest>,
+    requests: OpenRequests,
     /// The stream whose header block is incomplete, and its request.
     opening: Option<(u32, Upload)>,
-    /// When the last of them was answered, or when the connection began.
-    idle_since: Instant,
     /// The last request whose header block is complete.
     last_stream: u32,
     /// The last stream that the last GOAWAY promised to process.
@@ -68,10 +65,6 @@ pub(in crate::server) struct Http2Frames {
     /// The PING that h2 has sent behind its first GOAWAY, until it is answered.
     ping: Option<[u8; 8]>,
     ping_timed_out: bool,
-    /// How much the client lets through.
-    pub(super) flow_control: FlowControl,
-    /// How much h2 lets through.
-    upload_control: FlowControl,
     resets: ResetBudget,
 }
 
@@ -88,39 +81,6 @@ enum NextInbound {
     Invalid,
 }
 
-struct OpenRequest {
-    upload: Upload,
-    /// Whether the head of the response was sent.
-    is_answered: bool,
-    /// How much more of the response the client lets through.
-    window: i64,
-    /// How much more of the request h2 lets through.
-    upload_window: i64,
-}
-
-impl Default for Http2Frames {
-    fn default() -> Self {
-        Self {
-            next: NextInbound::default(),
-            preface: 0,
-            inbound: FrameScanner::default(),
-            outbound: FrameScanner::default(),
-            staged: Vec::new(),
-            requests: BTreeMap::new(),
-            idle_since: Instant::now(),
-            opening: None,
-            last_stream: 0,
-            goaway: None,
-            early_ends: EarlyEnds::default(),
-            ping: None,
-            ping_timed_out: false,
-            flow_control: FlowControl::default(),
-            upload_control: FlowControl::default(),
-            resets: ResetBudget::default(),
-        }
-    }
-}
-
 impl Http2Frames {
     /// Whether the client has sent its preface. Before that, h2 does nothing.
     pub(in crate::server) fn has_preface(&self) -> bool {
@@ -130,8 +90,7 @@ impl Http2Frames {
     /// Whether the client has sent a part of a frame or of a request, and not all of it.
     pub(super) fn is_in_request(&self) -> bool {
         let is_in_preface = self.next == NextInbound::Preface && self.preface > 0;
-        let is_in_upload = || self.requests.values().any(|open| !open.upload.has_ended);
-        is_in_preface || !self.inbound.is_between() || self.opening.is_some() || is_in_upload()
+        is_in_preface || !self.inbound.is_between() || self.opening.is_some() || self.requests.has_upload()
     }
 
     /// Answers h2's PING in the place of a client that does not.
@@ -141,20 +100,10 @@ impl Http2Frames {
 
     /// What the client is waited for. Before the preface is complete, its own timeout counts.
     pub(in crate::server) fn wait(&self) -> ClientWait {
-        if self.requests.is_empty() && self.opening.is_none() && self.has_preface() {
-            ClientWait::Request { since: self.idle_since }
-        } else {
-            ClientWait::None
+        match self.requests.idle_since() {
+            Some(since) if self.opening.is_none() && self.has_preface() => ClientWait::Request { since },
+            _ => ClientWait::None,
         }
-    }
-
-    /// Forgets a request that is answered or reset.
-    fn end_request(&mut self, stream: u32) -> Option<OpenRequest> {
-        let open = self.requests.remove(&stream)?;
-        if self.requests.is_empty() {
-            self.idle_since = Instant::now();
-        }
-        Some(open)
     }
 
     /// Whether the client has sent a part of a frame, and no response is due to it: h2 then waits for the rest without limit.
@@ -165,7 +114,7 @@ impl Http2Frames {
     /// The service is given a request.
     pub(in crate::server) fn on_request<B: Body>(&mut self, request: &Request<B>) {
         if let Some(stream) = self.early_ends.on_request(request)
-            && let Some(open) = self.requests.get_mut(&stream)
+            && let Some(open) = self.requests.get_mut(stream)
         {
             open.upload.length = content_length(request.headers());
         }
@@ -212,10 +161,7 @@ impl Http2Frames {
                     if let [_, _, _, SETTINGS, flags, ..] = self.inbound.head_bytes()
                         && flags & ACK == 0
                     {
-                        let change = self.flow_control.read_settings(piece);
-                        if change != 0 {
-                            self.requests.values_mut().for_each(|open| open.window += change);
-                        }
+                        self.requests.read_client_settings(piece);
                     }
                     let Some(frame) = self.inbound.payload(piece) else { break };
                     self.on_received(&frame);
@@ -252,7 +198,7 @@ impl Http2Frames {
         if head.kind == HEADERS && head.stream > self.last_stream && !ends {
             self.early_ends.admit(head.stream)?;
         } else if head.kind == DATA
-            && let Some(open) = self.requests.get_mut(&head.stream)
+            && let Some(open) = self.requests.get_mut(head.stream)
         {
             open.upload.on_data(head.data);
             if ends && open.upload.is_short() && open.is_answered {
@@ -276,7 +222,7 @@ impl Http2Frames {
             }
             PING if frame.flags & ACK != 0 && self.ping == Some(frame.payload) => self.ping = None,
             RST_STREAM => {
-                let open = self.end_request(frame.stream);
+                let open = self.requests.remove(frame.stream);
                 self.early_ends.forget(frame.stream);
                 // To cancel the rest of a response is no abuse.
                 if !open.is_some_and(|open| open.is_answered && open.upload.has_ended) {
@@ -284,21 +230,14 @@ impl Http2Frames {
                 }
             }
             DATA | HEADERS | CONTINUATION => {
-                let length = if frame.kind == DATA { frame.length } else { 0 };
-                self.upload_control.on_data(length);
-                if let Some(open) = self.requests.get_mut(&frame.stream) {
-                    open.upload_window -= i64::from(length);
+                if frame.kind == DATA {
+                    self.requests.on_upload(frame.stream, frame.length);
+                }
+                if let Some(open) = self.requests.get_mut(frame.stream) {
                     open.upload.has_ended |= frame.ends_stream;
                 }
             }
-            WINDOW_UPDATE => {
-                let increment = i64::from(first_word(frame) & EVERY_STREAM);
-                match self.requests.get_mut(&frame.stream) {
-                    Some(open) => open.window += increment,
-                    None if frame.stream == 0 => self.flow_control.widen(increment),
-                    None => {}
-                }
-            }
+            WINDOW_UPDATE => self.requests.widen_responses(frame.stream, first_word(frame) & EVERY_STREAM),
             _ => {}
         }
         if frame.flags & END_HEADERS != 0
@@ -306,8 +245,7 @@ impl Http2Frames {
             && let Some((stream, upload)) = self.opening.take()
         {
             self.last_stream = stream;
-            let (window, upload_window) = (self.flow_control.initial, self.upload_control.initial);
-            self.requests.insert(stream, OpenRequest { upload, is_answered: false, window, upload_window });
+            self.requests.insert(stream, upload);
         }
     }
 
@@ -318,20 +256,17 @@ impl Http2Frames {
             let (payload, rest) = bytes.split_at(bytes.len().min(self.outbound.left()));
             bytes = rest;
             if head.kind == SETTINGS && head.flags & ACK == 0 {
-                let change = self.upload_control.read_settings(payload);
-                self.requests.values_mut().for_each(|open| open.upload_window += change);
+                self.requests.read_server_settings(payload);
             }
             let Some(frame) = self.outbound.payload(payload) else { break };
-            let answered = if frame.ends_stream { self.end_request(frame.stream) } else { None };
+            let answered = if frame.ends_stream { self.requests.remove(frame.stream) } else { None };
             if answered.is_some() && frame.kind != RST_STREAM {
                 self.resets.on_response();
             }
-            let open = self.requests.get_mut(&frame.stream);
             match frame.kind {
-                HEADERS => open.into_iter().for_each(|open| open.is_answered = true),
+                HEADERS => self.requests.get_mut(frame.stream).into_iter().for_each(|open| open.is_answered = true),
                 DATA => {
-                    self.flow_control.on_data(frame.length);
-                    open.into_iter().for_each(|open| open.window -= i64::from(frame.length));
+                    self.requests.on_response(frame.stream, frame.length);
                     self.early_ends.on_progress(frame.stream);
                 }
                 RST_STREAM => {
@@ -341,14 +276,7 @@ impl Http2Frames {
                     let is_cut = answered.is_some_and(|open| open.is_answered || has_failed);
                     cut += u64::from(is_cut);
                 }
-                WINDOW_UPDATE => {
-                    let increment = i64::from(first_word(&frame) & EVERY_STREAM);
-                    match open {
-                        Some(open) => open.upload_window += increment,
-                        None if frame.stream == 0 => self.upload_control.widen(increment),
-                        None => {}
-                    }
-                }
+                WINDOW_UPDATE => self.requests.widen_uploads(frame.stream, first_word(&frame) & EVERY_STREAM),
                 GOAWAY => self.goaway = Some(first_word(&frame) & EVERY_STREAM),
                 PING if frame.flags & ACK == 0 && self.goaway == Some(EVERY_STREAM) => {
                     self.ping = Some(frame.payload);
@@ -383,33 +311,19 @@ impl Http2Frames {
         if self.can_stage() { self.early_ends.next_due() } else { None }
     }
 
-    //= https://www.rfc-editor.org/rfc/rfc8446#section-6.1
-    //# This does not have any effect on its read side of the connection.
-    /// Whether a client that has closed its half can still be answered: a request is whole, and the windows let its response through. They
-    /// open no more. h2 takes the end of what it reads for the end of the connection.
+    /// Whether a client that has closed its half can still be answered.
     pub(super) fn can_answer(&self) -> bool {
-        let mut open = self.requests.range(..=self.last_served()).map(|(_, open)| open);
-        open.any(|open| open.upload.has_ended && !self.is_blocked(open))
+        self.requests.can_answer(self.last_served())
     }
 
-    fn is_blocked(&self, open: &OpenRequest) -> bool {
-        open.is_answered && (self.flow_control.is_closed() || open.window <= 0)
-    }
-
-    /// Whether the client could continue the request, and the response waits for that. A response that has begun needs no more of it.
-    fn waits_for_upload(&self, open: &OpenRequest) -> bool {
-        !open.upload.has_ended && !open.is_answered && open.upload_window > 0 && !self.upload_control.is_closed()
-    }
-
-    /// Whether all requests wait until the client sends more of them, or lets more of their responses through, and there is one.
+    /// Whether all requests wait for the client, and there is one.
     pub(super) fn waits_for_client(&self) -> bool {
-        let mut open = self.requests.range(..=self.last_served()).map(|(_, open)| open).peekable();
-        open.peek().is_some() && open.all(|open| self.is_blocked(open) || self.waits_for_upload(open))
+        self.requests.waits_for_client(self.last_served())
     }
 
     /// The bytes of both directions' bodies.
     pub(super) fn progress(&self) -> u64 {
-        self.flow_control.data + self.upload_control.data
+        self.requests.progress()
     }
 
     /// The last stream that is served, as far as a GOAWAY has announced it.
@@ -419,7 +333,7 @@ impl Http2Frames {
 
     /// The streams whose response is incomplete, without those that a GOAWAY has refused.
     pub(super) fn unanswered(&self) -> impl Iterator<Item = u32> + '_ {
-        self.requests.range(..=self.last_served()).map(|(stream, _)| *stream)
+        self.requests.streams(self.last_served())
     }
 
     //= https://www.rfc-editor.org/rfc/rfc9113#section-6.8

@@ -5,6 +5,7 @@ mod first_bytes;
 mod flow_control;
 pub(super) mod http1;
 pub(super) mod http2;
+mod open_requests;
 mod reset_budget;
 mod stall;
 #[cfg(test)]

@@ -145,7 +145,8 @@ fn follower_reads(bytes: &[u8], size: usize, sent: &[u8]) -> Open {
         }
     }
     frames.on_sent(sent);
-    Open::count(frames.requests.values().map(|open| open.upload.has_ended))
+    let (ended_by_client, others) = frames.requests.count();
+    Open { ended_by_client, others }
 }
 
 /// `:method: POST`, `:scheme: https`, `:path: /`.

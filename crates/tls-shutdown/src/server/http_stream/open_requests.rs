@@ -1,0 +1,154 @@
+//! [`OpenRequests`]: the requests of an HTTP/2 connection without a complete response, and for what each of them waits.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use super::{early_end::Upload, flow_control::FlowControl};
+
+pub(super) struct OpenRequests {
+    streams: BTreeMap<u32, OpenRequest>,
+    /// When the last of them ended, or when the connection began.
+    idle_since: Instant,
+    /// How much of the responses the client lets through.
+    responses: FlowControl,
+    /// How much of the requests h2 lets through.
+    uploads: FlowControl,
+}
+
+pub(super) struct OpenRequest {
+    pub(super) upload: Upload,
+    /// Whether the head of the response was sent.
+    pub(super) is_answered: bool,
+    /// How much more of the response the client lets through.
+    window: i64,
+    /// How much more of the request h2 lets through.
+    upload_window: i64,
+}
+
+impl Default for OpenRequests {
+    fn default() -> Self {
+        let (responses, uploads) = (FlowControl::default(), FlowControl::default());
+        Self { streams: BTreeMap::new(), idle_since: Instant::now(), responses, uploads }
+    }
+}
+
+impl OpenRequests {
+    pub(super) fn insert(&mut self, stream: u32, upload: Upload) {
+        let (window, upload_window) = (self.responses.initial, self.uploads.initial);
+        self.streams.insert(stream, OpenRequest { upload, is_answered: false, window, upload_window });
+    }
+
+    /// Forgets a request that is answered or reset.
+    pub(super) fn remove(&mut self, stream: u32) -> Option<OpenRequest> {
+        let open = self.streams.remove(&stream)?;
+        if self.streams.is_empty() {
+            self.idle_since = Instant::now();
+        }
+        Some(open)
+    }
+
+    pub(super) fn get_mut(&mut self, stream: u32) -> Option<&mut OpenRequest> {
+        self.streams.get_mut(&stream)
+    }
+
+    /// The streams up to `last`.
+    pub(super) fn streams(&self, last: u32) -> impl Iterator<Item = u32> + '_ {
+        self.streams.range(..=last).map(|(stream, _)| *stream)
+    }
+
+    /// Since when there is no request. `None` if there is one.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        self.streams.is_empty().then_some(self.idle_since)
+    }
+
+    /// Whether the client has not sent all of a request.
+    pub(super) fn has_upload(&self) -> bool {
+        self.streams.values().any(|open| !open.upload.has_ended)
+    }
+
+    /// Notes DATA of the client.
+    pub(super) fn on_upload(&mut self, stream: u32, length: u32) {
+        self.uploads.on_data(length);
+        if let Some(open) = self.get_mut(stream) {
+            open.upload_window -= i64::from(length);
+        }
+    }
+
+    /// Notes DATA of a response.
+    pub(super) fn on_response(&mut self, stream: u32, length: u32) {
+        self.responses.on_data(length);
+        if let Some(open) = self.get_mut(stream) {
+            open.window -= i64::from(length);
+        }
+    }
+
+    /// Notes WINDOW_UPDATE of the client. Stream 0 is the connection.
+    pub(super) fn widen_responses(&mut self, stream: u32, increment: u32) {
+        match self.streams.get_mut(&stream) {
+            Some(open) => open.window += i64::from(increment),
+            None if stream == 0 => self.responses.widen(increment.into()),
+            None => {}
+        }
+    }
+
+    /// Notes WINDOW_UPDATE of h2.
+    pub(super) fn widen_uploads(&mut self, stream: u32, increment: u32) {
+        match self.streams.get_mut(&stream) {
+            Some(open) => open.upload_window += i64::from(increment),
+            None if stream == 0 => self.uploads.widen(increment.into()),
+            None => {}
+        }
+    }
+
+    /// Reads a part of the client's SETTINGS.
+    pub(super) fn read_client_settings(&mut self, payload: &[u8]) {
+        let change = self.responses.read_settings(payload);
+        if change != 0 {
+            self.streams.values_mut().for_each(|open| open.window += change);
+        }
+    }
+
+    /// Reads a part of h2's SETTINGS.
+    pub(super) fn read_server_settings(&mut self, payload: &[u8]) {
+        let change = self.uploads.read_settings(payload);
+        if change != 0 {
+            self.streams.values_mut().for_each(|open| open.upload_window += change);
+        }
+    }
+
+    //= https://www.rfc-editor.org/rfc/rfc8446#section-6.1
+    //# This does not have any effect on its read side of the connection.
+    /// Whether a client that has closed its half can still be answered: a request up to `last` is whole, and the windows let its response
+    /// through. They open no more. h2 takes the end of what it reads for the end of the connection.
+    pub(super) fn can_answer(&self, last: u32) -> bool {
+        self.streams.range(..=last).any(|(_, open)| open.upload.has_ended && !self.is_blocked(open))
+    }
+
+    /// Whether all requests up to `last` wait until the client sends more of them, or lets more of their responses through, and there is one.
+    pub(super) fn waits_for_client(&self, last: u32) -> bool {
+        let mut open = self.streams.range(..=last).map(|(_, open)| open).peekable();
+        open.peek().is_some() && open.all(|open| self.is_blocked(open) || self.waits_for_upload(open))
+    }
+
+    fn is_blocked(&self, open: &OpenRequest) -> bool {
+        open.is_answered && (self.responses.is_closed() || open.window <= 0)
+    }
+
+    /// Whether the client could continue the request, and the response waits for that. A response that has begun needs no more of it.
+    fn waits_for_upload(&self, open: &OpenRequest) -> bool {
+        !open.upload.has_ended && !open.is_answered && open.upload_window > 0 && !self.uploads.is_closed()
+    }
+
+    /// The bytes of both directions' bodies.
+    pub(super) fn progress(&self) -> u64 {
+        self.responses.data + self.uploads.data
+    }
+
+    /// How many requests the client has ended, and how many it has not.
+    #[cfg(test)]
+    pub(super) fn count(&self) -> (usize, usize) {
+        let ended = self.streams.values().filter(|open| open.upload.has_ended).count();
+        (ended, self.streams.len() - ended)
+    }
+}
