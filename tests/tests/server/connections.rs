@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use axum::{Router, body::Body, http::StatusCode, routing};
 use hyper::{Request, body::Incoming};
 use tls_shutdown::{
     integrations::tonic::TlsConnectInfo,
@@ -21,6 +22,7 @@ use tls_shutdown_tests::{
 };
 
 use tonic::transport::server::TcpConnectInfo;
+use tower::ServiceExt;
 
 use crate::routes::routes;
 
@@ -114,4 +116,24 @@ async fn old_connections_have_a_last_request() {
     let (frames, end) = client.frames_to_end().await;
     assert_eq!((goaways(&frames), end), (vec![0], End::CloseNotify));
     assert!(running.drain.is_ready());
+}
+
+/// An axum handler takes it as an argument.
+#[tokio::test]
+async fn a_handler_of_axum_extracts_its_connection() {
+    async fn peer(connection: ConnectionInfo) -> String {
+        connection.peer().to_string()
+    }
+    let app = Router::new().route("/", routing::get(peer));
+    let response = app.clone().oneshot(Request::get("/").body(Body::empty()).expect("a request")).await;
+    assert_eq!(response.expect("infallible").status(), StatusCode::INTERNAL_SERVER_ERROR, "there is no connection");
+
+    let listener = listener().await;
+    let address = listener.local_addr().expect("an address");
+    let server = tokio::spawn(Server::new(listener).serve(app));
+    let mut client = Client::connect(address).await;
+    client.ask("/").await;
+    let local = client.stream.get_ref().0.local_addr().expect("an address");
+    assert_eq!(client.read_message().await.1, local.to_string().as_bytes());
+    server.abort();
 }

@@ -4,6 +4,7 @@
 //! it has a binary of its own: `logging`, `file_descriptors`.
 
 mod client_authentication;
+mod closed_by_server;
 mod connections;
 mod drain;
 mod early_answers;

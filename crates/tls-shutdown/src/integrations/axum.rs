@@ -3,11 +3,12 @@
 use std::{io, net::SocketAddr};
 
 use axum::{
-    extract::connect_info::Connected,
+    extract::{FromRequestParts, connect_info::Connected},
+    http::{StatusCode, request::Parts},
     serve::{IncomingStream, Listener},
 };
 
-use crate::server::{ServerStream, TlsListener};
+use crate::server::{ConnectionInfo, ServerStream, TlsListener};
 
 /// `docs/integrations.md` lists what is guaranteed under `axum::serve`, and what only a [`Server`](crate::server::Server) guarantees.
 impl Listener for TlsListener {
@@ -24,6 +25,27 @@ impl Listener for TlsListener {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         TlsListener::local_addr(self)
+    }
+}
+
+/// # Errors
+///
+/// Status 500 if the request did not come through a [`Server`](crate::server::Server).
+///
+/// ```
+/// use tls_shutdown::server::ConnectionInfo;
+///
+/// async fn whoami(connection: ConnectionInfo) -> String {
+///     connection.peer().to_string()
+/// }
+/// # let _: axum::Router = axum::Router::new().route("/", axum::routing::get(whoami));
+/// ```
+impl<S: Sync> FromRequestParts<S> for ConnectionInfo {
+    type Rejection = (StatusCode, &'static str);
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        let info = parts.extensions.get::<Self>().cloned();
+        info.ok_or((StatusCode::INTERNAL_SERVER_ERROR, "the request did not come through tls_shutdown::server::Server"))
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
-    drain::{DrainHandle, FirstRequest, InFlight},
+    drain::{DrainHandle, InFlight},
     peer::{Peer, Transport},
     report::{ConnectionReport, Handshake, Protocol},
 };
@@ -130,10 +130,10 @@ impl ConnectionRecord {
         self.observers.drain.as_ref()
     }
 
-    /// Counts a request. It is in flight until the returned value is dropped. Says whether it is the first.
-    pub(super) fn begin_request(&self) -> (Option<InFlight>, Option<FirstRequest>) {
+    /// Counts a request. It is in flight until the returned value is dropped. Also returns its number, from 1 on.
+    pub(super) fn begin_request(&self) -> (Option<InFlight>, u64) {
         let before = self.requests.fetch_add(1, Ordering::Relaxed);
-        (self.drain().map(DrainHandle::begin_request), (before == 0).then_some(FirstRequest))
+        (self.drain().map(DrainHandle::begin_request), before + 1)
     }
 
     pub(super) fn count_cut(&self, responses: u64) {

@@ -7,10 +7,12 @@ use rustls::pki_types::CertificateDer;
 use super::{
     accepted_stream::AcceptedStream,
     drain::DrainHandle,
+    lifetime::ConnectionLifetime,
     peer::{Peer, Transport},
 };
 
-/// A request's connection, in the request's extensions. Clones are cheap.
+/// A request's connection, in the extensions of each request of a [`Server`](super::Server). Clones are cheap. With feature `axum`, it is an
+/// extractor of axum.
 #[derive(Clone)]
 pub struct ConnectionInfo {
     facts: Arc<Facts>,
@@ -22,11 +24,11 @@ struct Facts {
     protocol: Option<Vec<u8>>,
     server_name: Option<String>,
     certificates: Vec<CertificateDer<'static>>,
-    drain: DrainHandle,
+    lifetime: Arc<ConnectionLifetime>,
 }
 
 impl ConnectionInfo {
-    pub(super) fn new(stream: &AcceptedStream, drain: &DrainHandle) -> Self {
+    pub(super) fn new(stream: &AcceptedStream, lifetime: Arc<ConnectionLifetime>) -> Self {
         let tls = stream.tls().map(|stream| stream.get_ref().get_ref().get_ref().1);
         let certificates = tls.and_then(|tls| tls.peer_certificates()).unwrap_or_default();
         Self {
@@ -36,7 +38,7 @@ impl ConnectionInfo {
                 protocol: tls.and_then(|tls| tls.alpn_protocol()).map(<[u8]>::to_vec),
                 server_name: tls.and_then(|tls| tls.server_name()).map(str::to_owned),
                 certificates: certificates.iter().cloned().map(CertificateDer::into_owned).collect(),
-                drain: drain.clone(),
+                lifetime,
             }),
         }
     }
@@ -69,7 +71,22 @@ impl ConnectionInfo {
     /// The server drain, so that endless responses and upgraded connections can end with it. The server itself ends
     /// [some kinds](super::EndlessResponse).
     pub fn drain(&self) -> &DrainHandle {
-        &self.facts.drain
+        self.facts.lifetime.drain()
+    }
+
+    /// Ends the connection after the requests in progress, as a server drain does. An HTTP/1 client reads `Connection: close` in the next
+    /// response, an HTTP/2 client receives GOAWAY. For a handler that has learned that this client should go elsewhere.
+    ///
+    /// ```
+    /// use tls_shutdown::server::ConnectionInfo;
+    ///
+    /// fn rebalance(connection: &ConnectionInfo) -> &'static str {
+    ///     connection.close();
+    ///     "the next request goes to another server"
+    /// }
+    /// ```
+    pub fn close(&self) {
+        self.facts.lifetime.close();
     }
 }
 

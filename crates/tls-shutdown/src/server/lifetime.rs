@@ -4,11 +4,15 @@ use std::{
     future::{Future, pending, poll_fn},
     ops::ControlFlow,
     pin::Pin,
+    sync::atomic::{AtomicBool, Ordering},
     task::Poll,
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, sleep_until},
+};
 
 use super::drain::{DrainHandle, DrainPhase};
 use crate::runtime::timer::from_now;
@@ -27,13 +31,14 @@ pub(super) type Flow<T = ()> = ControlFlow<hyper::Result<()>, T>;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) max_age: Option<Duration>,
+    pub(super) max_requests: Option<u64>,
     pub(super) header_timeout: Duration,
     pub(super) idle_timeout: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_age: None, header_timeout: HEADER_TIMEOUT, idle_timeout: IDLE_TIMEOUT }
+        Self { max_age: None, max_requests: None, header_timeout: HEADER_TIMEOUT, idle_timeout: IDLE_TIMEOUT }
     }
 }
 
@@ -48,18 +53,22 @@ pub(super) enum ClientWait {
     Head { since: Instant },
 }
 
-/// When a connection has to end: when its client has let it wait for too long, at its age, or with the server drain.
+/// When a connection has to end: when its client has let it wait for too long, at its age, when it is told to, or with the server drain.
 #[derive(Debug)]
 pub(super) struct ConnectionLifetime {
     began: Instant,
     limits: Limits,
     drain: DrainHandle,
+    /// Whether the connection was told to end.
+    is_closing: AtomicBool,
+    closing: Notify,
 }
 
 impl ConnectionLifetime {
     pub(super) fn new(limits: Limits, drain: DrainHandle) -> Self {
         let max_age = limits.max_age.map(with_jitter);
-        Self { began: Instant::now(), limits: Limits { max_age, ..limits }, drain }
+        let (is_closing, closing) = (AtomicBool::new(false), Notify::new());
+        Self { began: Instant::now(), limits: Limits { max_age, ..limits }, drain, is_closing, closing }
     }
 
     /// Waits until the client has had its time to send a request, or the rest of one's head. Returns what it has not sent.
@@ -83,6 +92,31 @@ impl ConnectionLifetime {
 
     pub(super) fn drain(&self) -> &DrainHandle {
         &self.drain
+    }
+
+    /// Ends the connection after the requests in progress.
+    pub(super) fn close(&self) {
+        self.is_closing.store(true, Ordering::SeqCst);
+        self.closing.notify_waiters();
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::SeqCst)
+    }
+
+    async fn until_closing(&self) {
+        // Before the check: it receives every `notify_waiters` from here on.
+        let closing = self.closing.notified();
+        if !self.is_closing() {
+            closing.await;
+        }
+    }
+
+    /// The service is given a request of this number, from 1 on.
+    pub(super) fn on_request(&self, number: u64) {
+        if self.limits.max_requests.is_some_and(|max| number >= max) {
+            self.close();
+        }
     }
 
     /// Waits until the client has had its time to send the preface of HTTP/2.
@@ -109,6 +143,7 @@ impl ConnectionLifetime {
         };
         tokio::select! {
             () = age => {}
+            () = self.until_closing() => {}
             () = self.drain.reached(DrainPhase::LastRequest) => {}
         }
     }

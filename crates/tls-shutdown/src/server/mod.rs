@@ -227,6 +227,18 @@ impl Server {
         self
     }
 
+    /// Ends connections after this number of requests, as [`max_connection_age`](Self::max_connection_age) does. On HTTP/2, requests that are
+    /// on their way are still answered, also beyond the number. Default: no maximum.
+    ///
+    /// # Panics
+    ///
+    /// If `max` is 0.
+    pub fn max_requests(mut self, max: u64) -> Self {
+        assert!(max > 0, "a connection without a request serves nothing");
+        self.options.limits.max_requests = Some(max);
+        self
+    }
+
     /// Closes a connection whose client takes longer than this for the head of an HTTP/1 request, from its first byte on, or for the preface
     /// of HTTP/2. Default: [`HEADER_TIMEOUT`](Self::HEADER_TIMEOUT).
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
@@ -362,6 +374,7 @@ impl fmt::Debug for Server {
             .field("listeners", &self.listeners)
             .field("drain", &self.drain)
             .field("max_age", &self.options.limits.max_age)
+            .field("max_requests", &self.options.limits.max_requests)
             .field("header_timeout", &self.options.limits.header_timeout)
             .field("idle_timeout", &self.options.limits.idle_timeout)
             .field("stall_timeout", &self.options.stall_timeout)

@@ -55,8 +55,8 @@ pub(super) async fn serve_connection<S, B>(
     S::Future: Send + 'static,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let info = ConnectionInfo::new(&stream, &drain);
     let lifetime = Arc::new(ConnectionLifetime::new(options.limits, drain));
+    let info = ConnectionInfo::new(&stream, lifetime.clone());
     let endless = EndlessResponses::new(options.left_to_application, lifetime.clone());
     let peer = info.peer();
     let connection = stream.connection().clone();

@@ -18,7 +18,7 @@ use super::{
     accepted_stream::AcceptedStream,
     connection::ConnectionRecord,
     connection_info::ConnectionInfo,
-    drain::{InFlight, announce_close},
+    drain::{FirstRequest, InFlight, announce_close},
     endless::{EndlessBody, EndlessResponses, UnansweredRequest},
     http_stream::{
         MessagesInFlight,
@@ -53,10 +53,11 @@ where
     type Future = Answer<<TowerToHyperService<S> as HyperService<Request<Incoming>>>::Future, B>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let (in_flight, first) = self.connection.begin_request();
-        if let Some(first) = first {
-            request.extensions_mut().insert(first);
+        let (in_flight, number) = self.connection.begin_request();
+        if number == 1 {
+            request.extensions_mut().insert(FirstRequest);
         }
+        self.endless.lifetime().on_request(number);
         request.extensions_mut().insert(self.info.clone());
         self.connect_info.iter().for_each(|insert| insert(request.extensions_mut()));
         let messages = match &self.messages {
@@ -115,7 +116,7 @@ where
             }
         };
         let progress = this.messages.take().map(|messages| {
-            if lock(&messages).is_last_request {
+            if lock(&messages).is_last_request || this.endless.lifetime().is_closing() {
                 announce_close(&mut response);
             }
             ResponseInProgress::begin(messages, this.method, *this.version, &response)

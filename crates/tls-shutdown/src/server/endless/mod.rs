@@ -93,6 +93,10 @@ impl EndlessResponses {
         self.left.leave(kind);
     }
 
+    pub(super) fn lifetime(&self) -> &ConnectionLifetime {
+        &self.lifetime
+    }
+
     pub(super) fn grpc_calls(&self) -> &GrpcCalls {
         &self.grpc_calls
     }
