@@ -43,7 +43,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// use tls_shutdown::server::Listener;
 /// use tokio::net::{TcpListener, TcpStream};
 ///
-/// /// Sends small packets at once.
+/// /// Counts what it accepts.
 /// struct Counted {
 ///     tcp: TcpListener,
 ///     accepted: u64,
