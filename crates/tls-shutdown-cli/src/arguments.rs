@@ -8,7 +8,7 @@ use humantime::parse_duration;
 use rustls::pki_types::ServerName;
 use tls_shutdown::{ShutdownPolicy, server::ServerDrain};
 
-use crate::events::Format;
+use crate::{events::Format, explain::Explanations};
 
 /// Close TLS connections without losing data.
 #[derive(Debug, Parser)]
@@ -98,6 +98,9 @@ pub(crate) struct ServeArguments {
     /// Exit at most this long after the signal. All other times count towards it.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "25s")]
     pub(crate) grace: Duration,
+    /// Explain in plain words how each connection ended, and what that means for its responses.
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Print one JSON object per line.
     #[arg(long)]
     pub(crate) json: bool,
@@ -240,6 +243,10 @@ impl ServeArguments {
             ServerPolicy::Bidirectional => ShutdownPolicy::bidirectional(),
         };
         policy.with_close_timeout(self.close_timeout).with_max_drain_bytes(self.max_drain_bytes.as_u64())
+    }
+
+    pub(crate) fn explanations(&self) -> Explanations {
+        if self.explain { Explanations::Each } else { Explanations::None }
     }
 
     pub(crate) fn format(&self) -> Format {

@@ -18,7 +18,10 @@ use tls_shutdown::{
     server::{Acknowledgement, ConnectionReport, DrainHandle, DrainPhase, DrainReport, Transport},
 };
 
-use crate::failure::Failure;
+use crate::{
+    explain::{Explanations, explain},
+    failure::Failure,
+};
 
 /// How long the process waits for a slow reader of its standard output before it exits.
 const FINISH_TIMEOUT: Duration = Duration::from_millis(500);
@@ -40,6 +43,7 @@ pub(crate) enum Format {
 #[derive(Debug)]
 pub(crate) struct Events {
     format: Format,
+    explanations: Explanations,
     printer: Printer,
 }
 
@@ -60,8 +64,8 @@ pub(crate) enum Handshake {
 }
 
 impl Events {
-    pub(crate) fn new(format: Format) -> Self {
-        Self { format, printer: Printer::start() }
+    pub(crate) fn new(format: Format, explanations: Explanations) -> Self {
+        Self { format, explanations, printer: Printer::start() }
     }
 
     /// Reports a socket that listens at `address`, which is a path for a Unix socket.
@@ -97,7 +101,15 @@ impl Events {
         describe(&mut event, report.shutdown());
         event["requests"] = report.requests().into();
         event["responses_cut"] = report.responses_cut().into();
-        self.print(&event, || report.to_string());
+        event["delivery"] = report.delivery().name().into();
+        match self.explanations {
+            Explanations::None => self.print(&event, || report.to_string()),
+            Explanations::Each => {
+                let explanation = explain(report);
+                event["explanation"] = explanation.as_str().into();
+                self.print(&event, || format!("{report}\n  {explanation}"));
+            }
+        }
     }
 
     /// Reports the end of a connection of `send`.

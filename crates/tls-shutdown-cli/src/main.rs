@@ -3,6 +3,7 @@
 mod arguments;
 mod certificate;
 mod events;
+mod explain;
 mod failure;
 mod log;
 mod progress;

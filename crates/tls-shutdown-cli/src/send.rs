@@ -16,6 +16,7 @@ use crate::{
     arguments::{Endpoint, SendArguments},
     certificate,
     events::{Events, Handshake, SendReport},
+    explain::Explanations,
     failure::Failure,
 };
 
@@ -23,7 +24,7 @@ const CHUNK: usize = 16 * 1024;
 
 pub(crate) fn run(arguments: &SendArguments) -> Result<ExitCode, Failure> {
     let runtime = Runtime::new().map_err(|error| Failure::new(format!("cannot start the runtime: {error}")))?;
-    let events = Events::new(arguments.format());
+    let events = Events::new(arguments.format(), Explanations::None);
     let result = runtime.block_on(send(arguments, &events));
     let printed = events.finish();
     // A read of standard input cannot be cancelled, and may never end.

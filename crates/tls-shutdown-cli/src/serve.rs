@@ -30,7 +30,7 @@ use crate::{
 const RUNTIME_TIMEOUT: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(arguments: &ServeArguments, log: &Log) -> Result<ExitCode, Failure> {
-    let events = Arc::new(Events::new(arguments.format()));
+    let events = Arc::new(Events::new(arguments.format(), arguments.explanations()));
     let runtime =
         runtime::Runtime::new().map_err(|error| Failure::new(format!("cannot start the runtime: {error}")))?;
     let report = runtime.block_on(serve(arguments, &events, log))?;

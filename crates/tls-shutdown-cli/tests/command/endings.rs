@@ -92,8 +92,8 @@ async fn every_accepted_connection_is_reported_exactly_once() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_without_close_notify_is_truncated() {
-    let mut server = Serve::start(&[]).await;
+async fn a_client_that_leaves_without_close_notify_is_truncated_and_has_lost_nothing() {
+    let mut server = Serve::start(&["--explain"]).await;
     let mut stream = connect(server.address).await;
     request(&mut stream, "GET /health").await;
     assert_eq!(response(&mut stream).await.body, b"ready\n");
@@ -101,6 +101,19 @@ async fn a_client_that_leaves_without_close_notify_is_truncated() {
     tcp.shutdown().await.unwrap();
     let event = server.next_closed().await;
     assert_eq!((&event["ending"], &event["sent"]), (&"truncated".into(), &false.into()));
+    assert_eq!((&event["delivery"], &event["responses_cut"]), (&"sent".into(), &0.into()));
+    let explanation = event["explanation"].as_str().unwrap();
+    assert!(explanation.contains("without closing TLS") && explanation.contains("sent to its end"), "{explanation}");
+    // In the middle of a response.
+    let mut stream = connect(server.address).await;
+    request(&mut stream, "GET /drip/1000/1000").await;
+    response(&mut stream).await;
+    let (mut tcp, _) = stream.into_inner();
+    tcp.shutdown().await.unwrap();
+    let event = server.next_closed().await;
+    assert_eq!((&event["delivery"], &event["responses_cut"]), (&"cut".into(), &1.into()));
+    let explanation = event["explanation"].as_str().unwrap();
+    assert!(explanation.contains("Of 1 requests, 1 did not receive a whole response"), "{explanation}");
 }
 
 #[tokio::test]

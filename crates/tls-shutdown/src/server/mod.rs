@@ -31,7 +31,7 @@ pub use endless::EndlessResponse;
 pub use listener::UnixSocket;
 pub use listener::{ConfigHandle, Listener, ServerListener, TlsListener};
 pub use peer::{Peer, Transport};
-pub use report::ConnectionReport;
+pub use report::{ConnectionReport, ResponseDelivery};
 pub use serve_http2::HyperExecutor;
 pub use stream::ServerStream;
 pub use tickets::{InvalidTicketKey, TicketKey, TicketKeys, UnsupportedProvider};

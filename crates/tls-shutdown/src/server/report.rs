@@ -48,6 +48,45 @@ pub(super) enum Protocol {
     Upgraded,
 }
 
+/// What the end of a connection means for its responses. [`ConnectionReport::delivery`] returns it.
+///
+/// A client that leaves without close_notify after its whole response, as curl does over HTTP/2, has lost nothing: its connection is
+/// [`Ending::Truncated`] or [`Ending::Reset`], and its delivery `Sent`. Base an alarm on [`Cut`](Self::Cut).
+///
+/// ```
+/// # fn example(report: &tls_shutdown::server::ConnectionReport) {
+/// use tls_shutdown::server::ResponseDelivery;
+///
+/// if report.delivery() == ResponseDelivery::Cut {
+///     eprintln!("{} lost {} responses", report.peer(), report.responses_cut());
+/// }
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ResponseDelivery {
+    /// There was no request.
+    NoRequest,
+    /// Every response was sent to its end, and the client has closed in order.
+    Delivered,
+    /// Every response was sent to its end. The client has not confirmed that, by the way it left.
+    Sent,
+    /// [Some responses](ConnectionReport::responses_cut) were not sent to their end.
+    Cut,
+}
+
+impl ResponseDelivery {
+    /// The snake-case name: `no_request`, `delivered`, `sent`, `cut`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoRequest => "no_request",
+            Self::Delivered => "delivered",
+            Self::Sent => "sent",
+            Self::Cut => "cut",
+        }
+    }
+}
+
 impl ConnectionReport {
     /// Who was at the other end: over TLS, the address that the [hook before TLS](crate::server::TlsListener::before_tls) returned, if
     /// there is one.
@@ -83,9 +122,21 @@ impl ConnectionReport {
         self.requests
     }
 
-    /// Requests that a [`Server`](crate::server::Server) passed to its service and whose response was not sent to its end.
+    /// Requests whose response a [`Server`](crate::server::Server) did not send to its end. Also counts requests that came whole, and that
+    /// it had no time to pass to its service.
     pub fn responses_cut(&self) -> u64 {
         self.responses_cut
+    }
+
+    /// What the end of the connection means for its responses. [`NoRequest`](ResponseDelivery::NoRequest) without a
+    /// [`Server`](crate::server::Server), which counts them.
+    pub fn delivery(&self) -> ResponseDelivery {
+        match (self.responses_cut, self.requests, self.ending()) {
+            (1.., _, _) => ResponseDelivery::Cut,
+            (0, 0, _) => ResponseDelivery::NoRequest,
+            (0, _, Ending::Complete) => ResponseDelivery::Delivered,
+            (0, _, _) => ResponseDelivery::Sent,
+        }
     }
 
     /// Whether the TLS handshake was finished. `true` on a connection without TLS.
@@ -102,9 +153,10 @@ impl ConnectionReport {
 impl fmt::Display for ConnectionReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.peer, self.shutdown)?;
-        if self.responses_cut > 0 {
-            write!(f, ", {} responses cut", self.responses_cut)?;
+        match self.delivery() {
+            ResponseDelivery::Cut => write!(f, ", {} responses cut", self.responses_cut),
+            ResponseDelivery::Sent if !self.ending().is_clean() => write!(f, ", every response was sent"),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use tokio::time::Instant;
 
 use super::{Acknowledgement, DrainPhase, Notice};
-use crate::{server::report::ConnectionReport, tls::Ending};
+use crate::{
+    server::report::{ConnectionReport, ResponseDelivery},
+    tls::Ending,
+};
 
 /// What happened in a server drain, to the connections that were open at the signal and to those that came later.
 ///
@@ -40,6 +43,8 @@ pub(super) struct Tally {
     handshakes_cut: u64,
     endings: BTreeMap<&'static str, u64>,
     responses_cut: u64,
+    /// Connections that did not end in order, and that cut no response.
+    left_after_response: u64,
     upgraded: u64,
 }
 
@@ -47,6 +52,8 @@ impl Tally {
     pub(super) fn add(&mut self, report: &ConnectionReport) {
         *self.endings.entry(report.ending().name()).or_default() += 1;
         self.responses_cut += report.responses_cut();
+        self.left_after_response +=
+            u64::from(report.delivery() == ResponseDelivery::Sent && !report.ending().is_clean());
         self.handshakes_cut += u64::from(!report.handshake_finished());
         self.upgraded += u64::from(report.was_upgraded());
     }
@@ -92,6 +99,13 @@ impl DrainReport {
     /// The requests that reached the service, and whose response was not sent to its end. Counted by a [`Server`](crate::server::Server).
     pub fn responses_cut(&self) -> u64 {
         self.tally.responses_cut
+    }
+
+    /// The connections since the signal that did not end in order, truncated or reset for example, although every response was sent to its
+    /// end: their clients have left without close_notify, and have lost nothing that is known. Counted by a
+    /// [`Server`](crate::server::Server).
+    pub fn left_after_response(&self) -> u64 {
+        self.tally.left_after_response
     }
 
     /// The handshakes that were finished since the signal.
@@ -156,6 +170,7 @@ impl fmt::Display for DrainReport {
         };
         let optional = [
             ("responses cut", self.responses_cut()),
+            ("left after response", self.left_after_response()),
             ("upgraded", self.upgraded()),
             ("shed", self.shed),
             ("left open", self.left as u64),

@@ -1,0 +1,43 @@
+//! The sentences of `serve --explain`.
+
+use tls_shutdown::{
+    Ending,
+    server::{ConnectionReport, ResponseDelivery},
+};
+
+/// Whether the end of each connection is explained.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Explanations {
+    None,
+    Each,
+}
+
+/// Says in plain words how a connection ended, and what that means for its responses.
+pub(crate) fn explain(report: &ConnectionReport) -> String {
+    let end = match report.ending() {
+        Ending::Complete => "Both sides closed the connection in order.",
+        Ending::Sent => "The server closed the connection in order, and the client did not answer.",
+        Ending::Quiet => "The server closed the connection without a word, as its policy says.",
+        Ending::Truncated => "The client closed TCP without closing TLS, as many programs do.",
+        Ending::Reset => "The client reset the connection. Programs that exit with unread data do that, too.",
+        Ending::TimedOut => "The client did not read or close in time.",
+        Ending::DrainLimit | Ending::PeerData => "The client still sent data while the server was closing.",
+        Ending::PeerAlert(_) => "The client ended the connection with an alert, which names its reason.",
+        Ending::ProtocolError => "The client broke the TLS protocol.",
+        Ending::NotTls => "The client sent something that is not TLS.",
+        Ending::NotStarted => "The TLS handshake was not finished.",
+        Ending::Aborted => "The server gave the connection up.",
+        _ => "The connection failed.",
+    };
+    let delivery = match (report.delivery(), report.requests(), report.responses_cut()) {
+        (ResponseDelivery::Delivered, ..) => "Every response was sent, and nothing was lost.".to_owned(),
+        (ResponseDelivery::Sent, ..) => {
+            "Every response was sent to its end. Whether the client read the last one is not known.".to_owned()
+        }
+        (ResponseDelivery::Cut, requests, cut) => {
+            format!("Of {requests} requests, {cut} did not receive a whole response.")
+        }
+        _ => "There was no request.".to_owned(),
+    };
+    format!("{end} {delivery}")
+}
