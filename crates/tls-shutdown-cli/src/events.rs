@@ -142,6 +142,7 @@ impl Events {
             "endings": report.endings().collect::<BTreeMap<_, _>>(),
             "requests": report.requests(),
             "responses_cut": report.responses_cut(),
+            "left_after_response": report.left_after_response(),
             "handshakes_finished": report.handshakes_finished(),
             "handshakes_cut": report.handshakes_cut(),
             "upgraded": report.upgraded(),

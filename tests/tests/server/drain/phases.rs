@@ -217,3 +217,16 @@ async fn the_report_says_what_clients_have_seen() {
     assert_eq!((report.requests(), report.count(Ending::Complete)), (answered, closed), "{report}");
     assert_eq!((answered, closed), (10, 20));
 }
+
+/// Browsers and curl leave so, and have lost nothing.
+#[tokio::test]
+async fn clients_that_leave_without_close_notify_after_their_response_are_told_apart() {
+    let mut running = start(|drain| drain.last_request(LONG)).await;
+    let (left, cut) = (idle(&running).await, asking(&running, "/stop").await);
+    running.signal();
+    soon(running.drain.reached(DrainPhase::LastRequest)).await;
+    drop((left, cut));
+    let report = running.report().await;
+    assert_eq!((report.left_after_response(), report.responses_cut(), report.count(Ending::Complete)), (1, 1, 0));
+    assert!(report.to_string().contains("left after response  1"), "{report}");
+}
