@@ -1,6 +1,6 @@
 //! One connection over a scripted transport, on a paused clock: what no kernel would do on demand.
 //!
-//! Nothing here waits for a socket, so that all tests share a process.
+//! Only `over_loopback` waits for sockets. All tests share a process.
 
 mod any_input;
 mod auto_traits;
@@ -13,6 +13,7 @@ mod limits;
 mod odd_records;
 mod on_end;
 mod ordinary_code;
+mod over_loopback;
 mod peer_data;
 mod policies;
 mod reaper;

@@ -13,10 +13,16 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
-const REQUEST: &[u8] = b"request";
+pub(crate) const REQUEST: &[u8] = b"request";
 
-/// How much a peer answers, and how long after our close_notify. More than the buffers hold, and less.
-const ANSWERS: [(usize, Duration); 9] = {
+/// What a shutdown keeps of an answer for a later read.
+pub(crate) const KEPT: usize = 64 * 1024;
+
+/// How much a peer answers, and how long after our close_notify.
+pub(crate) type Answer = (usize, Duration);
+
+/// More than the buffers hold, and less.
+pub(crate) const ANSWERS: [Answer; 9] = {
     const MOMENT: Duration = Duration::from_millis(1);
     const LATE: Duration = Duration::from_millis(50);
     [
@@ -33,7 +39,7 @@ const ANSWERS: [(usize, Duration); 9] = {
 };
 
 /// Both ends of a TLS connection over `transport`, each of them with its default policy.
-async fn connect<T>(
+pub(crate) async fn connect<T>(
     version: &'static rustls::SupportedProtocolVersion,
     transports: (T, T),
 ) -> (ShutdownStream<client::TlsStream<T>>, ShutdownStream<server::TlsStream<T>>)
@@ -53,7 +59,7 @@ fn pipe() -> (DuplexStream, DuplexStream) {
 }
 
 /// Reads a request to its end, and answers after a while.
-async fn answer<S: TlsSession>(mut server: ShutdownStream<S>, (length, delay): (usize, Duration)) {
+pub(crate) async fn answer<S: TlsSession>(mut server: ShutdownStream<S>, (length, delay): Answer) {
     let mut request = Vec::new();
     server.read_to_end(&mut request).await.expect("a request");
     assert_eq!(request, REQUEST);
@@ -95,7 +101,7 @@ async fn a_read_after_the_shutdown_receives_everything_or_fails() {
             client.shutdown().await.expect("the server has closed");
             let mut received = Vec::new();
             let read = client.read_to_end(&mut received).await;
-            if length < 64 * 1024 {
+            if length < KEPT {
                 assert_eq!((read.expect("to the end"), received.len()), (length, length), "{delay:?}");
             } else {
                 let error = read.expect_err("not everything was kept");
