@@ -54,7 +54,8 @@ impl Forge {
     /// Content type of application data.
     pub const DATA: u8 = 23;
 
-    pub(crate) fn new(tls: Connection, wire: Wire) -> Self {
+    /// Takes the keys of a peer whose handshake is done.
+    pub fn new(tls: Connection, wire: Wire) -> Self {
         let version = tls.protocol_version().expect("a handshake");
         let secrets = tls.dangerous_extract_secrets().expect("allowed");
         Self { wire, seals: Direction::new(secrets.tx), opens: Direction::new(secrets.rx), version }

@@ -1,20 +1,20 @@
 //! How HTTP/1 connections end, on every path.
 
-use std::{io::Write, time::Duration};
+use std::time::Duration;
 
 use tls_shutdown::{
-    Ending, Reaper, ReaperLimits, ShutdownPolicy,
+    Ending, Reaper, ReaperLimits,
     server::{Server, TlsListener},
 };
 use tls_shutdown_tests::{
-    End, VERSIONS, client_config, server_config,
+    End,
     serving::{
         Client, KnowsItsEnd, Running, ScriptedBody,
         Step::{self, Data, Fail, Trailers, Turn},
-        answer, body_of, listener, narrow_socket, offering,
+        answer, body_of, listener, offering,
     },
     soon,
-    time::{real_time, turns},
+    time::turns,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -53,34 +53,6 @@ async fn whole_answers_end_with_close_notify() {
         assert_eq!(body_of(&data).len(), body, "{method} {path} {version}");
         let end = running.end().await;
         assert_eq!((end.requests(), end.responses_cut()), (1, 0), "{method} {path} {version}");
-    }
-}
-
-/// RFC 8446 section 6.1 has the server ignore what follows a closure alert. The kernel would reset the connection over it, and destroy
-/// what it has not sent yet of the answer.
-#[tokio::test]
-async fn bytes_after_the_clients_close_notify_destroy_no_answer() {
-    for version in VERSIONS {
-        for policy in [ShutdownPolicy::unidirectional(), ShutdownPolicy::bidirectional()] {
-            let listener = TlsListener::bind("127.0.0.1:0", server_config(version)).await.expect("a free port");
-            let listener = listener.with_policy(policy);
-            let mut running = Running::start_with(listener, |server| server, |drain| drain, routes);
-            for delay in [0, 10, 50, 200].map(Duration::from_millis) {
-                let tcp = narrow_socket(running.address, 4096).await;
-                let mut client = Client::over(tcp, client_config(version)).await;
-                let (_, connection) = client.stream.get_mut();
-                connection.writer().write_all(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("room");
-                connection.send_close_notify();
-                client.stream.flush().await.expect("sent");
-                // The client reads late, and the server may already have ended the TLS connection.
-                real_time(delay).await;
-                client.stream.get_mut().0.write_all(b"\x15\x03\x03\x00\x02xx junk").await.expect("sent");
-                let (data, end) = client.read_to_end().await;
-                assert_eq!((body_of(&data).len(), end), (300_000, End::CloseNotify), "{version:?} {delay:?}");
-                let report = running.end().await;
-                assert_eq!((report.ending(), report.responses_cut()), (Ending::Complete, 0), "{version:?} {delay:?}");
-            }
-        }
     }
 }
 

@@ -12,6 +12,7 @@ mod endless_responses;
 mod http1_endings;
 mod http2_endings;
 mod idle;
+mod late_bytes;
 mod listener;
 mod plain_sockets;
 mod rapid_reset;

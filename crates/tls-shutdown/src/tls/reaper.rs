@@ -47,8 +47,8 @@ use crate::{
 /// 1. It finishes the shutdown by the stream's policy, within the rest of the close timeout. After a unidirectional shutdown it also
 ///    waits for the peer's close_notify that long. A peer that answers makes the connection [complete](crate::Ending::Complete), a peer
 ///    that does not leaves it [sent](crate::Ending::Sent).
-/// 2. If the peer's close_notify did not come, or came before ours was sent, it **lingers**: it frees the TLS session, and discards what
-///    arrives at the socket, until the peer's FIN or the [limits](ReaperLimits).
+/// 2. It **lingers**: it frees the TLS session, and discards what arrives at the socket, until the peer's FIN or the
+///    [limits](ReaperLimits). It does so also if the peer's close_notify came, because a peer may close its half while it still receives.
 ///
 /// A stream that is dropped before its shutdown has begun is aborted, not finished. If a write had failed on it, the reaper reads what
 /// has arrived, without waiting, so that `on_end` can report the reason.

@@ -56,7 +56,6 @@ pub(crate) struct CloseDriver {
     extent: Extent,
     /// Application data that arrived during a half-close on a stream that was never read, for a later read.
     kept: Vec<u8>,
-    closed_first: ClosedFirst,
     /// What TCP does if the connection ends before close_notify was sent.
     on_incomplete: Abort,
     /// The first error that a read or write met.
@@ -87,13 +86,6 @@ pub(crate) enum Extent {
     WriteHalf,
     /// The whole connection: nobody reads any more.
     Connection,
-}
-
-/// Whether the peer's close_notify came before ours was sent. Then it proves nothing about our last data: it may still be in the kernel.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum ClosedFirst {
-    Unknown,
-    Peer,
 }
 
 /// When data that is discarded was decrypted.
@@ -128,7 +120,6 @@ impl CloseDriver {
             reading: Reading::Never,
             extent: Extent::WriteHalf,
             kept: Vec::new(),
-            closed_first: ClosedFirst::Unknown,
             reader: None,
             closer: None,
             on_incomplete: Abort::Fin,
@@ -245,9 +236,9 @@ impl CloseDriver {
             //# If a server performs an immediate close of a TCP connection, there is
             //# a significant risk that the client will not be able to read the last
             //# HTTP response.
-            Step::End(Ending::Complete) => {
-                self.state.sent() && self.closed_first == ClosedFirst::Peer && !self.state.goal.keeps_transport()
-            }
+            // The peer's close_notify does not prove that the peer has our last data, even if it came after ours was sent: the peer may
+            // have closed its half while it still receives. Its FIN, which mostly is there already, ends the linger.
+            Step::End(Ending::Complete) => self.state.sent() && !self.state.goal.keeps_transport(),
             Step::End(_) => false,
             // Whoever drops the future of an unwrap has given it up.
             _ => self.has_begun() && !self.state.is_unwrapping(),
@@ -397,9 +388,6 @@ impl CloseDriver {
     /// Applies a failure, and keeps the first error.
     pub(crate) fn on_failure(&mut self, Failure { event, source }: Failure) {
         self.source = self.source.take().or(source);
-        if event == Event::ZeroReturn && !self.state.sent() {
-            self.closed_first = ClosedFirst::Peer;
-        }
         self.state.on(event);
     }
 
