@@ -1,6 +1,6 @@
 //! A client of HTTP/2 by hand (RFC 9113). The test decides what it sends and whether it answers.
 
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -26,6 +26,8 @@ pub enum Kind {
     Data,
     /// The head of a message.
     Headers,
+    /// The end of a stream that the sender does not want any more.
+    ResetStream,
     /// What the sender wants of its peer.
     Settings,
     /// A question whether the peer is there, or the answer.
@@ -37,8 +39,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    const KNOWN: [(Self, u8); 5] =
-        [(Self::Data, 0), (Self::Headers, 1), (Self::Settings, 4), (Self::Ping, 6), (Self::GoAway, 7)];
+    const KNOWN: [(Self, u8); 6] = [
+        (Self::Data, 0),
+        (Self::Headers, 1),
+        (Self::ResetStream, 3),
+        (Self::Settings, 4),
+        (Self::Ping, 6),
+        (Self::GoAway, 7),
+    ];
 
     fn from_number(number: u8) -> Self {
         Self::KNOWN.iter().find(|known| known.1 == number).map_or(Self::Other(number), |known| known.0)
@@ -68,6 +76,26 @@ pub struct Frame {
 impl Frame {
     fn new(kind: Kind, flags: u8, stream: u32, payload: Vec<u8>) -> Self {
         Self { kind, flags, stream, payload }
+    }
+
+    /// The head of a request for a path, which is whole or not.
+    fn request(flags: u8, stream: u32, path: &str) -> Self {
+        // `:method: GET` and `:scheme: https` by their indices, `:authority` and `:path` as literals of indexed names.
+        let literal = |name: u8, value: &str| {
+            [&[name, u8::try_from(value.len()).expect("a short value")], value.as_bytes()].concat()
+        };
+        let headers = [vec![0x82, 0x87], literal(1, "localhost"), literal(4, path)].concat();
+        Self::new(Kind::Headers, flags | END_HEADERS, stream, headers)
+    }
+
+    /// A request for a path. Its body follows.
+    pub fn upload(stream: u32, path: &str) -> Self {
+        Self::request(0, stream, path)
+    }
+
+    /// The end of a request whose answer is not wanted any more.
+    pub fn cancel(stream: u32) -> Self {
+        Self::new(Kind::ResetStream, 0, stream, vec![0, 0, 0, 8])
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -106,12 +134,7 @@ impl Http2 {
 
     /// Asks for a path, on a stream of its own.
     pub async fn get(&mut self, stream: u32, path: &str) {
-        // `:method: GET` and `:scheme: https` by their indices, `:authority` and `:path` as literals of indexed names.
-        let literal = |name: u8, value: &str| {
-            [&[name, u8::try_from(value.len()).expect("a short value")], value.as_bytes()].concat()
-        };
-        let headers = [vec![0x82, 0x87], literal(1, "localhost"), literal(4, path)].concat();
-        self.send(&Frame::new(Kind::Headers, END_STREAM | END_HEADERS, stream, headers)).await;
+        self.send(&Frame::request(END_STREAM, stream, path)).await;
     }
 
     /// The next frame, or `None` after a close_notify. Settings and pings are answered.
@@ -155,6 +178,12 @@ impl Http2 {
         }
         within(self.client.shutdown()).await.expect("the server still listens");
         frames
+    }
+
+    /// Sends frames in one write. Fails if the server has reset the connection.
+    pub async fn send_all(&mut self, frames: impl Iterator<Item = Frame>) -> io::Result<()> {
+        let bytes: Vec<u8> = frames.flat_map(|frame| frame.encode()).collect();
+        within(self.client.write_all(&bytes)).await
     }
 
     async fn send(&mut self, frame: &Frame) {

@@ -16,8 +16,10 @@ use std::{
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 use tls_shutdown_interop::{
     Build, LOOPBACK, Server,
-    client::{get, handshake, receive_all},
-    curl, glance, run_well,
+    client::{Client, connect, get, handshake, receive_all, receive_until},
+    curl, glance,
+    http2::{Frame, Http2, Pings, last_streams},
+    run_well,
 };
 use tokio::{
     io::AsyncWriteExt,
@@ -44,6 +46,17 @@ const STALL_TIMEOUT: &str = "3s";
 const MEMORY_OF_A_BEGINNING: usize = 32_000;
 /// Peers of the control.
 const FEWER: usize = 200;
+/// Connections that cancel all their requests at once.
+const CANCELLING: usize = 10;
+/// Requests on each of them.
+const CANCELLED: u32 = 20_000;
+/// The most of them that the server begins to serve.
+const SERVED: u64 = 1_000;
+/// What the server may have of memory meanwhile, in all.
+const MEMORY_IN_ALL: usize = 50_000_000;
+/// How often another client asks, for its latency.
+const ASKED: usize = 200;
+const ROUNDS: usize = 5;
 /// How long others may wait.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -128,6 +141,37 @@ fn memory(server: &Server) -> usize {
     1024 * peak.unwrap_or_else(|| panic!("no peak in {status}"))
 }
 
+/// How long another client waits for most of its answers.
+async fn median_latency(neighbour: &mut Client) -> Duration {
+    let mut latencies = Vec::new();
+    for _ in 0..ASKED {
+        let asked = Instant::now();
+        get(neighbour, "/bytes/10").await;
+        receive_until(neighbour, "..........").await;
+        latencies.push(asked.elapsed());
+    }
+    latencies.sort();
+    latencies[ASKED / 2]
+}
+
+/// Requests uploads and cancels each, by HTTP/2 (CVE-2023-44487). Returns when the server has ended the connection.
+async fn cancel_all(mut http2: Http2) {
+    for first in (0..CANCELLED).step_by(50) {
+        let pairs = (first..first + 50).map(|number| {
+            let stream = 2 * number + 1;
+            [Frame::upload(stream, "/delay/60000"), Frame::cancel(stream)]
+        });
+        if http2.send_all(pairs.flatten()).await.is_err() {
+            break;
+        }
+    }
+    let mut frames = Vec::new();
+    while let Some(frame) = http2.frame().await {
+        frames.push(frame);
+    }
+    assert!(!last_streams(&frames).is_empty(), "no GOAWAY");
+}
+
 /// How long one more client needs for a connection and an answer.
 async fn latency(server: &Server) -> Duration {
     let url = server.url("/bytes/10");
@@ -204,4 +248,33 @@ async fn peers_that_never_begin() {
     assert!(worst < PATIENCE, "{worst:?}");
     // The other one waits for them for ever.
     assert!(descriptors(&bare) > SILENT, "{}", descriptors(&bare));
+}
+
+/// The others have their answers as fast as without them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_cancel_all_their_requests() {
+    let _alone = ALONE.lock().await;
+    let mut server = Server::start(Build::Release.serve(LOOPBACK, &[])).await;
+    let mut neighbour = connect(server.address).await;
+    let (mut alone, mut beside) = (Duration::MAX, Duration::MAX);
+    for _ in 0..ROUNDS {
+        alone = alone.min(median_latency(&mut neighbour).await);
+        let mut flood = JoinSet::new();
+        for _ in 0..CANCELLING {
+            let http2 = Http2::connect(server.address, Pings::Ignored).await;
+            flood.spawn(cancel_all(http2));
+        }
+        beside = beside.min(median_latency(&mut neighbour).await);
+        flood.join_all().await;
+        for _ in 0..CANCELLING {
+            let event = server.closed().await;
+            assert!(event["requests"].as_u64().expect("a number") < SERVED, "{event}");
+        }
+    }
+    println!(
+        "another client waits for {alone:?} alone, and {beside:?} beside them; {} MB",
+        memory(&server) / 1_000_000
+    );
+    assert!(beside <= 2 * alone, "{beside:?} beside them, {alone:?} alone");
+    assert!(memory(&server) < MEMORY_IN_ALL, "{} bytes", memory(&server));
 }
