@@ -25,6 +25,8 @@ const SILENCE: Duration = Duration::from_secs(3);
 enum Farewell {
     /// Right after its request. Then the server waits only for acknowledgements.
     Early,
+    /// The same. When the server drains, the client sends bytes over which a system resets a connection that has ended.
+    EarlyThenJunk,
     /// When it has the whole answer.
     Late,
 }
@@ -45,11 +47,14 @@ async fn stop(server: impl Fn(&str) -> Command, farewell: Farewell) -> Option<(u
     let server = Server::start(namespace.inside(&server(&format!("{}:8443", namespace.far)))).await;
     let mut client = connect(server.address).await;
     get(&mut client, &format!("/bytes/{LENGTH}")).await;
-    if farewell == Farewell::Early {
+    if farewell != Farewell::Late {
         client.shutdown().await.expect("the server listens");
     }
     let head = receive_until(&mut client, "\r\n\r\n").await;
     server.signal(Signal::TERM);
+    if farewell == Farewell::EarlyThenJunk {
+        within(client.get_mut().0.write_all(b"junk!")).await.expect("sent");
+    }
     let receiving = tokio::spawn(receive_rest(client, head));
     server.exit().await;
     namespace.unplug();
@@ -70,6 +75,11 @@ async fn a_client_that_listens_to_the_end_has_everything() {
 #[tokio::test]
 async fn a_client_that_has_said_goodbye_has_everything() {
     assert_eq!(stop(serve, Farewell::Early).await, Some((LENGTH, Last::CloseNotify)));
+}
+
+#[tokio::test]
+async fn a_client_that_sends_junk_after_its_goodbye_has_everything() {
+    assert_eq!(stop(serve, Farewell::EarlyThenJunk).await, Some((LENGTH, Last::CloseNotify)));
 }
 
 #[tokio::test]

@@ -8,3 +8,4 @@ mod backlog;
 mod early_answer;
 mod exit;
 mod no_false_close_notify;
+mod outlasting;
