@@ -85,6 +85,20 @@ pub fn python(script: &str) -> Command {
     command
 }
 
+/// A script for Python among `peers` that needs packages of others.
+pub fn python_with_packages(script: &str) -> Command {
+    let mut command = python_program("python");
+    command.arg(peer_file(script));
+    command
+}
+
+/// A program of the packages in `peers/requirements.txt`. Fails the test if they are not installed.
+pub fn python_program(name: &str) -> Command {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/peers/bin").join(name);
+    assert!(path.is_file(), "{name} of peers/requirements.txt is needed here: STEPS=peers bash .ci/run");
+    Command::new(path)
+}
+
 /// A script or source file among `peers`.
 pub fn peer_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(name)

@@ -3,8 +3,8 @@
 use std::str::from_utf8;
 
 use tls_shutdown_interop::{
-    CERTIFICATE, COMPLETE, End, First, REQUESTS, Server, VERSIONS, curl, end, peer_file, program, python, run,
-    run_well, talk,
+    Build, CERTIFICATE, COMPLETE, End, First, LOOPBACK, REQUESTS, Server, VERSIONS, curl, end, peer_file, program,
+    python, run, run_well, talk,
 };
 use tokio::process::Command;
 
@@ -34,6 +34,22 @@ async fn curl_over_http1() {
         assert_eq!(upload, b"3000000\n");
         assert_eq!(end(&server.closed().await), COMPLETE, "TLS {version}, upload");
     }
+}
+
+/// It offers `http/1.0` alone by ALPN.
+#[tokio::test]
+async fn curl_over_http1_0() {
+    let mut server = Server::serve(&[]).await;
+    for version in VERSIONS {
+        for (first, path, length) in REQUESTS {
+            let body = run_well(curl(version).args(["--http1.0", &server.url(path)]), b"").await;
+            assert_eq!(body.len(), length);
+            assert_eq!(end(&server.closed().await), COMPLETE, "TLS {version}, {first:?}");
+        }
+    }
+    let bare = Server::start(Build::Tests.bare_server(LOOPBACK)).await;
+    let refused = run(curl("1.3").args(["--http1.0", &bare.url("/bytes/10")]), b"").await;
+    assert!(!refused.status.success(), "{refused:?}");
 }
 
 /// curl 7.88 ends HTTP/2 connections without close_notify, and its system resets them if something is unread. Others may

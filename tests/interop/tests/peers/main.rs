@@ -3,6 +3,9 @@
 //! They share a process: each test has processes, ports and files of its own, and no time in them is short.
 
 mod clients;
+mod half_close;
+mod pools;
+mod proxies;
 mod servers;
 mod tickets;
 mod unwrap;
