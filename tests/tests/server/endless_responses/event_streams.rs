@@ -162,7 +162,7 @@ async fn an_event_stream_may_be_left_to_the_application() {
     for protocol in Protocol::BOTH {
         let left = |server: Server| server.leave_to_application(EndlessResponse::EventStream);
         for mut stream in [
-            EventStream::open_with(protocol, left, &[events.clone()]).await,
+            EventStream::open_with(protocol, left, std::slice::from_ref(&events)).await,
             EventStream::open_with(protocol, unchanged, &[events.clone(), (CONTENT_ENCODING, "gzip")]).await,
             EventStream::open_with(protocol, unchanged, &[events.clone(), (CONTENT_LENGTH, "18")]).await,
             EventStream::open_with(protocol, unchanged, &[(CONTENT_TYPE, "text/event-stream-of-mine")]).await,

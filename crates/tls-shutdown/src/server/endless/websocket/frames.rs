@@ -79,11 +79,11 @@ impl FrameScanner {
             return;
         }
         self.have = 0;
-        match self.head[0] & OPCODE {
-            CLOSE => self.has_closed = true,
-            CONTROL.. => {}
-            _ => self.in_message = self.head[0] & FIN == 0,
+        let opcode = self.head[0] & OPCODE;
+        if opcode < CONTROL {
+            self.in_message = self.head[0] & FIN == 0;
         }
+        self.has_closed |= opcode == CLOSE;
     }
 
     fn head_length(&self) -> usize {

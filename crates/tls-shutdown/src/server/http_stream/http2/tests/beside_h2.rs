@@ -55,7 +55,9 @@ impl Write for Client<'_> {
 
 /// Keeps the tasks of requests.
 #[derive(Clone, Default)]
-struct Tasks(Rc<RefCell<Vec<Pin<Box<dyn Future<Output = ()>>>>>>);
+struct Tasks(Rc<RefCell<Vec<Task>>>);
+
+type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for Tasks {
     fn execute(&self, task: F) {
