@@ -128,7 +128,7 @@ async fn the_peers_fin_ends_a_linger() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_answers_needs_no_linger() {
+async fn a_peer_that_answers_and_closes_needs_no_linger() {
     for (side, version) in each_kind() {
         for answer in [Duration::ZERO, Duration::from_millis(4_999)] {
             let reaper = Reaper::new();
@@ -140,11 +140,29 @@ async fn a_peer_that_answers_needs_no_linger() {
             sleep(answer).await;
             peer.send(b"late");
             peer.close_notify();
+            peer.wire.script(|script| script.then = Then::End);
             let (report, ended) = end.await.expect("once");
             assert_eq!((report.ending(), report.discarded(), report.elapsed()), (Ending::Complete, 4, answer));
             assert_eq!(ended - began, answer);
             assert_eq!(after_idle(&reaper, began).await, answer);
         }
+    }
+}
+
+/// It may have closed its half only, and still receive.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_answers_and_keeps_tcp_open_is_lingered_for() {
+    for (side, version) in each_kind() {
+        let reaper = Reaper::new();
+        let began = Instant::now();
+        let (stream, mut peer) = connect(side, version);
+        let (mut stream, end) = reaped(stream, &reaper);
+        shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent");
+        drop(stream);
+        peer.close_notify();
+        let (report, ended) = end.await.expect("once");
+        assert_eq!((report.ending(), ended), (Ending::Complete, began), "the report waits for no linger");
+        assert_eq!(after_idle(&reaper, began).await, ReaperLimits::LINGER_IDLE_TIMEOUT);
     }
 }
 
@@ -275,6 +293,7 @@ async fn an_idle_reaper_has_told_everything() {
         shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent");
         drop(stream);
         peer.close_notify();
+        peer.wire.script(|script| script.then = Then::End);
         reports.push(report);
     }
     assert_eq!(reaper.wait_idle(Duration::from_secs(1)).await, 0);
