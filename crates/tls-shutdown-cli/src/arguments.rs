@@ -8,7 +8,7 @@ use humantime::parse_duration;
 use rustls::pki_types::ServerName;
 use tls_shutdown::{ShutdownPolicy, server::ServerDrain};
 
-use crate::{events::Format, explain::Explanations};
+use crate::{events::Format, explain::Explanations, failure::Failure};
 
 /// Close TLS connections without losing data.
 #[derive(Debug, Parser)]
@@ -22,6 +22,7 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     Serve(ServeArguments),
     Send(SendArguments),
+    Probe(ProbeArguments),
 }
 
 /// Serve HTTPS, HTTP and Unix sockets, and report how each connection ended.
@@ -145,6 +146,49 @@ pub(crate) struct SendArguments {
     /// Make this many connections, one after the other. More than one requires --bytes.
     #[arg(long, value_name = "NUMBER", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: u32,
+    #[command(flatten)]
+    pub(crate) identity: IdentityArguments,
+    /// Print one JSON object per line.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Report how a TLS server closes connections.
+///
+/// The command makes up to seven connections, one after the other. It watches the last one while it is idle, for up to 20 seconds. The
+/// whole takes at most 30 seconds. If the server speaks HTTP/1, the command sends GET / and uploads 1 MB with POST /.
+///
+/// Each finding is good, tolerable, bad or unknown. The last line tells who is at fault if clients of this server report "unexpected
+/// EOF". docs/guides/probe.md explains the findings and documents the JSON.
+///
+/// The exit code is 0 if the server was probed, whatever the findings are. It is 3 if the server could not be probed, 2 if the
+/// arguments are wrong, and 1 if the report could not be written.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  tls-shutdown probe example.org:443
+  tls-shutdown probe 127.0.0.1:8443 --insecure --svg exchange.svg
+  tls-shutdown probe mail.example.org:25 --starttls smtp --json")]
+pub(crate) struct ProbeArguments {
+    /// The server to probe.
+    #[arg(value_name = "HOST:PORT")]
+    pub(crate) server: Endpoint,
+    #[command(flatten)]
+    pub(crate) identity: IdentityArguments,
+    /// Begin in plaintext, and ask the server for TLS in this protocol.
+    #[arg(long, value_enum, value_name = "PROTOCOL")]
+    pub(crate) starttls: Option<StartTls>,
+    /// Write a picture of the exchange to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What a client requires of the server's certificate.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct IdentityArguments {
     /// Trust the certificates in this PEM file instead of those of the system.
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     pub(crate) ca: Option<PathBuf>,
@@ -153,10 +197,15 @@ pub(crate) struct SendArguments {
     pub(crate) insecure: bool,
     /// Expect this name in the server's certificate [default: HOST].
     #[arg(long, value_name = "NAME", value_parser = parse_server_name)]
-    pub(crate) server_name: Option<ServerName<'static>>,
-    /// Print one JSON object per line.
-    #[arg(long)]
-    pub(crate) json: bool,
+    server_name: Option<ServerName<'static>>,
+}
+
+/// A protocol in which a client asks for TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum StartTls {
+    Smtp,
+    Imap,
+    Postgres,
 }
 
 /// An application protocol of `serve`.
@@ -267,6 +316,19 @@ impl SendArguments {
 
     pub(crate) fn format(&self) -> Format {
         if self.json { Format::Json } else { Format::Text }
+    }
+}
+
+impl IdentityArguments {
+    /// The name that the certificate of this server must have.
+    pub(crate) fn server_name(&self, server: &Endpoint) -> Result<ServerName<'static>, Failure> {
+        match &self.server_name {
+            Some(name) => Ok(name.clone()),
+            None => ServerName::try_from(server.host.clone()).map_err(|_| {
+                let host = &server.host;
+                Failure::new(format!("{host} cannot be the name in a certificate: pass the name with --server-name"))
+            }),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Certificates: the one that `serve` presents, those of its clients, and those that `send` trusts.
+//! Certificates: the one that `serve` presents, those of its clients, and those that `send` and `probe` trust.
 
 use std::{path::Path, sync::Arc};
 
@@ -11,7 +11,7 @@ use rustls::{
 };
 
 use crate::{
-    arguments::{Protocol, SendArguments, ServeArguments},
+    arguments::{IdentityArguments, Protocol, ServeArguments},
     failure::Failure,
 };
 
@@ -68,7 +68,7 @@ fn client_verifier(file: &Path, provider: Arc<CryptoProvider>) -> Result<Arc<dyn
 }
 
 /// Returns the configuration of all connections. They must share it, because it stores the tickets for resumption.
-pub(crate) fn client_config(arguments: &SendArguments) -> Result<ClientConfig, Failure> {
+pub(crate) fn client_config(arguments: &IdentityArguments) -> Result<ClientConfig, Failure> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()

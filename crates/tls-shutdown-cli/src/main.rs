@@ -1,4 +1,4 @@
-//! The `tls-shutdown` command: a server and a client to try out and measure how TLS connections end.
+//! The `tls-shutdown` command: a server, a client and a probe to try out, measure and explain how TLS connections end.
 
 mod arguments;
 mod certificate;
@@ -6,6 +6,7 @@ mod events;
 mod explain;
 mod failure;
 mod log;
+mod probe;
 mod progress;
 mod routes;
 mod send;
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let result = match &arguments.command {
         Command::Serve(arguments) => serve::run(arguments, &log),
         Command::Send(arguments) => send::run(arguments),
+        Command::Probe(arguments) => probe::run(arguments),
     };
     match result {
         Ok(exit_code) => exit_code,

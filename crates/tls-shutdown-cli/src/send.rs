@@ -33,8 +33,8 @@ pub(crate) fn run(arguments: &SendArguments) -> Result<ExitCode, Failure> {
 }
 
 async fn send(arguments: &SendArguments, events: &Events) -> Result<ExitCode, Failure> {
-    let connector = TlsConnector::from(Arc::new(certificate::client_config(arguments)?));
-    let server_name = server_name(arguments)?;
+    let connector = TlsConnector::from(Arc::new(certificate::client_config(&arguments.identity)?));
+    let server_name = arguments.identity.server_name(&arguments.server)?;
     let mut outcome = Outcome::Complete;
     for _ in 0..arguments.connections {
         let connecting = timeout(arguments.close_timeout, connect(&arguments.server, &connector, &server_name));
@@ -99,16 +99,6 @@ async fn send_on(tls: TlsStream<TcpStream>, arguments: &SendArguments, events: &
     };
     events.sent(&SendReport { shutdown, handshake, bytes });
     Ok(outcome)
-}
-
-fn server_name(arguments: &SendArguments) -> Result<ServerName<'static>, Failure> {
-    let host = &arguments.server.host;
-    match &arguments.server_name {
-        Some(name) => Ok(name.clone()),
-        None => ServerName::try_from(host.clone()).map_err(|_| {
-            Failure::new(format!("{host} cannot be the name in a certificate: pass the name with --server-name"))
-        }),
-    }
 }
 
 async fn connect(

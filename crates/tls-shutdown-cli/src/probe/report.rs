@@ -1,0 +1,94 @@
+//! [`Report`]: what the probe prints.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use super::{
+    connection::Unreachable,
+    findings::{Fault, Finding, Observations, Verdict},
+    picture, svg,
+    timeline::Timeline,
+};
+use crate::arguments::Endpoint;
+
+#[derive(Debug)]
+pub(crate) struct Report {
+    target: String,
+    result: Result<Observations, Unreachable>,
+    findings: Vec<Finding>,
+    timelines: Vec<Timeline>,
+}
+
+impl Report {
+    pub(crate) fn new(target: &Endpoint, result: Result<Observations, Unreachable>, timelines: Vec<Timeline>) -> Self {
+        let findings = result.as_ref().map(Observations::findings).unwrap_or_default();
+        Self { target: target.to_string(), result, findings, timelines }
+    }
+
+    /// The worst verdict.
+    fn verdict(&self) -> Verdict {
+        self.findings.iter().map(|finding| finding.verdict).min().unwrap_or(Verdict::Unknown)
+    }
+
+    fn fault(&self) -> Fault {
+        match &self.result {
+            Ok(seen) => seen.fault(),
+            Err(_) => Fault { at_fault: "unknown", meaning: "no TLS connection was made".to_owned() },
+        }
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        let (tls, error) = match &self.result {
+            Ok(seen) => (json!({ "version": seen.version, "alpn": seen.alpn }), None),
+            Err(error) => (Value::Null, Some(json!({ "kind": error.kind.name(), "message": error.message }))),
+        };
+        let findings = self.findings.iter().map(|finding| {
+            json!({
+                "id": finding.id,
+                "verdict": finding.verdict.name(),
+                "value": finding.value,
+                "meaning": finding.meaning,
+                "rule": finding.rule,
+            })
+        });
+        let fault = self.fault();
+        let mut report = json!({ "target": self.target, "reachable": self.result.is_ok(), "tls": tls });
+        if let Some(error) = error {
+            report["error"] = error;
+        }
+        report["findings"] = findings.collect();
+        report["verdict"] = self.verdict().name().into();
+        report["unexpected_eof"] = json!({ "at_fault": fault.at_fault, "meaning": fault.meaning });
+        report
+    }
+
+    /// The same for people, with a picture of the exchange. The last line tells who is at fault.
+    pub(crate) fn to_text(&self) -> String {
+        let mut text = String::new();
+        let target = &self.target;
+        match &self.result {
+            Ok(seen) => {
+                let alpn = seen.alpn.as_deref().unwrap_or("no ALPN");
+                let _ = writeln!(text, "{target}: TLS {}, {alpn}: {}", seen.version, self.verdict().name());
+            }
+            Err(error) => {
+                let _ = writeln!(text, "{target}: {}: {}", error.kind.name(), error.message);
+            }
+        }
+        for Finding { id, verdict, value, meaning, rule } in &self.findings {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let _ = write!(text, "\n{:<10} {id}: {value}\n{:11}{meaning}\n{:11}{rule}\n", verdict.name(), "", "");
+        }
+        for timeline in &self.timelines {
+            let _ = write!(text, "\n{}", picture::draw(timeline));
+        }
+        let fault = self.fault();
+        let _ = write!(text, "\nunexpected EOF: at fault: {}: {}", fault.at_fault, fault.meaning);
+        text
+    }
+
+    pub(crate) fn to_svg(&self) -> String {
+        svg::draw(&self.target, &self.timelines)
+    }
+}
