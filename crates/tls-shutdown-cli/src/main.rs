@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     let result = match &arguments.command {
         Command::Serve(arguments) => serve::run(arguments, &log),
         Command::Send(arguments) => send::run(arguments),
-        Command::Probe(arguments) => probe::run(arguments),
+        Command::Probe(arguments) => probe::run(arguments, &log),
     };
     match result {
         Ok(exit_code) => exit_code,

@@ -41,7 +41,7 @@ pub(crate) struct Prober {
     server_name: ServerName<'static>,
     config: ClientConfig,
     deadline: Instant,
-    /// Whether a connection after the first has resumed a session.
+    /// Whether any connection has resumed a session.
     pub(crate) resumed: Option<bool>,
     pub(crate) timelines: Vec<Timeline>,
 }
@@ -159,7 +159,13 @@ impl Prober {
         result
     }
 
-    /// Connects with the tickets of all connections that were made so.
+    /// Connects without a ticket. The next connections resume this session.
+    pub(crate) async fn connect_anew(&mut self, purpose: &'static str) -> Result<Stream, Unreachable> {
+        self.config = self.without_sessions();
+        self.connect(purpose, self.config.clone()).await
+    }
+
+    /// Connects with the tickets of all connections since the last one without.
     pub(crate) async fn connect_again(&mut self, purpose: &'static str) -> Result<Stream, Unreachable> {
         let stream = self.connect(purpose, self.config.clone()).await?;
         self.resumed = Some(self.resumed == Some(true) || is_resumed(&stream));

@@ -13,7 +13,7 @@ mod transport;
 
 use std::{
     fs,
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind, IsTerminal, Write},
     process::ExitCode,
 };
 
@@ -26,14 +26,18 @@ use self::{
     report::Report,
     steps::Protocol,
 };
-use crate::{arguments::ProbeArguments, failure::Failure};
+use crate::{arguments::ProbeArguments, failure::Failure, log::Log};
 
 /// The exit code for a server that could not be probed.
 const UNREACHABLE: u8 = 3;
 
-pub(crate) fn run(arguments: &ProbeArguments) -> Result<ExitCode, Failure> {
+pub(crate) fn run(arguments: &ProbeArguments, log: &Log) -> Result<ExitCode, Failure> {
     let runtime = Runtime::new().map_err(|error| Failure::new(format!("cannot start the runtime: {error}")))?;
     let mut prober = Prober::new(arguments)?;
+    if io::stderr().is_terminal() {
+        // Nobody has to see it.
+        let _ = writeln!(log.writer(), "probing {} for up to 30 s ..", arguments.server);
+    }
     let result = runtime.block_on(probe(&mut prober));
     // A lookup of a name cannot be cancelled.
     runtime.shutdown_background();
@@ -48,7 +52,7 @@ pub(crate) fn run(arguments: &ProbeArguments) -> Result<ExitCode, Failure> {
     Ok(exit_code)
 }
 
-/// Makes one connection after the other: many servers serve one client at a time, and each would see the others wait.
+/// Makes one connection after the other, because some servers serve one client at a time. The idle one comes last.
 async fn probe(prober: &mut Prober) -> Result<Observations, Unreachable> {
     prober.resolve().await?;
     let first = prober.connect_first("first contact").await?;

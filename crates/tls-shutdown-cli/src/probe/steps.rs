@@ -165,7 +165,9 @@ fn refusal(error: &io::Error) -> Option<Unreachable> {
 
 /// Sends close_notify, and watches what the server does.
 pub(crate) async fn close(prober: &mut Prober, protocol: Protocol) -> Option<Closing> {
-    let mut stream = connect_idle(prober, protocol, "close_notify by the client").await?;
+    // A server may send fewer tickets to a client that has resumed.
+    let stream = prober.connect_anew("close_notify by the client").await.ok()?;
+    let mut stream = request_once(prober, protocol, stream).await?;
     let timeline = stream.get_ref().get_ref().0.timeline().clone();
     timeout(prober.left(RESPONSE_TIMEOUT), stream.close_notify()).await.ok()?.ok()?;
     timeline.was_close_notify(Sender::Client);
@@ -214,7 +216,8 @@ pub(crate) async fn end_of_response(prober: &mut Prober) -> Option<ResponseEnd> 
 
 /// Watches an idle connection. Returns how it has ended, and whether the server reads what follows its close_notify.
 pub(crate) async fn idle(prober: &mut Prober, protocol: Protocol) -> Option<(OwnEnd, Option<bool>)> {
-    let mut stream = connect_idle(prober, protocol, "an idle connection").await?;
+    let stream = prober.connect_again("an idle connection").await.ok()?;
+    let mut stream = request_once(prober, protocol, stream).await?;
     // The rest of the time is for what follows.
     let limit = prober.left(IDLE_TIMEOUT + RESET_TIMEOUT).saturating_sub(RESET_TIMEOUT);
     let end = timeout(limit, read_to_end(&mut stream)).await.ok();
@@ -296,9 +299,8 @@ pub(crate) async fn write_only(prober: &mut Prober, protocol: Protocol) -> Optio
     Some(is_resumed)
 }
 
-/// Connects, and makes one request if the server then keeps the connection.
-async fn connect_idle(prober: &mut Prober, protocol: Protocol, purpose: &'static str) -> Option<Stream> {
-    let mut stream = prober.connect_again(purpose).await.ok()?;
+/// Makes one request if the server then keeps the connection.
+async fn request_once(prober: &Prober, protocol: Protocol, mut stream: Stream) -> Option<Stream> {
     if protocol == Protocol::Http(AfterResponse::KeepAlive) {
         let (request, mut received) = (get(&prober.host()), Vec::new());
         let exchange = timeout(prober.left(RESPONSE_TIMEOUT), exchange(&mut stream, &request, &mut received));

@@ -4,6 +4,7 @@ mod client;
 mod drain;
 mod endings;
 mod errors;
+mod probe;
 mod process;
 mod send;
 mod slow_readers;
