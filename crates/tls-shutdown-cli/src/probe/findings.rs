@@ -284,6 +284,10 @@ impl Observations {
                                close_notify, which would make a response without a length look cut.";
                 found(Verdict::Tolerable, false, meaning, CLOSURE_ALERTS)
             }
+            Some((Delimiter::Cut, _)) => {
+                let meaning = "The connection ended before the response was whole.";
+                found(Verdict::Bad, false, meaning, INCOMPLETE_CLOSE)
+            }
             Some((_, OwnEnd::None)) => {
                 unknown("The server did not close after a response to \"Connection: close\".", INCOMPLETE_CLOSE)
             }

@@ -102,6 +102,8 @@ pub(crate) struct ResponseEnd {
 pub(crate) enum Delimiter {
     Length,
     Connection,
+    /// Nothing: the connection ended before the response was whole.
+    Cut,
 }
 
 /// What became of an answer that came before the end of the request.
@@ -208,7 +210,8 @@ pub(crate) async fn end_of_response(prober: &mut Prober) -> Option<ResponseEnd> 
     };
     let delimiter = match progress(&received) {
         Progress::UntilClose => Delimiter::Connection,
-        _ => Delimiter::Length,
+        Progress::Whole(_) => Delimiter::Length,
+        Progress::Incomplete | Progress::NotHttp => Delimiter::Cut,
     };
     let (end, reads_after) = own_end(prober, stream, end).await;
     Some(ResponseEnd { delimiter, end, reads_after })

@@ -172,7 +172,7 @@ async fn each_way_to_end_an_idle_connection() {
 #[tokio::test]
 async fn each_way_to_end_a_response() {
     let unread = ("reads_after_close_notify", "unknown", "null");
-    let cases: [(Close, Answers, &[_], _, _); 6] = [
+    let cases: [(Close, Answers, &[_], _, _); 7] = [
         (Close::Notify, Answers::Length, &[], "good", "nobody"),
         (Close::Fin, Answers::UntilClose, &[("close_delimited_truthful", "bad", "false"), unread], "bad", "server"),
         (Close::Reset, Answers::UntilClose, &[("close_delimited_truthful", "bad", "false"), unread], "bad", "nobody"),
@@ -183,6 +183,7 @@ async fn each_way_to_end_a_response() {
             "tolerable",
             "server",
         ),
+        (Close::Fin, Answers::Cut, &[("close_delimited_truthful", "bad", "false"), unread], "bad", "server"),
         (Close::Never, Answers::Length, &[("close_delimited_truthful", "unknown", "null"), unread], "good", "nobody"),
         (
             Close::NotifyThenLeave,

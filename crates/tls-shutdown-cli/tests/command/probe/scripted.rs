@@ -1,6 +1,6 @@
 //! A TLS server that closes as its script says. It knows the order in which `probe` makes its connections.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{future::pending, io, sync::Arc, time::Duration};
 
 use rustls::{
     ServerConfig, SupportedProtocolVersion,
@@ -31,7 +31,7 @@ pub(crate) enum Close {
     /// FIN alone.
     Fin,
     Reset,
-    /// It waits until the client leaves.
+    /// It does nothing, whatever the client does.
     Never,
 }
 
@@ -53,6 +53,8 @@ pub(crate) enum Speaks {
 pub(crate) enum Answers {
     Length,
     UntilClose,
+    /// It announces more than it sends.
+    Cut,
 }
 
 /// When the response to an upload starts, and what comes then.
@@ -152,6 +154,8 @@ impl Script {
         answer: Close,
         idle: Option<Close>,
     ) -> io::Result<()> {
+        // A reset would destroy what Nagle's algorithm holds back.
+        tcp.set_nodelay(true)?;
         match self.speaks {
             Speaks::Http | Speaks::First | Speaks::Nobody => {}
             Speaks::Smtp => {
@@ -182,6 +186,7 @@ impl Script {
                 let length = match answers {
                     Answers::Length => "Content-Length: 5\r\n",
                     Answers::UntilClose => "",
+                    Answers::Cut => "Content-Length: 6\r\n",
                 };
                 let response = format!("HTTP/1.1 200 OK\r\nConnection: close\r\n{length}\r\nhello");
                 tls.write_all(response.as_bytes()).await?;
@@ -268,7 +273,7 @@ async fn end(mut tls: TlsStream<TcpStream>, close: Close) -> io::Result<()> {
         }
         Close::Fin => tls.get_mut().0.shutdown().await?,
         Close::Reset => return tls.get_ref().0.set_zero_linger(),
-        Close::Never => {}
+        Close::Never => return pending().await,
     }
     wait_for_fin(tls.get_mut().0).await
 }
