@@ -6,7 +6,7 @@ use crate::process::{CERTIFICATE, run};
 
 #[tokio::test]
 async fn wrong_usage_is_reported_with_exit_code_2() {
-    let cases: [(&[&str], &str); 17] = [
+    let cases: [(&[&str], &str); 20] = [
         (&[], "Usage: tls-shutdown"),
         (&["serve", "--policy", "receive-first"], "possible values: quiet, unidirectional, bidirectional"),
         (&["serve", "--alpn", "h3"], "possible values: h2, http/1.1"),
@@ -24,6 +24,9 @@ async fn wrong_usage_is_reported_with_exit_code_2() {
         (&["send", "localhost:443", "--connections", "2"], "requires --bytes"),
         (&["send", "localhost:443", "--connections", "0"], "--connections"),
         (&["send", "localhost:443", "--ca", "ca.pem", "--insecure"], "cannot be used with"),
+        (&["probe"], "<HOST:PORT>"),
+        (&["probe", "localhost:443", "--ca", "ca.pem", "--insecure"], "cannot be used with"),
+        (&["probe", "localhost:21", "--starttls", "ftp"], "possible values: smtp, imap, postgres"),
     ];
     for (arguments, expected) in cases {
         let output = run(arguments).await;
@@ -60,7 +63,7 @@ async fn failures_are_one_line_with_exit_code_1() {
     let (cert, key) = (CERTIFICATE.cert(), CERTIFICATE.key());
     let missing = "/nonexistent/file.pem";
     let other_key = other_key();
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 14] = [
         (&["serve", "--listen", &busy], "another port with --listen"),
         (&["serve", "--listen", "192.0.2.1:0"], "an address of this machine"),
         (&["serve", "--listen", "host.invalid:0"], "cannot listen on host.invalid:0"),
@@ -73,6 +76,8 @@ async fn failures_are_one_line_with_exit_code_1() {
         (&["send", "host.invalid:443", "--insecure", "--bytes", "1"], "cannot find the host host.invalid"),
         (&["send", &closed, "--ca", missing, "--bytes", "1"], "cannot read the certificate"),
         (&["send", "a b:1", "--insecure", "--bytes", "1"], "--server-name"),
+        (&["probe", "a b:1", "--insecure"], "--server-name"),
+        (&["probe", &closed, "--ca", missing], "cannot read the certificate"),
     ];
     for (arguments, expected) in cases {
         let output = run(arguments).await;
@@ -85,7 +90,7 @@ async fn failures_are_one_line_with_exit_code_1() {
 
 #[tokio::test]
 async fn help_has_examples() {
-    for command in ["serve", "send"] {
+    for command in ["serve", "send", "probe"] {
         let output = run(&[command, "--help"]).await;
         assert!(output.status.success());
         let help = String::from_utf8_lossy(&output.stdout);

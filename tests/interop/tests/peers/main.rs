@@ -6,6 +6,7 @@ mod clients;
 mod half_close;
 mod pools;
 mod proxies;
+mod probe;
 mod servers;
 mod tickets;
 mod unwrap;
