@@ -110,15 +110,22 @@ impl Observations {
         }
         let is_clean = matches!(answer, Some((Answer::ToCloseNotify(_) | Answer::ToFin(_), _)))
             || own.iter().any(|(end, _)| *end == Some(OwnEnd::CloseNotify));
-        let (at_fault, meaning) = match (&cases[..], is_clean) {
-            ([], true) => (
+        let is_reset =
+            matches!(answer, Some((_, TcpEnd::Reset))) || own.iter().any(|(end, _)| *end == Some(OwnEnd::Reset));
+        let (at_fault, meaning) = match (&cases[..], is_clean, is_reset) {
+            ([], _, true) => (
+                "nobody",
+                "the server ends TCP by a reset, which clients report as a reset and not as an unexpected EOF"
+                    .to_owned(),
+            ),
+            ([], true, false) => (
                 "nobody",
                 "the server sends close_notify wherever this probe saw it close; if clients report an unexpected EOF, \
                  look for a crash or for a proxy between them and the server"
                     .to_owned(),
             ),
-            ([], false) => ("unknown", "the server ended no connection while this probe watched".to_owned()),
-            (cases, _) => ("server", format!("it ends TCP without close_notify {}", cases.join(", and "))),
+            ([], false, false) => ("unknown", "the server ended no connection while this probe watched".to_owned()),
+            (cases, ..) => ("server", format!("it ends TCP without close_notify {}", cases.join(", and "))),
         };
         Fault { at_fault, meaning }
     }

@@ -51,17 +51,17 @@ pub(crate) enum AfterResponse {
 }
 
 /// `GET /`, after which the connection stays open.
-pub(crate) fn get(host: &str) -> String {
+pub(crate) fn keep_alive_request(host: &str) -> String {
     format!("GET / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: tls-shutdown-probe\r\nAccept: */*\r\n\r\n")
 }
 
 /// `GET /` of HTTP/1.0, which knows no chunks: a response without a length ends with the connection.
-pub(crate) fn get_and_close(host: &str) -> String {
+pub(crate) fn closing_request(host: &str) -> String {
     format!("GET / HTTP/1.0\r\nHost: {host}\r\nUser-Agent: tls-shutdown-probe\r\nConnection: close\r\n\r\n")
 }
 
 /// The head of an upload of this length.
-pub(crate) fn post(host: &str, length: usize) -> String {
+pub(crate) fn upload_head(host: &str, length: usize) -> String {
     format!(
         "POST / HTTP/1.1\r\nHost: {host}\r\nUser-Agent: tls-shutdown-probe\r\n\
          Content-Type: application/octet-stream\r\nContent-Length: {length}\r\n\r\n"

@@ -10,7 +10,10 @@ use tokio::{
 
 use super::{
     connection::{Kind, Prober, Stream, Unreachable, is_resumed},
-    http::{AfterResponse, Progress, ReadEnd, get, get_and_close, post, progress, read_response, read_to_end},
+    http::{
+        AfterResponse, Progress, ReadEnd, closing_request, keep_alive_request, progress, read_response, read_to_end,
+        upload_head,
+    },
     timeline::{Sender, What},
     transport::Observed,
 };
@@ -137,7 +140,7 @@ pub(crate) async fn discover(prober: &Prober, mut stream: Stream) -> Result<Prot
             return Ok(Protocol::Other);
         }
     }
-    let request = get(&prober.host());
+    let request = keep_alive_request(&prober.host());
     let exchange = timeout(prober.left(RESPONSE_TIMEOUT), exchange(&mut stream, &request, &mut received));
     let protocol = match exchange.await {
         Ok(Ok(Progress::Whole(after))) => Protocol::Http(after),
@@ -180,7 +183,7 @@ pub(crate) async fn close(prober: &mut Prober, protocol: Protocol) -> Option<Clo
         Ok(ReadEnd::CloseNotify) => answer = Answer::ToCloseNotify(sent.elapsed()),
         Ok(ReadEnd::Fin | ReadEnd::Reset | ReadEnd::Failed(_)) => {}
         Err(_) => {
-            let policy = ShutdownPolicy::bidirectional().with_close_timeout(prober.left(ANSWER_TO_FIN_TIMEOUT));
+            let policy = waiting_policy(prober);
             let sent = Instant::now();
             if stream.shutdown_with(policy).await.is_ok_and(|report| report.received()) {
                 answer = Answer::ToFin(sent.elapsed());
@@ -201,7 +204,7 @@ pub(crate) async fn close(prober: &mut Prober, protocol: Protocol) -> Option<Clo
 pub(crate) async fn end_of_response(prober: &mut Prober) -> Option<ResponseEnd> {
     let mut stream = prober.connect_again("a response after which the server closes").await.ok()?;
     let mut received = Vec::new();
-    let request = get_and_close(&prober.host());
+    let request = closing_request(&prober.host());
     let response = timeout(prober.left(RESPONSE_TIMEOUT), exchange(&mut stream, &request, &mut received)).await.ok()?;
     let end = match response {
         Ok(Progress::Whole(_)) => timeout(prober.left(TCP_TIMEOUT), read_to_end(&mut stream)).await.ok(),
@@ -231,7 +234,8 @@ pub(crate) async fn idle(prober: &mut Prober, protocol: Protocol) -> Option<(Own
 pub(crate) async fn early_answer(prober: &mut Prober) -> Option<EarlyAnswer> {
     let stream = prober.connect_again("an upload that the server answers early").await.ok()?;
     let (mut reader, mut writer) = split(stream);
-    writer.write_all(post(&prober.host(), UPLOAD_BYTES).as_bytes()).await.ok()?;
+    let head = upload_head(&prober.host(), UPLOAD_BYTES);
+    timeout(prober.left(RESPONSE_TIMEOUT), writer.write_all(head.as_bytes())).await.ok()?.ok()?;
 
     let (sent, mut received) = (Cell::new(0), Vec::new());
     let early = {
@@ -290,10 +294,10 @@ pub(crate) async fn write_only(prober: &mut Prober, protocol: Protocol) -> Optio
     let config = prober.without_sessions();
     let mut stream = prober.connect("a client that only writes", config.clone()).await.ok()?;
     if let Protocol::Http(_) = protocol {
-        let request = get(&prober.host());
+        let request = keep_alive_request(&prober.host());
         timeout(prober.left(RESPONSE_TIMEOUT), stream.write_all(request.as_bytes())).await.ok()?.ok()?;
     }
-    let policy = ShutdownPolicy::bidirectional().with_close_timeout(prober.left(ANSWER_TO_FIN_TIMEOUT));
+    let policy = waiting_policy(prober);
     note_shutdown(&stream.shutdown_with(policy).await.unwrap_or_else(|error| *error.report()), &stream);
     drop(stream);
     let stream = prober.connect("its next connection", config).await.ok()?;
@@ -305,7 +309,7 @@ pub(crate) async fn write_only(prober: &mut Prober, protocol: Protocol) -> Optio
 /// Makes one request if the server then keeps the connection.
 async fn request_once(prober: &Prober, protocol: Protocol, mut stream: Stream) -> Option<Stream> {
     if protocol == Protocol::Http(AfterResponse::KeepAlive) {
-        let (request, mut received) = (get(&prober.host()), Vec::new());
+        let (request, mut received) = (keep_alive_request(&prober.host()), Vec::new());
         let exchange = timeout(prober.left(RESPONSE_TIMEOUT), exchange(&mut stream, &request, &mut received));
         exchange.await.ok()?.ok()?;
     }
@@ -339,6 +343,12 @@ async fn own_end(prober: &Prober, mut stream: Stream, end: Option<ReadEnd>) -> (
     let _ = timeout(prober.left(RESET_TIMEOUT), write).await;
     let is_reset = into_transport(stream).wait_for_reset(prober.left(RESET_TIMEOUT)).await;
     (end, Some(!is_reset))
+}
+
+/// Sends FIN, and waits for the server's close_notify.
+fn waiting_policy(prober: &Prober) -> ShutdownPolicy {
+    let policy = ShutdownPolicy::bidirectional().with_close_timeout(prober.left(ANSWER_TO_FIN_TIMEOUT));
+    policy.with_stall_timeout(prober.left(RESET_TIMEOUT))
 }
 
 /// Closes without waiting for the server.

@@ -67,6 +67,8 @@ async fn finds(script: Script, different: &[(&str, &str, &str)], verdict: &str, 
     assert_eq!(time["value"].is_f64(), expected != "unknown", "{case}: {time}");
     let summary = (&report["verdict"], &report["unexpected_eof"]["at_fault"]);
     assert_eq!(summary, (&verdict.into(), &at_fault.into()), "{case}");
+    let (version, alpn) = (report["tls"]["version"].as_str(), report["tls"]["alpn"].as_str());
+    assert_eq!((version, alpn), (Some(script.version_name()), script.alpn()), "{case}");
     for finding in findings {
         assert!(!finding["meaning"].as_str().unwrap().is_empty() && !finding["rule"].as_str().unwrap().is_empty());
     }
@@ -110,7 +112,7 @@ async fn the_report_of_a_good_server() {
 
 #[tokio::test]
 async fn each_way_to_answer_close_notify() {
-    let cases: [(Close, &[_], _, _); 5] = [
+    let cases: [(Close, &[_], _, _); 6] = [
         (
             Close::Fin,
             &[
@@ -142,15 +144,33 @@ async fn each_way_to_answer_close_notify() {
             "nobody",
         ),
         (Close::NotifyOnly, &[("closes_tcp_after_answer", "tolerable", "\"open\"")], "tolerable", "nobody"),
+        (Close::NotifySlowly, &[("answer_time_ms", "tolerable", "")], "tolerable", "nobody"),
         (Close::AfterFin, &[("answers_close_notify", "tolerable", "true")], "tolerable", "nobody"),
     ];
-    let cases = cases.map(|(answer, different, verdict, at_fault)| {
-        let script = Script { answer, ..Script::default() };
-        tokio::spawn(finds(script, different, verdict, at_fault))
-    });
-    for case in cases {
-        case.await.unwrap();
-    }
+    for_each(cases, |(answer, different, verdict, at_fault)| {
+        finds(Script { answer, ..Script::default() }, different, verdict, at_fault)
+    })
+    .await;
+}
+
+/// It takes the longest.
+#[tokio::test]
+async fn a_server_that_never_closes() {
+    let script = Script {
+        answer: Close::Never,
+        response: (Answers::Length, Close::Never),
+        idle: Close::Never,
+        ..Script::default()
+    };
+    let different = [
+        ("answers_close_notify", "tolerable", "false"),
+        ("answer_time_ms", "unknown", ""),
+        ("closes_tcp_after_answer", "tolerable", "\"open\""),
+        ("idle_close", "unknown", "\"none\""),
+        ("close_delimited_truthful", "unknown", "null"),
+        ("reads_after_close_notify", "unknown", "null"),
+    ];
+    finds(script, &different, "tolerable", "unknown").await;
 }
 
 #[tokio::test]
@@ -160,31 +180,22 @@ async fn each_way_to_end_an_idle_connection() {
         (Close::Reset, &[("idle_close", "bad", "\"rst\"")], "bad", "nobody"),
         (Close::Never, &[("idle_close", "unknown", "\"none\"")], "good", "nobody"),
     ];
-    let cases = cases.map(|(idle, different, verdict, at_fault)| {
-        let script = Script { idle, ..Script::default() };
-        tokio::spawn(finds(script, different, verdict, at_fault))
-    });
-    for case in cases {
-        case.await.unwrap();
-    }
+    for_each(cases, |(idle, different, verdict, at_fault)| {
+        finds(Script { idle, ..Script::default() }, different, verdict, at_fault)
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn each_way_to_end_a_response() {
-    let unread = ("reads_after_close_notify", "unknown", "null");
+    // The idle connection shows whether the server reads after close_notify, if the response does not.
     let cases: [(Close, Answers, &[_], _, _); 7] = [
         (Close::Notify, Answers::Length, &[], "good", "nobody"),
-        (Close::Fin, Answers::UntilClose, &[("close_delimited_truthful", "bad", "false"), unread], "bad", "server"),
-        (Close::Reset, Answers::UntilClose, &[("close_delimited_truthful", "bad", "false"), unread], "bad", "nobody"),
-        (
-            Close::Fin,
-            Answers::Length,
-            &[("close_delimited_truthful", "tolerable", "false"), unread],
-            "tolerable",
-            "server",
-        ),
-        (Close::Fin, Answers::Cut, &[("close_delimited_truthful", "bad", "false"), unread], "bad", "server"),
-        (Close::Never, Answers::Length, &[("close_delimited_truthful", "unknown", "null"), unread], "good", "nobody"),
+        (Close::Fin, Answers::UntilClose, &[("close_delimited_truthful", "bad", "false")], "bad", "server"),
+        (Close::Reset, Answers::UntilClose, &[("close_delimited_truthful", "bad", "false")], "bad", "nobody"),
+        (Close::Fin, Answers::Length, &[("close_delimited_truthful", "tolerable", "false")], "tolerable", "server"),
+        (Close::Fin, Answers::Cut, &[("close_delimited_truthful", "bad", "false")], "bad", "server"),
+        (Close::Never, Answers::Length, &[("close_delimited_truthful", "unknown", "null")], "good", "nobody"),
         (
             Close::NotifyThenLeave,
             Answers::UntilClose,
@@ -193,19 +204,10 @@ async fn each_way_to_end_a_response() {
             "nobody",
         ),
     ];
-    let cases = cases.map(|(end, answers, different, verdict, at_fault)| {
-        // The idle connection must not answer for the response.
-        let script = Script { response: (answers, end), ..Script::default() };
-        let different = match different.contains(&unread) {
-            // An idle connection that ends with close_notify is asked instead.
-            true => different.iter().copied().filter(|case| *case != unread).collect(),
-            false => different.to_vec(),
-        };
-        tokio::spawn(async move { finds(script, &different, verdict, at_fault).await })
-    });
-    for case in cases {
-        case.await.unwrap();
-    }
+    for_each(cases, |(end, answers, different, verdict, at_fault)| {
+        finds(Script { response: (answers, end), ..Script::default() }, different, verdict, at_fault)
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -216,13 +218,10 @@ async fn each_fate_of_an_early_answer() {
         (Start::AtOnceThenResetLater, &[("early_answer_survives", "tolerable", "true")], "tolerable"),
         (Start::AfterTheRequest, &[("early_answer_survives", "unknown", "null")], "good"),
     ];
-    let cases = cases.map(|(upload, different, verdict)| {
-        let script = Script { upload, ..Script::default() };
-        tokio::spawn(finds(script, different, verdict, "nobody"))
-    });
-    for case in cases {
-        case.await.unwrap();
-    }
+    for_each(cases, |(upload, different, verdict)| {
+        finds(Script { upload, ..Script::default() }, different, verdict, "nobody")
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -252,7 +251,8 @@ async fn tickets_and_versions() {
 #[tokio::test]
 async fn starttls_and_servers_that_speak_first() {
     let not_http = [("early_answer_survives", "unknown", "null"), ("close_delimited_truthful", "unknown", "null")];
-    for_each([Speaks::First, Speaks::Smtp, Speaks::Imap, Speaks::Postgres], |speaks| async move {
+    let others = [Speaks::First, Speaks::Smtp, Speaks::Imap, Speaks::Postgres, Speaks::Http2];
+    for_each(others, |speaks| async move {
         finds(Script { speaks, ..Script::default() }, &not_http, "good", "nobody").await;
     })
     .await;

@@ -3,7 +3,7 @@
 use std::{future::pending, io, sync::Arc, time::Duration};
 
 use rustls::{
-    ServerConfig, SupportedProtocolVersion,
+    ProtocolVersion, ServerConfig, SupportedProtocolVersion,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::WebPkiClientVerifier,
@@ -22,6 +22,8 @@ use crate::process::CERTIFICATE;
 pub(crate) enum Close {
     /// close_notify and FIN, and it reads on.
     Notify,
+    /// The same, after more than a second.
+    NotifySlowly,
     /// close_notify and FIN, and it reads nothing more.
     NotifyThenLeave,
     /// close_notify, and TCP stays open.
@@ -44,6 +46,8 @@ pub(crate) enum Speaks {
     Smtp,
     Imap,
     Postgres,
+    /// HTTP/2 and nothing else.
+    Http2,
     /// It requires a certificate of the client.
     Nobody,
 }
@@ -100,8 +104,20 @@ impl Script {
             Speaks::Smtp => &["--starttls", "smtp"],
             Speaks::Imap => &["--starttls", "imap"],
             Speaks::Postgres => &["--starttls", "postgres"],
-            Speaks::Http | Speaks::First | Speaks::Nobody => &[],
+            Speaks::Http | Speaks::First | Speaks::Http2 | Speaks::Nobody => &[],
         }
+    }
+
+    pub(crate) fn alpn(&self) -> Option<&'static str> {
+        match self.speaks {
+            Speaks::Http => Some("http/1.1"),
+            Speaks::Http2 => Some("h2"),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn version_name(&self) -> &'static str {
+        if self.version.version == ProtocolVersion::TLSv1_2 { "1.2" } else { "1.3" }
     }
 
     /// Starts the server. Returns its address.
@@ -110,7 +126,12 @@ impl Script {
         let address = listener.local_addr().expect("an address").to_string();
         let acceptor = self.acceptor();
         // The connection that is closed first, and the one that is idle.
-        let (closing, idle) = if self.speaks == Speaks::Http { (2, 7) } else { (2, 5) };
+        let (closing, idle) = match self.speaks {
+            Speaks::Http => (2, 7),
+            // It refuses the first.
+            Speaks::Http2 => (3, 6),
+            _ => (2, 5),
+        };
         tokio::spawn(async move {
             for number in 1.. {
                 let (tcp, _) = listener.accept().await.expect("a connection");
@@ -141,9 +162,7 @@ impl Script {
         };
         let mut config = builder.with_single_cert(chain, key).expect("a key that fits");
         config.send_tls13_tickets = self.tickets;
-        if self.speaks == Speaks::Http {
-            config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        }
+        config.alpn_protocols = self.alpn().into_iter().map(|name| name.as_bytes().to_vec()).collect();
         TlsAcceptor::from(Arc::new(config))
     }
 
@@ -157,7 +176,7 @@ impl Script {
         // A reset would destroy what Nagle's algorithm holds back.
         tcp.set_nodelay(true)?;
         match self.speaks {
-            Speaks::Http | Speaks::First | Speaks::Nobody => {}
+            Speaks::Http | Speaks::First | Speaks::Http2 | Speaks::Nobody => {}
             Speaks::Smtp => {
                 tcp.write_all(b"220-a mail\r\n220 server\r\n").await?;
                 hear(&mut tcp, b"EHLO tls-shutdown.invalid\r\n").await?;
@@ -178,6 +197,10 @@ impl Script {
         let mut tls = acceptor.accept(tcp).await?;
         if self.speaks == Speaks::First {
             tls.write_all(b"* OK ready\r\n").await?;
+        }
+        if self.speaks == Speaks::Http2 {
+            // An empty SETTINGS frame.
+            tls.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await?;
         }
         if self.speaks == Speaks::Http {
             let head = read_head(&mut tls).await?;
@@ -262,6 +285,11 @@ async fn read_head(tls: &mut TlsStream<TcpStream>) -> io::Result<String> {
 async fn end(mut tls: TlsStream<TcpStream>, close: Close) -> io::Result<()> {
     match close {
         Close::Notify => tls.shutdown().await?,
+        Close::NotifySlowly => {
+            // The time of the answer is what the probe measures.
+            real_time(Duration::from_millis(1_100)).await;
+            tls.shutdown().await?;
+        }
         Close::NotifyThenLeave => return tls.shutdown().await,
         Close::NotifyOnly => {
             tls.get_mut().1.send_close_notify();
