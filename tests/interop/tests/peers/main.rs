@@ -5,8 +5,8 @@
 mod clients;
 mod half_close;
 mod pools;
-mod proxies;
 mod probe;
+mod proxies;
 mod servers;
 mod tickets;
 mod unwrap;
