@@ -2,17 +2,22 @@
 //!
 //! These tests have a process of their own, since the limit is that of the process.
 
+use std::{sync::LazyLock, time::Duration};
+
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tls_shutdown_tests::{
     client_config,
     log::Log,
     serving::{Client, listener},
     soon,
+    time::pass_time,
 };
 use tokio::{net::TcpStream, sync::Mutex};
 
 /// The limit is that of the process, and the tests share it.
 static LIMIT: Mutex<()> = Mutex::const_new(());
+
+static LOG: LazyLock<Log> = LazyLock::new(|| Log::of_process("tls_shutdown=warn"));
 
 /// Leaves no file descriptor to the process. Returns the limit before.
 fn use_up_descriptors() -> Rlimit {
@@ -49,17 +54,36 @@ async fn a_closed_listener_serves_its_queue_when_there_are_descriptors_again() {
     assert!(soon(listener.accept()).await.is_none(), "the queue is empty, and the socket is closed");
 }
 
+/// Without a descriptor, the system refuses to accept also where nothing waits.
+#[tokio::test]
+async fn a_closed_listener_without_a_queue_waits_for_no_descriptor() {
+    let _limit = LIMIT.lock().await;
+    let log = LOG.clone();
+    let mut listener = listener().await;
+    let whole = use_up_descriptors();
+    let before = log.text();
+    listener.close();
+    assert!(soon(listener.accept()).await.is_none(), "the queue is empty, and the socket is closed");
+    setrlimit(Resource::Nofile, whole).expect("as before");
+    assert_eq!(log.text(), before, "no connection was reset");
+}
+
 #[tokio::test]
 async fn a_listener_waits_for_a_file_descriptor_and_goes_on() {
     let _limit = LIMIT.lock().await;
     // The listener warns when it meets the limit.
-    let log = Log::of_process("tls_shutdown=warn");
+    let log = LOG.clone();
+    let warnings = |log: &Log| log.text().matches("cannot accept a connection, will try again").count();
+    let before = warnings(&log);
     let mut listener = listener().await;
     let address = listener.local_addr().expect("an address");
     let waiting = TcpStream::connect(address).await.expect("the backlog");
     let whole = use_up_descriptors();
     let client = tokio::spawn(async move {
-        log.until_contains("WARN").await;
+        log.until_contains("cannot accept").await;
+        // It tries ten times a second.
+        pass_time(Duration::from_secs(1)).await;
+        assert_eq!(warnings(&log), before + 1);
         setrlimit(Resource::Nofile, whole).expect("as before");
         Client::over(waiting, client_config(&rustls::version::TLS13)).await
     });

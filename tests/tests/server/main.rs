@@ -9,6 +9,7 @@ mod connections;
 mod drain;
 mod early_answers;
 mod endless_responses;
+mod first_messages;
 mod http1_endings;
 mod http2_endings;
 mod idle;

@@ -14,15 +14,14 @@ use std::{
     time::Duration,
 };
 
-use rustls::server::Acceptor;
 use tokio::{
     net::TcpStream,
     task::{AbortHandle, JoinSet},
     time::{Instant, timeout},
 };
-use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
+use tokio_rustls::{StartHandshake, server::TlsStream};
 
-use super::config::ConfigHandle;
+use super::{client_hello::read_client_hello, config::ConfigHandle};
 use crate::{
     runtime::lock::lock,
     server::{
@@ -214,7 +213,7 @@ async fn handshake(
             set_tcp_user_timeout(&tcp, timeout);
         }
         let client_hello = async {
-            let tcp = match &options.before_tls {
+            let mut tcp = match &options.before_tls {
                 Some(hook) => {
                     let (tcp, address) = hook(tcp, peer).await?;
                     peer = address;
@@ -223,8 +222,10 @@ async fn handshake(
                 }
                 None => tcp,
             };
-            let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), tcp);
-            (&mut acceptor).await.map_err(|error| Failed { error, socket: acceptor.take_io() })
+            match read_client_hello(&mut tcp).await {
+                Ok(accepted) => Ok(StartHandshake::from_parts(accepted, tcp)),
+                Err(error) => Err(Failed { error, socket: Some(tcp) }),
+            }
         };
         let finish = async |start: StartHandshake<TcpStream>| {
             let accept = start.into_stream(options.config.current()).into_fallible();

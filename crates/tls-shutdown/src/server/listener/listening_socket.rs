@@ -17,6 +17,9 @@ use tokio::{
 };
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+#[cfg(target_os = "linux")]
+use super::accept_errors::has_waiting;
+use super::accept_errors::{AcceptErrors, is_of_one_connection, warn_of_reset};
 use crate::{
     runtime::timer::{BoxedTimer, from_now},
     server::{
@@ -97,6 +100,12 @@ pub trait Listener: Send + 'static {
         }
     }
 
+    /// Whether a connection waits in the system's queue. The server asks after an error of the system, which may refuse to accept also
+    /// where nothing waits, and then neither warns nor waits. Default: `true`, which is right also where it is unknown.
+    fn has_waiting(&self) -> bool {
+        true
+    }
+
     /// The address of a TCP socket. A server drain asks the kernel for what the connections of this address have not acknowledged.
     /// Default: `None`.
     fn local_addr(&self) -> Option<SocketAddr> {
@@ -122,6 +131,11 @@ impl Listener for TcpListener {
         Ok((TcpStream::from_std(tcp)?, peer))
     }
 
+    #[cfg(target_os = "linux")]
+    fn has_waiting(&self) -> bool {
+        has_waiting(self)
+    }
+
     fn local_addr(&self) -> Option<SocketAddr> {
         Self::local_addr(self).ok()
     }
@@ -133,6 +147,7 @@ pub(super) struct ListeningSocket<L> {
     membership: Option<DrainMembership>,
     /// When to accept again after an error of the system.
     retry_at: Option<Instant>,
+    accept_errors: AcceptErrors,
     timer: BoxedTimer,
 }
 
@@ -161,7 +176,7 @@ struct DrainMembership {
 impl<L: Listener> ListeningSocket<L> {
     pub(super) fn new(listener: L) -> Self {
         let phase = ListeningPhase::Open(listener);
-        Self { phase, membership: None, retry_at: None, timer: BoxedTimer::default() }
+        Self { phase, membership: None, retry_at: None, accept_errors: AcceptErrors::default(), timer: BoxedTimer::default() }
     }
 
     /// Joins a server drain.
@@ -236,7 +251,9 @@ impl<L: Listener> ListeningSocket<L> {
                 Ok(accepted) => return Poll::Ready(Some(accepted)),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection, will try again");
+                    if listener.has_waiting() {
+                        self.accept_errors.report(&error);
+                    }
                     self.retry_at = Some(from_now(RETRY_PAUSE));
                 }
             }
@@ -248,7 +265,9 @@ impl<L: Listener> ListeningSocket<L> {
     pub(super) fn next_queued(&mut self) -> Option<(L::Stream, L::Peer)> {
         while let ListeningPhase::EmptyingQueue { listener, left, end } = &mut self.phase {
             if *left == 0 {
-                warn_of_reset(&io::Error::other("clients connect faster than they are accepted"));
+                if listener.has_waiting() {
+                    warn_of_reset(&io::Error::other("clients connect faster than they are accepted"));
+                }
                 break;
             }
             *left -= 1;
@@ -256,6 +275,7 @@ impl<L: Listener> ListeningSocket<L> {
                 Ok(accepted) => return Some(accepted),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if is_of_one_connection(&error) => {}
+                Err(_) if !listener.has_waiting() => break,
                 Err(_) if Instant::now() < *end => {
                     self.retry_at = Some(from_now(RETRY_PAUSE));
                     return None;
@@ -270,13 +290,4 @@ impl<L: Listener> ListeningSocket<L> {
         self.membership = None;
         None
     }
-}
-
-fn warn_of_reset(error: &io::Error) {
-    tracing::warn!(%error, "connections that were not accepted yet are reset");
-}
-
-/// Whether the connection ended before it was accepted, so that the next one can be accepted at once.
-fn is_of_one_connection(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused)
 }

@@ -1,7 +1,9 @@
 //! [`TlsListener`]: accepts TLS connections side by side, and stops without losing one.
 
+mod accept_errors;
 mod bind;
 mod client_auth;
+mod client_hello;
 mod config;
 mod handshakes;
 mod listening_socket;

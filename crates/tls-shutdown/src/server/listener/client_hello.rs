@@ -1,0 +1,86 @@
+//! The first message of a connection, which must be a ClientHello.
+
+use std::io::{self, ErrorKind, Read};
+
+use rustls::{
+    AlertDescription, Error,
+    server::{Accepted, Acceptor},
+};
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
+/// The content type of an alert, and the length of a record that contains one in plaintext: its header, its level and its description.
+const ALERT: u8 = 21;
+const ALERT_RECORD: usize = 7;
+
+//= https://www.rfc-editor.org/rfc/rfc8446#section-5
+//# If a TLS implementation receives an unexpected record type, it MUST
+//# terminate the connection with an "unexpected_message" alert.
+const UNEXPECTED_MESSAGE: [u8; ALERT_RECORD] = [ALERT, 3, 3, 0, 2, 2, 10];
+
+/// Reads the client's first message. If it is no valid ClientHello, sends the alert that says so, and fails.
+///
+/// A `LazyConfigAcceptor` of tokio-rustls sends only the alerts of rustls's `Acceptor`, which has none for another message: in a whole
+/// handshake, the code that calls the handshake's states adds it.
+pub(super) async fn read_client_hello(tcp: &mut TcpStream) -> io::Result<Accepted> {
+    let mut acceptor = Acceptor::default();
+    let mut reader = FirstBytes { tcp, bytes: [0; ALERT_RECORD], filled: 0 };
+    let (error, mut alert) = loop {
+        reader.tcp.readable().await?;
+        match acceptor.read_tls(&mut reader) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(_) => match acceptor.accept() {
+                Ok(Some(accepted)) => return Ok(accepted),
+                Ok(None) => {}
+                Err(failure) => break failure,
+            },
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    };
+    let mut record = Vec::new();
+    alert.write_all(&mut record)?;
+    if matches!(error, Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. }) {
+        match reader.alert() {
+            // A client that has nothing to say to this server, which no alert answers.
+            Some(AlertDescription::CloseNotify) => return Err(ErrorKind::UnexpectedEof.into()),
+            Some(description) => return Err(tls_error(Error::AlertReceived(description))),
+            None if record.is_empty() => record.extend(UNEXPECTED_MESSAGE),
+            None => {}
+        }
+    }
+    // The error tells more than a failure to send it.
+    let _ = tcp.write_all(&record).await;
+    Err(tls_error(error))
+}
+
+fn tls_error(error: Error) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, error)
+}
+
+/// Reads what has arrived, and remembers the first bytes: rustls does not keep an alert that it does not expect.
+struct FirstBytes<'a> {
+    tcp: &'a TcpStream,
+    bytes: [u8; ALERT_RECORD],
+    filled: usize,
+}
+
+impl FirstBytes<'_> {
+    /// The alert that the client has begun with.
+    fn alert(&self) -> Option<AlertDescription> {
+        match self.bytes[..self.filled] {
+            [ALERT, _, _, _, _, _, description] => Some(description.into()),
+            _ => None,
+        }
+    }
+}
+
+impl Read for FirstBytes<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let amount = self.tcp.try_read(buffer)?;
+        let missing = &mut self.bytes[self.filled..];
+        let copied = missing.len().min(amount);
+        missing[..copied].copy_from_slice(&buffer[..copied]);
+        self.filled += copied;
+        Ok(amount)
+    }
+}
