@@ -2,7 +2,7 @@
 
 use std::{io, process::ExitCode, sync::Arc, time::Duration};
 
-use rustls::{HandshakeKind, pki_types::ServerName};
+use rustls::{HandshakeKind, InvalidMessage, pki_types::ServerName};
 use tls_shutdown::{Abort, ShutdownPolicy, ShutdownReport, ShutdownStream};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, Stdin, stdin},
@@ -204,7 +204,14 @@ fn explain_failed_handshake(server: &Endpoint, error: &io::Error) -> String {
             "the certificate of {server} is not trusted ({reason}): pass its issuer with --ca, pass the name in it with \
              --server-name, or use --insecure"
         ),
-        Some(rustls::Error::InvalidMessage(_)) => format!("{server} does not speak TLS: is this the right port?"),
+        Some(rustls::Error::InvalidMessage(
+            InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
+        )) => {
+            format!("{server} does not speak TLS: is this the right port?")
+        }
+        Some(rustls::Error::InvalidMessage(
+            InvalidMessage::HandshakePayloadTooLarge | InvalidMessage::CertificatePayloadTooLarge,
+        )) => format!("the certificates of {server} are longer than 64 KiB, which is more than rustls accepts"),
         Some(error) => format!("the TLS handshake with {server} failed: {error}"),
         None => format!("{server} ended the connection during the TLS handshake ({error}): does it speak TLS?"),
     }

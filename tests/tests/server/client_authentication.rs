@@ -8,7 +8,7 @@ use rustls::{
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
     server::WebPkiClientVerifier,
 };
-use tls_shutdown::server::TlsListener;
+use tls_shutdown::{Ending, server::TlsListener};
 use tls_shutdown_tests::{VERSIONS, certificate, client_config, server_config, serving::Client, soon};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -22,6 +22,14 @@ use crate::listener::serve;
 fn admitting_one_client(
     version: &'static rustls::SupportedProtocolVersion,
 ) -> (rustls::ClientConfig, impl Fn() -> ServerConfig) {
+    admitting_a_client_with_a_chain(version, 1)
+}
+
+/// The same for a client that sends its certificate this many times.
+fn admitting_a_client_with_a_chain(
+    version: &'static rustls::SupportedProtocolVersion,
+    certificates: usize,
+) -> (rustls::ClientConfig, impl Fn() -> ServerConfig) {
     let certified = rcgen::generate_simple_self_signed(["client".into()]).expect("a certificate");
     let der = certified.cert.der().clone();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()));
@@ -33,7 +41,7 @@ fn admitting_one_client(
         .with_protocol_versions(&[version])
         .expect("a version")
         .with_root_certificates(server_roots)
-        .with_client_auth_cert(vec![der], key)
+        .with_client_auth_cert(vec![der; certificates], key)
         .expect("a certificate");
     let server = move || {
         let roots = Arc::new(client_roots.clone());
@@ -103,6 +111,29 @@ async fn no_session_outlives_the_client_authentication_under_which_it_was_made()
             }
             drop(second);
             assert_eq!(soon(ends.recv()).await.expect("an end"), is_admitted, "{version:?}");
+        }
+    }
+}
+
+/// rustls accepts handshake messages of 64 KiB, and TLS allows longer ones.
+#[tokio::test]
+async fn a_chain_that_is_too_long_is_no_violation_of_tls() {
+    for version in VERSIONS {
+        for (certificates, ending) in [(100, None), (300, Some(Ending::TlsLimit))] {
+            let (client, config) = admitting_a_client_with_a_chain(version, certificates);
+            let listener = TlsListener::bind("127.0.0.1:0", config()).await.expect("a free port");
+            let (sender, mut ends) = mpsc::unbounded_channel();
+            let listener =
+                listener.on_end(move |end| sender.send((end.handshake_finished(), end.ending())).expect("a test"));
+            let address = listener.local_addr().expect("an address");
+            serve(listener);
+            let tcp = TcpStream::connect(address).await.expect("a listener");
+            let name = ServerName::try_from("localhost").expect("a name");
+            let client = soon(tokio_rustls::TlsConnector::from(Arc::new(client)).connect(name, tcp)).await;
+            let (is_finished, ended) = soon(ends.recv()).await.expect("an end");
+            assert_eq!(is_finished, ending.is_none(), "{version:?}: {ended:?}");
+            assert!(ending.is_none_or(|ending| ending == ended), "{version:?}: {ended:?}");
+            drop(client);
         }
     }
 }

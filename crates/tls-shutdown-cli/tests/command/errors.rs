@@ -2,7 +2,7 @@
 
 use tokio::net::TcpListener;
 
-use crate::process::{CERTIFICATE, run};
+use crate::process::{CERTIFICATE, Certificate, Serve, run};
 
 #[tokio::test]
 async fn wrong_usage_is_reported_with_exit_code_2() {
@@ -86,6 +86,19 @@ async fn failures_are_one_line_with_exit_code_1() {
         assert!(message.starts_with("tls-shutdown: ") && message.contains(expected), "{arguments:?}: {message}");
         assert_eq!(message.lines().count(), 1, "{arguments:?}: {message}");
     }
+}
+
+/// rustls accepts handshake messages of 64 KiB, and TLS allows longer ones.
+#[tokio::test]
+async fn a_server_with_a_long_chain_speaks_tls() {
+    let chain = Certificate::write("chain");
+    let certificate = std::fs::read_to_string(&chain.cert).unwrap();
+    std::fs::write(&chain.cert, certificate.repeat(300)).unwrap();
+    let server = Serve::start_with(&chain, &[]).await;
+    let output = run(&["send", &server.address.to_string(), "--insecure", "--bytes", "1"]).await;
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("longer than 64 KiB") && message.lines().count() == 1, "{message}");
 }
 
 #[tokio::test]

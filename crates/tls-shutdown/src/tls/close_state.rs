@@ -174,7 +174,7 @@ pub(crate) enum Event {
     ZeroReturn,
     /// The transport ended without close_notify.
     TransportEnd,
-    /// Reading failed: `Reset`, `Transport`, `PeerAlert`, `ProtocolError`, `NotTls`, `DrainLimit`.
+    /// Reading failed: `Reset`, `Transport`, `PeerAlert`, `ProtocolError`, `NotTls`, `TlsLimit`, `DrainLimit`.
     ReadFailed(Ending),
     /// Writing failed: `Reset`, `Transport`, or `Refused` if rustls had already ended the connection and queued no close_notify.
     WriteFailed(Ending),
@@ -233,7 +233,7 @@ impl CloseState {
                 //# Note that SSL_shutdown() must not be called if a previous fatal error
                 //# has occurred on a connection i.e. if SSL_get_error() has returned
                 //# SSL_ERROR_SYSCALL or SSL_ERROR_SSL.
-                Remote::Failed(Ending::PeerAlert(_) | Ending::ProtocolError | Ending::NotTls) => {
+                Remote::Failed(Ending::PeerAlert(_) | Ending::ProtocolError | Ending::TlsLimit | Ending::NotTls) => {
                     Local::Withheld(Ending::Refused)
                 }
                 _ => Local::Handshaking,

@@ -41,6 +41,9 @@ pub enum Ending {
     PeerAlert(Alert),
     /// The peer violated the TLS protocol: it sent a record that cannot be decrypted, or a forbidden message.
     ProtocolError,
+    /// The peer sent more than rustls accepts of what TLS allows: a second request to renegotiate TLS 1.2, a handshake message of more
+    /// than 64 KiB, or many warnings, empty records or requests for new keys.
+    TlsLimit,
     /// The TLS handshake did not finish.
     NotStarted,
     /// The connection had failed before the shutdown began, and close_notify must not follow a fatal error.
@@ -72,6 +75,7 @@ impl Ending {
             Self::PeerData => "peer_data",
             Self::PeerAlert(_) => "peer_alert",
             Self::ProtocolError => "protocol_error",
+            Self::TlsLimit => "tls_limit",
             Self::NotStarted => "not_started",
             Self::Refused => "refused",
             Self::NotTls => "not_tls",
@@ -97,9 +101,12 @@ impl Ending {
             Self::TimedOut => io::ErrorKind::TimedOut,
             Self::NotStarted => io::ErrorKind::NotConnected,
             Self::Refused | Self::Aborted => io::ErrorKind::ConnectionAborted,
-            Self::DrainLimit | Self::PeerData | Self::PeerAlert(_) | Self::ProtocolError | Self::NotTls => {
-                io::ErrorKind::InvalidData
-            }
+            Self::DrainLimit
+            | Self::PeerData
+            | Self::PeerAlert(_)
+            | Self::ProtocolError
+            | Self::TlsLimit
+            | Self::NotTls => io::ErrorKind::InvalidData,
             Self::Complete | Self::Sent | Self::Quiet => io::ErrorKind::Other,
         }
     }
@@ -371,6 +378,7 @@ impl fmt::Display for ShutdownError {
             Ending::PeerData => "application data of the peer is still unread",
             Ending::PeerAlert(_) => "the peer ended the connection with an alert",
             Ending::ProtocolError => "the peer violated the TLS protocol",
+            Ending::TlsLimit => "the peer sent more of what TLS allows than is accepted",
             Ending::NotStarted => "the TLS handshake is not finished",
             Ending::Refused => "the connection failed before, and close_notify must not follow",
             Ending::NotTls => "the peer sent bytes that are not TLS",

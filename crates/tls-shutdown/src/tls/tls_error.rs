@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc};
 
-use rustls::{Error, InvalidMessage};
+use rustls::{Error, InvalidMessage, PeerMisbehaved};
 
 use crate::tls::{
     close_state::Event,
@@ -86,6 +86,18 @@ fn ending_of_tls_error(error: Option<&Error>) -> Ending {
         Some(Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion)) => {
             Ending::NotTls
         }
+        // TLS allows all of these in any number and size.
+        Some(
+            Error::InvalidMessage(
+                InvalidMessage::HandshakePayloadTooLarge | InvalidMessage::CertificatePayloadTooLarge,
+            )
+            | Error::PeerMisbehaved(
+                PeerMisbehaved::TooManyEmptyFragments
+                | PeerMisbehaved::TooManyKeyUpdateRequests
+                | PeerMisbehaved::TooManyRenegotiationRequests
+                | PeerMisbehaved::TooManyWarningAlertsReceived,
+            ),
+        ) => Ending::TlsLimit,
         _ => Ending::ProtocolError,
     }
 }
@@ -103,8 +115,8 @@ impl ShutdownReport {
     /// The report of a connection whose TLS handshake failed with `error`, for servers that count every accepted connection: such a
     /// connection has no stream that could report its end.
     ///
-    /// The ending states what the peer did: an alert, a reset, bytes that are not TLS, or a violation of the protocol. It is
-    /// [`Ending::NotStarted`] in all other cases: the peer left or stayed silent, we refused its certificate, or both sides share no
+    /// The ending states what the peer did: an alert, a reset, bytes that are not TLS, a violation of the protocol, or more than rustls
+    /// accepts, such as a chain of certificates of more than 64 KiB. It is [`Ending::NotStarted`] in all other cases: the peer left or stayed silent, we refused its certificate, or both sides share no
     /// version or cipher suite.
     pub fn of_failed_handshake(error: &io::Error) -> Self {
         let ending = match (tls_error(error), event_of_read_error(error)) {

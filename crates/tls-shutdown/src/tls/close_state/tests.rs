@@ -34,7 +34,8 @@ const ORDER: &[&[Goal]] = &[
 const EOFS: [UnexpectedEof; 2] = [UnexpectedEof::Truncates, UnexpectedEof::Ends];
 const ALERT: Ending = Ending::PeerAlert(Alert(80));
 
-const READ_FAILURES: [Ending; 5] = [Ending::Reset, ALERT, Ending::ProtocolError, Ending::NotTls, Ending::DrainLimit];
+const READ_FAILURES: [Ending; 6] =
+    [Ending::Reset, ALERT, Ending::ProtocolError, Ending::NotTls, Ending::TlsLimit, Ending::DrainLimit];
 
 /// What a driver may report while it carries out `step`.
 fn events_of(step: Step, state: &CloseState) -> Vec<Event> {
@@ -42,7 +43,7 @@ fn events_of(step: Step, state: &CloseState) -> Vec<Event> {
     let failed_write = Event::WriteFailed(Ending::Reset);
     match step {
         Step::FlushData if state.local == Local::Handshaking => {
-            [&[Event::HandshakeDone, Event::StallTimeout, Event::TransportEnd, failed_write][..], &failed_reads[..4]]
+            [&[Event::HandshakeDone, Event::StallTimeout, Event::TransportEnd, failed_write][..], &failed_reads[..5]]
                 .concat()
         }
         Step::FlushData => vec![Event::Done, failed_write, Event::StallTimeout],
@@ -316,7 +317,7 @@ fn every_ending_is_what_happened() {
                 "{history:?}"
             ),
             Ending::PeerData => assert!(history.saw(Event::PeerData).is_some(), "{history:?}"),
-            Ending::PeerAlert(_) | Ending::ProtocolError | Ending::NotTls | Ending::DrainLimit => {
+            Ending::PeerAlert(_) | Ending::ProtocolError | Ending::NotTls | Ending::TlsLimit | Ending::DrainLimit => {
                 let read = history.saw(Event::ReadFailed(ending));
                 assert!(read.or(history.saw(Event::WriteFailed(ending))).is_some(), "{history:?}");
             }
@@ -376,6 +377,7 @@ fn every_ending_is_what_happened() {
         "reset",
         "sent",
         "timed_out",
+        "tls_limit",
         "truncated",
     ];
     assert_eq!(endings.into_iter().collect::<Vec<_>>(), expected);

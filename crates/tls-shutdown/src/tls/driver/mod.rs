@@ -230,6 +230,7 @@ impl CloseDriver {
                 | Ending::DrainLimit
                 | Ending::PeerData
                 | Ending::ProtocolError
+                | Ending::TlsLimit
                 | Ending::NotTls,
             ) => self.state.sent() && !self.state.received(),
             //= https://www.rfc-editor.org/rfc/rfc9112#section-9.6
