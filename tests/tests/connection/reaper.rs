@@ -1,20 +1,23 @@
 //! What a reaper does with dropped streams, and for how long.
 
 use std::{
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    task::{Context, Poll},
     time::Duration,
 };
 
 use tls_shutdown::{Ending, Reaper, ReaperLimits, ShutdownPolicy, ShutdownReport};
 use tls_shutdown_tests::{
-    Peer, Side, connect,
+    Peer, Side, Wire, connect,
     scripted::{BIDIRECTIONAL, Stream, UNIDIRECTIONAL, each_kind, shut_down, shut_down_now},
     wire_script::Then,
 };
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     sync::oneshot,
-    time::{Instant, sleep, timeout},
+    time::{Instant, Sleep, sleep, timeout},
 };
 use tokio_test::{assert_pending, assert_ready, task};
 
@@ -254,6 +257,58 @@ async fn the_oldest_closing_is_shed() {
     }
     assert_eq!(reaper.wait_idle(PATIENCE).await, 0);
     assert_eq!(reaper.shed(), 7);
+}
+
+/// The alert of a failed handshake is worth less than an answer.
+#[tokio::test(start_paused = true)]
+async fn a_linger_after_a_failed_handshake_is_shed_first() {
+    let reaper = Reaper::with_limits(ReaperLimits::new().with_max_closings(2));
+    let adopt = || {
+        let (stream, peer) = connect(Side::Server, &rustls::version::TLS13);
+        let mut stream = stream.with_reaper(&reaper);
+        shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent");
+        peer
+    };
+    let oldest = adopt();
+    let failed = Wire::default();
+    reaper.linger(failed.clone());
+    let youngest = adopt();
+    assert_eq!(reaper.shed(), 1);
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!([&oldest.wire, &failed, &youngest.wire].map(Wire::handles), [2, 1, 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fin_that_takes_its_time_makes_no_linger_longer() {
+    let limit = Duration::from_secs(4);
+    let limits = ReaperLimits::new().with_linger_timeout(limit).with_linger_idle_timeout(limit);
+    let reaper = Reaper::with_limits(limits);
+    let began = Instant::now();
+    reaper.linger(SlowFin(Box::pin(sleep(Duration::from_secs(3)))));
+    assert_eq!(after_idle(&reaper, began).await, limit);
+}
+
+/// A transport that needs time for its FIN, and whose peer is silent.
+struct SlowFin(Pin<Box<Sleep>>);
+
+impl AsyncRead for SlowFin {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for SlowFin {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.as_mut().poll(cx).map(Ok)
+    }
 }
 
 #[tokio::test(start_paused = true)]

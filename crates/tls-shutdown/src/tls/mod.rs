@@ -7,6 +7,7 @@ mod driver;
 mod plaintext;
 mod policy;
 mod reaper;
+mod reaper_limits;
 mod record_scanner;
 mod records;
 mod report;
@@ -20,7 +21,10 @@ mod unwrap;
 
 pub use plaintext::Plaintext;
 pub use policy::{Abort, PeerData, ShutdownPolicy, Unwrap};
-pub use reaper::{Reaper, ReaperLimits};
+pub use reaper::Reaper;
+#[cfg(feature = "server")]
+pub(crate) use reaper::Stake;
+pub use reaper_limits::ReaperLimits;
 pub use records::Records;
 pub use report::{Alert, Ending, ShutdownError, ShutdownReport};
 pub use session::{TlsConnection, TlsSession};

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    future::{Future, poll_fn},
+    future::{Future, pending, poll_fn},
     io,
     pin::{Pin, pin},
     sync::{
@@ -18,9 +18,9 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     runtime::Handle,
-    sync::Notify,
+    sync::{Notify, watch},
     task::{AbortHandle, coop},
-    time::timeout,
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tracing::Instrument;
 
@@ -31,6 +31,7 @@ use crate::{
     },
     tls::{
         connection::Connection,
+        reaper_limits::ReaperLimits,
         session::TlsSession,
         socket::{Discard, socket_of},
     },
@@ -76,81 +77,20 @@ pub struct Reaper {
     shared: Arc<ReaperState>,
 }
 
-/// The limits of a [`Reaper`].
-///
-/// ```
-/// use std::time::Duration;
-/// use tls_shutdown::{Reaper, ReaperLimits};
-///
-/// let reaper = Reaper::with_limits(ReaperLimits::new().with_linger_timeout(Duration::from_secs(10)));
-/// # let _ = reaper;
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use]
-pub struct ReaperLimits {
-    max_closings: usize,
-    linger_timeout: Duration,
-    linger_idle_timeout: Duration,
+/// What a peer still has to receive when its connection closes. More than that is a courtesy.
+#[derive(Clone, Default)]
+pub(crate) enum Stake {
+    /// An answer, which a reset would destroy.
+    #[default]
+    Answer,
+    /// close_notify alone: the peer has been idle. The function returns whether its system has acknowledged everything.
+    CloseNotify(Arc<dyn Fn() -> bool + Send + Sync>),
+    /// The alert of a handshake that failed.
+    Alert,
 }
 
-impl ReaperLimits {
-    /// Default [number of closings](Self::with_max_closings) at a time.
-    pub const MAX_CLOSINGS: usize = 10_000;
-    /// Default [time of a linger](Self::with_linger_timeout), as nginx's `lingering_time`.
-    pub const LINGER_TIMEOUT: Duration = Duration::from_secs(30);
-    /// Default [time of a linger without a byte](Self::with_linger_idle_timeout), as nginx's `lingering_timeout`.
-    pub const LINGER_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
-
-    /// The defaults.
-    pub const fn new() -> Self {
-        Self {
-            max_closings: Self::MAX_CLOSINGS,
-            linger_timeout: Self::LINGER_TIMEOUT,
-            linger_idle_timeout: Self::LINGER_IDLE_TIMEOUT,
-        }
-    }
-
-    /// Limits the connections that close at a time. A further one sheds the oldest, and with a limit of 0, itself.
-    /// Default: [`MAX_CLOSINGS`](Self::MAX_CLOSINGS).
-    pub const fn with_max_closings(mut self, max: usize) -> Self {
-        self.max_closings = max;
-        self
-    }
-
-    /// Limits the whole time of a linger. There is no limit in bytes: a client may send the rest of a large upload before it reads an
-    /// early answer. Default: [`LINGER_TIMEOUT`](Self::LINGER_TIMEOUT).
-    pub const fn with_linger_timeout(mut self, timeout: Duration) -> Self {
-        self.linger_timeout = timeout;
-        self
-    }
-
-    /// Limits the time of a linger without an arriving byte. Default: [`LINGER_IDLE_TIMEOUT`](Self::LINGER_IDLE_TIMEOUT).
-    pub const fn with_linger_idle_timeout(mut self, timeout: Duration) -> Self {
-        self.linger_idle_timeout = timeout;
-        self
-    }
-
-    /// The number of connections that may close at a time.
-    pub const fn max_closings(&self) -> usize {
-        self.max_closings
-    }
-
-    /// The longest linger.
-    pub const fn linger_timeout(&self) -> Duration {
-        self.linger_timeout
-    }
-
-    /// The longest time of a linger without an arriving byte.
-    pub const fn linger_idle_timeout(&self) -> Duration {
-        self.linger_idle_timeout
-    }
-}
-
-impl Default for ReaperLimits {
-    fn default() -> Self {
-        Self::new()
-    }
-}
+/// How long a server in its drain does a courtesy: a peer that looks at its socket answers within a round trip.
+const COURTESY_TIMEOUT: Duration = Duration::from_millis(500);
 
 struct ReaperState {
     /// The runtime in which the reaper was created, so that a `Drop` needs none.
@@ -159,6 +99,8 @@ struct ReaperState {
     closings: Mutex<Closings>,
     /// The last closing has ended.
     idle: Notify,
+    /// Whether closings in which no answer is at stake are to end soon.
+    hurries: watch::Sender<bool>,
     shed: AtomicU64,
     discard: Discard,
 }
@@ -169,8 +111,21 @@ struct Closings {
     next: u64,
     /// Includes those that were shed and have not ended yet.
     count: usize,
-    /// `None` until the spawned task is known.
-    tasks: BTreeMap<u64, Option<AbortHandle>>,
+    /// Those in which no answer is at stake. `None` until the spawned task is known.
+    courtesies: BTreeMap<u64, Option<AbortHandle>>,
+    answers: BTreeMap<u64, Option<AbortHandle>>,
+}
+
+impl Closings {
+    fn task_mut(&mut self, id: u64) -> Option<&mut Option<AbortHandle>> {
+        self.courtesies.get_mut(&id).or_else(|| self.answers.get_mut(&id))
+    }
+
+    /// Makes place for one more: the oldest without an answer at stake is shed first.
+    fn shed(&mut self) -> Option<AbortHandle> {
+        let first = self.courtesies.pop_first().or_else(|| self.answers.pop_first());
+        first.and_then(|(_, task)| task)
+    }
 }
 
 impl Reaper {
@@ -190,6 +145,7 @@ impl Reaper {
                 limits,
                 closings: Mutex::default(),
                 idle: Notify::new(),
+                hurries: watch::Sender::new(false),
                 shed: AtomicU64::new(0),
                 discard: Discard::new(),
             }),
@@ -244,11 +200,20 @@ impl Reaper {
     ///
     /// For a server whose time is over, and that counts every connection.
     pub fn abort_all(&self) {
-        let tasks = std::mem::take(&mut lock(&self.shared.closings).tasks);
-        tasks.into_values().flatten().for_each(|task| task.abort());
+        let (courtesies, answers) = {
+            let mut closings = lock(&self.shared.closings);
+            (std::mem::take(&mut closings.courtesies), std::mem::take(&mut closings.answers))
+        };
+        courtesies.into_values().chain(answers.into_values()).flatten().for_each(|task| task.abort());
     }
 
-    /// Sends FIN, and discards what arrives until the peer's FIN or the [limits](ReaperLimits). Drops the transport at once if there is
+    /// Ends each closing in which no answer is at stake, these and later ones, when it has had [`COURTESY_TIMEOUT`]. For a server that is
+    /// about to exit.
+    pub(crate) fn hurry(&self) {
+        self.shared.hurries.send_replace(true);
+    }
+
+    /// Sends FIN, and discards what arrives until the peer's FIN or the [limits](ReaperLimits), which bound both together. Drops the transport at once if there is
     /// no runtime or no place.
     ///
     /// For a transport whose TLS handshake has failed. The alert tells the client why, but a client of TLS 1.3 may send data already. If
@@ -267,28 +232,30 @@ impl Reaper {
     /// # }
     /// ```
     pub fn linger<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, transport: T) {
-        self.spawn(transport, async move |mut transport, shared| {
+        self.spawn(transport, Stake::Alert, async move |mut transport, shared| {
+            let end = from_now(shared.limits.linger_timeout());
             let fin = poll_fn(|cx| Pin::new(&mut transport).poll_shutdown(cx));
-            if let Ok(Ok(())) = timeout(shared.limits.linger_timeout, fin).await {
-                linger(transport, |transport| socket_of(transport), &shared).await;
+            if let Ok(Ok(())) = timeout_at(end, fin).await {
+                linger(transport, |transport| socket_of(transport), &shared, end).await;
             }
         });
     }
 
     /// Takes a connection over, or drops it if there is no runtime or no place.
-    pub(crate) fn adopt<S>(&self, connection: Box<Connection<S>>)
+    pub(crate) fn adopt<S>(&self, connection: Box<Connection<S>>, stake: Stake)
     where
         S: TlsSession<Transport: Send> + Send + 'static,
     {
-        self.spawn(connection, async move |connection, shared| {
+        self.spawn(connection, stake, async move |connection, shared| {
             if let Some(transport) = finish(connection).await {
-                linger(transport, S::socket, &shared).await;
+                let end = from_now(shared.limits.linger_timeout());
+                linger(transport, S::socket, &shared, end).await;
             }
         });
     }
 
     /// Closes a connection in a task of its own.
-    fn spawn<C, F>(&self, connection: C, close: impl FnOnce(C, Arc<ReaperState>) -> F + Send + 'static)
+    fn spawn<C, F>(&self, connection: C, stake: Stake, close: impl FnOnce(C, Arc<ReaperState>) -> F + Send + 'static)
     where
         C: Send + 'static,
         F: Future<Output = ()> + Send,
@@ -296,7 +263,7 @@ impl Reaper {
         let Some(runtime) = self.shared.runtime.clone().or_else(|| Handle::try_current().ok()) else {
             return;
         };
-        let Some(entry) = self.enter() else {
+        let Some(entry) = self.enter(&stake) else {
             return;
         };
         let id = entry.id;
@@ -304,13 +271,20 @@ impl Reaper {
         let adopted = (connection, entry);
         let closing = async move {
             let (connection, entry) = adopted;
-            close(connection, entry.shared.clone()).await;
+            let mut close = pin!(close(connection, entry.shared.clone()));
+            let mut is_over = pin!(entry.shared.until_over(&stake));
+            // The closing may use up what the task may do at once.
+            poll_fn(|cx| match is_over.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(()),
+                Poll::Pending => close.as_mut().poll(cx),
+            })
+            .await;
         };
         // Its end is logged where its life was.
         let task = runtime.spawn(closing.in_current_span());
         let handle = task.abort_handle();
         let mut closings = lock(&self.shared.closings);
-        if let Some(slot) = closings.tasks.get_mut(&id) {
+        if let Some(slot) = closings.task_mut(id) {
             *slot = Some(handle);
         } else {
             drop(closings);
@@ -319,24 +293,27 @@ impl Reaper {
         }
     }
 
-    /// Reserves a place, and sheds the oldest connection if there is none. Returns `None` if the limit is 0.
-    fn enter(&self) -> Option<Entry> {
-        let limit = self.shared.limits.max_closings;
+    /// Reserves a place, and sheds a connection if there is none. Returns `None` if the limit is 0.
+    fn enter(&self, stake: &Stake) -> Option<Entry> {
+        let limit = self.shared.limits.max_closings();
         let mut closings = lock(&self.shared.closings);
-        let mut oldest = None;
-        if closings.tasks.len() >= limit {
+        let mut shed = None;
+        if closings.courtesies.len() + closings.answers.len() >= limit {
             self.shared.shed.fetch_add(1, Ordering::Relaxed);
-            oldest = closings.tasks.pop_first();
+            shed = closings.shed();
         }
         if limit == 0 {
             return None;
         }
         let id = closings.next;
         closings.next += 1;
-        closings.tasks.insert(id, None);
+        match stake {
+            Stake::Answer => closings.answers.insert(id, None),
+            Stake::CloseNotify(_) | Stake::Alert => closings.courtesies.insert(id, None),
+        };
         closings.count += 1;
         drop(closings);
-        if let Some((_, Some(task))) = oldest {
+        if let Some(task) = shed {
             task.abort();
         }
         Some(Entry { shared: self.shared.clone(), id })
@@ -359,6 +336,25 @@ impl fmt::Debug for Reaper {
     }
 }
 
+impl ReaperState {
+    /// Waits until a closing has had its time, if no answer is at stake and the reaper hurries.
+    async fn until_over(&self, stake: &Stake) {
+        let is_acknowledged = match stake {
+            Stake::Answer => return pending().await,
+            Stake::CloseNotify(is_acknowledged) => Some(is_acknowledged),
+            Stake::Alert => None,
+        };
+        // Cannot fail: `self` owns the sender.
+        let _ = self.hurries.subscribe().wait_for(|hurries| *hurries).await;
+        loop {
+            sleep(COURTESY_TIMEOUT).await;
+            if is_acknowledged.is_none_or(|is_acknowledged| is_acknowledged()) {
+                return;
+            }
+        }
+    }
+}
+
 /// The place of a connection in the reaper. Dropped when its task ends, however it ends.
 struct Entry {
     shared: Arc<ReaperState>,
@@ -368,7 +364,8 @@ struct Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut closings = lock(&self.shared.closings);
-        closings.tasks.remove(&self.id);
+        closings.courtesies.remove(&self.id);
+        closings.answers.remove(&self.id);
         closings.count -= 1;
         if closings.count == 0 {
             self.shared.idle.notify_waiters();
@@ -389,15 +386,15 @@ async fn finish<S: TlsSession>(mut connection: Box<Connection<S>>) -> Option<S::
 //# reasonably certain that its own TCP stack has received the client's
 //# acknowledgement of the packet(s) containing the server's last
 //# response.
-/// Discards what arrives, until the peer's FIN or a limit.
+/// Discards what arrives, until the peer's FIN, `end`, or the limit of a time without a byte.
 async fn linger<T: AsyncRead + Unpin>(
     mut transport: T,
     socket: impl Fn(&T) -> Option<&TcpStream>,
     shared: &ReaperState,
+    end: Instant,
 ) {
     let limits = shared.limits;
-    let end = from_now(limits.linger_timeout);
-    let mut idle_end = end.min(from_now(limits.linger_idle_timeout));
+    let mut idle_end = end.min(from_now(limits.linger_idle_timeout()));
     let mut timer = pin!(Timer::default());
     poll_fn(|cx| {
         while let Poll::Ready(budget) = coop::poll_proceed(cx) {
@@ -407,7 +404,7 @@ async fn linger<T: AsyncRead + Unpin>(
             };
             match discarded {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(_)) => idle_end = end.min(from_now(limits.linger_idle_timeout)),
+                Poll::Ready(Ok(_)) => idle_end = end.min(from_now(limits.linger_idle_timeout())),
                 Poll::Pending => break,
             }
             budget.made_progress();

@@ -15,7 +15,7 @@ use crate::{
         connection::Connection,
         driver::{CloseDriver, Extent},
         policy::{Abort, ShutdownPolicy},
-        reaper::Reaper,
+        reaper::{Reaper, Stake},
         report::{Ending, ShutdownReport},
         session::TlsSession,
         socket::reset_on_close,
@@ -70,7 +70,8 @@ pub struct ShutdownStream<S: TlsSession> {
 /// `Drop` cannot require it.
 struct Adopter<S> {
     reaper: Reaper,
-    adopt: fn(&Reaper, Box<Connection<S>>),
+    stake: Stake,
+    adopt: fn(&Reaper, Box<Connection<S>>, Stake),
 }
 
 /// How far both halves of a connection are, as in `SSL_get_shutdown(3)`.
@@ -117,7 +118,7 @@ impl<S: TlsSession> ShutdownStream<S> {
     where
         S: TlsSession<Transport: Send> + Send + 'static,
     {
-        self.adopter = Some(Adopter { reaper: reaper.clone(), adopt: Reaper::adopt });
+        self.adopter = Some(Adopter { reaper: reaper.clone(), stake: Stake::default(), adopt: Reaper::adopt });
         self
     }
 
@@ -241,6 +242,14 @@ impl<S: TlsSession> ShutdownStream<S> {
     pub fn set_abort_mode(&mut self, abort: Abort) {
         let (session, driver) = self.parts_mut();
         driver.set_abort_mode(abort, session);
+    }
+
+    /// Tells the reaper what the peer still has to receive. An answer, unless this is called.
+    #[cfg(feature = "server")]
+    pub(crate) fn set_stake(&mut self, stake: Stake) {
+        if let Some(adopter) = &mut self.adopter {
+            adopter.stake = stake;
+        }
     }
 
     /// Replaces the [stall timeout](ShutdownPolicy::with_stall_timeout) of the stream's policy. For a server that has measured for how
@@ -381,10 +390,10 @@ impl<S: TlsSession> Drop for ShutdownStream<S> {
             return;
         };
         connection.driver.count_tickets(&mut connection.session);
-        if let Some(Adopter { reaper, adopt }) = self.adopter.take()
+        if let Some(Adopter { reaper, stake, adopt }) = self.adopter.take()
             && connection.driver.needs_reaper()
         {
-            adopt(&reaper, Box::new(connection));
+            adopt(&reaper, Box::new(connection), stake);
         }
     }
 }

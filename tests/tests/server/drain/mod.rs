@@ -2,6 +2,7 @@
 
 mod acknowledgements;
 mod http2;
+mod idle_clients;
 mod last_requests;
 mod notice;
 mod phases;

@@ -34,7 +34,7 @@ use std::{
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::runtime::timer::from_now;
+use crate::{runtime::timer::from_now, tls::Reaper};
 use acknowledgement::wait_acknowledged;
 use budget::Budget;
 use handle::{ABORT_TIMEOUT, within};
@@ -248,6 +248,7 @@ impl ServerDrain {
                 if !handle.end_notice(ended) {
                     return pending().await;
                 }
+                handle.reapers().iter().for_each(Reaper::hurry);
                 serving.serve_until(pending()).await;
                 handle.until_no_connections().await;
                 handle.until_reapers_idle().await;

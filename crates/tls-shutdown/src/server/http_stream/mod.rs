@@ -7,6 +7,7 @@ pub(super) mod http1;
 pub(super) mod http2;
 mod open_requests;
 mod reset_budget;
+mod stake;
 mod stall;
 #[cfg(test)]
 mod tests;
@@ -403,6 +404,8 @@ impl Drop for HttpStream {
     /// Ends a connection that nobody has ended: with close_notify if no message is cut, or if the framing shows that it is cut.
     fn drop(&mut self) {
         let Some(mut stream) = self.stream.take() else { return };
+        let stake = self.stake(&stream);
+        stream.get_mut().set_stake(stake);
         match &self.protocol {
             ProtocolState::Http1(http1) => {
                 let (upgrade, response, delimiter) = {

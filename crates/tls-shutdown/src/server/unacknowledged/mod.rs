@@ -46,6 +46,17 @@ pub(crate) fn acknowledged(socket: &TcpStream) -> Option<u64> {
     sock_diag::acknowledged(socket.local_addr().ok()?, socket.peer_addr().ok()?).ok()
 }
 
+/// Whether the peer has acknowledged everything on the open connection between these addresses. `false` if that is unknown. Does not block.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_acknowledged(local: SocketAddr, peer: SocketAddr) -> bool {
+    sock_diag::unacknowledged(local, peer).is_ok_and(|bytes| bytes == 0)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn is_acknowledged(_: SocketAddr, _: SocketAddr) -> bool {
+    false
+}
+
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn unacknowledged(_: &[SocketAddr], _: OpenSockets) -> Option<u64> {
     None

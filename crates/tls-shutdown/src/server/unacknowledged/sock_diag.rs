@@ -81,25 +81,42 @@ pub(super) fn senders(addresses: &[SocketAddr]) -> io::Result<Vec<Sender>> {
     Ok(senders)
 }
 
-/// The bytes that the peer of this connection has acknowledged. Does not block: the kernel answers a question for one connection within the
-/// system call that sends it.
-pub(super) fn acknowledged(mut local: SocketAddr, mut peer: SocketAddr) -> io::Result<u64> {
+/// The bytes that the peer of this connection has acknowledged. Does not block.
+pub(super) fn acknowledged(local: SocketAddr, peer: SocketAddr) -> io::Result<u64> {
+    receive_acknowledged(&ask(local, peer, 1 << (INET_DIAG_INFO - 1))?)
+}
+
+/// The bytes that are unsent or unacknowledged on this connection. Does not block.
+pub(super) fn unacknowledged(local: SocketAddr, peer: SocketAddr) -> io::Result<u64> {
+    let mut buffer = [0; 1024];
+    let answer = receive_answer(&ask(local, peer, 0)?, &mut buffer)?;
+    let bytes = field(answer, HEADER + UNACKNOWLEDGED).map(u32::from_ne_bytes);
+    bytes.map(u64::from).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Asks for one connection. The kernel answers such a question within the system call that sends it.
+fn ask(mut local: SocketAddr, mut peer: SocketAddr, extensions: u8) -> io::Result<OwnedFd> {
     let socket = open()?;
     for address in [&mut local, &mut peer] {
         address.set_ip(address.ip().to_canonical());
     }
     let (ports, addresses) = ([local.port(), peer.port()], [local.ip(), peer.ip()].map(padded));
-    let extensions = 1 << (INET_DIAG_INFO - 1);
     send(&socket, &request(NLM_F_REQUEST, family_of(&local), extensions, ports, addresses))?;
-    receive_acknowledged(&socket)
+    Ok(socket)
+}
+
+/// Receives the kernel's answer to a question for one connection.
+fn receive_answer<'a>(socket: &OwnedFd, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+    let answer = receive(socket, buffer, RecvFlags::DONTWAIT)?;
+    match field(answer, 4).map(u16::from_ne_bytes) {
+        Some(NLMSG_ERROR) => Err(io::ErrorKind::NotFound.into()),
+        _ => Ok(answer),
+    }
 }
 
 fn receive_acknowledged(socket: &OwnedFd) -> io::Result<u64> {
     let mut buffer = [0; 1024];
-    let answer = receive(socket, &mut buffer, RecvFlags::DONTWAIT)?;
-    if field(answer, 4).map(u16::from_ne_bytes) == Some(NLMSG_ERROR) {
-        return Err(io::ErrorKind::NotFound.into());
-    }
+    let answer = receive_answer(socket, &mut buffer)?;
     let mut attributes = answer.get(HEADER + MESSAGE..).unwrap_or_default();
     while let (Some(length), Some(kind)) = (field(attributes, 0), field(attributes, 2)) {
         if u16::from_ne_bytes(kind) == INET_DIAG_INFO {

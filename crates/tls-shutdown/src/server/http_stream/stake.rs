@@ -1,0 +1,33 @@
+//! What is at stake when an HTTP connection closes.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{HttpStream, ProtocolState};
+use crate::{
+    runtime::lock::lock,
+    server::{lifetime::ClientWait, stream::ServerStream, unacknowledged::is_acknowledged},
+    tls::Stake,
+};
+
+/// How long a client has to be idle before its connection closes. It then has read its last response, if its system has acknowledged that.
+const READ_TIME: Duration = Duration::from_secs(1);
+
+impl HttpStream {
+    /// What the client of `stream` still has to receive.
+    pub(super) fn stake(&self, stream: &ServerStream) -> Stake {
+        let wait = match &self.protocol {
+            ProtocolState::Http1(http1) => {
+                let messages = lock(&http1.messages);
+                if messages.is_upgraded() { ClientWait::None } else { messages.wait() }
+            }
+            ProtocolState::Http2(http2) => lock(&http2.frames).wait(),
+        };
+        let socket = stream.get_ref().get_ref().get_ref().0;
+        match (wait, socket.local_addr(), socket.peer_addr()) {
+            (ClientWait::Request { since }, Ok(local), Ok(peer)) if since.elapsed() >= READ_TIME => {
+                Stake::CloseNotify(Arc::new(move || is_acknowledged(local, peer)))
+            }
+            _ => Stake::Answer,
+        }
+    }
+}
