@@ -34,7 +34,8 @@ pub(crate) enum Command {
 ///
 /// SIGHUP reads the certificate, the key and the client CA again. If a file is bad, the old ones stay in use.
 ///
-/// The exit code is 0 if the drain ended and every report was written. A closed pipe is no error.
+/// The exit code is 0 if the drain ended and every report was written, and 1 if a report was lost. A closed pipe is no error. It is 3 if
+/// the process did not end within a second after the grace period, because its threads were blocked, and was cut.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:

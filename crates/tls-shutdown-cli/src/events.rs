@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, IsTerminal, Write},
+    mem,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -238,20 +239,35 @@ impl Printer {
     }
 }
 
-/// Writes each line at once. Returns the first error. A closed pipe is no error: the server goes on without a reader.
+/// Writes each line at once, also after an error: a full disk may have room again. Returns the first error. A closed pipe is no error: the
+/// server goes on without a reader.
 fn print_all(lines: Receiver<String>) -> io::Result<()> {
     // On a terminal, the line replaces the one that shows the progress of a drain.
     let start = if io::stdout().is_terminal() { CLEAR_LINE } else { "" };
     let mut result = Ok(());
+    let mut lost = 0_u64;
     for line in lines {
         let mut output = io::stdout().lock();
-        if let Err(error) = writeln!(output, "{start}{line}").and_then(|()| output.flush())
-            && error.kind() != io::ErrorKind::BrokenPipe
-            && result.is_ok()
-        {
-            tracing::warn!(%error, "cannot write to standard output");
-            result = Err(error);
+        match writeln!(output, "{start}{line}").and_then(|()| output.flush()) {
+            Ok(()) if lost > 0 => {
+                // The first of them has waited in the buffer of standard output.
+                tracing::warn!(
+                    events = mem::take(&mut lost) - 1,
+                    "standard output can be written again, events are lost"
+                );
+            }
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                if lost == 0 {
+                    tracing::warn!(%error, "cannot write to standard output");
+                }
+                lost += 1;
+                result = result.and(Err(error));
+            }
+            Ok(()) | Err(_) => {}
         }
+    }
+    if lost > 0 {
+        tracing::warn!(events = lost, "the last events are lost: standard output cannot be written");
     }
     result
 }

@@ -11,6 +11,7 @@ mod progress;
 mod routes;
 mod send;
 mod serve;
+mod watchdog;
 
 use std::{io::Write, process::ExitCode};
 

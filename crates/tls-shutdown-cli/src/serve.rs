@@ -24,8 +24,11 @@ use crate::{
     failure::Failure,
     log::Log,
     progress, routes,
+    watchdog::Watchdog,
 };
 
+/// The exit code if a report was lost.
+const REPORT_LOST: u8 = 1;
 /// How long the runtime may take to drop the tasks that are left.
 const RUNTIME_TIMEOUT: Duration = Duration::from_millis(100);
 
@@ -33,25 +36,33 @@ pub(crate) fn run(arguments: &ServeArguments, log: &Log) -> Result<ExitCode, Fai
     let events = Arc::new(Events::new(arguments.format(), arguments.explanations()));
     let runtime =
         runtime::Runtime::new().map_err(|error| Failure::new(format!("cannot start the runtime: {error}")))?;
-    let report = runtime.block_on(serve(arguments, &events, log))?;
+    let (report, watchdog) = runtime.block_on(serve(arguments, &events, log))?;
+    watchdog.set_exit_code(REPORT_LOST);
     // Connections that are left end here. Their events come before the last one.
     runtime.shutdown_timeout(RUNTIME_TIMEOUT);
     events.drained(&report);
-    Ok(if events.finish().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let exit_code = if events.finish().is_ok() { 0 } else { REPORT_LOST };
+    watchdog.set_exit_code(exit_code);
+    Ok(exit_code.into())
 }
 
-async fn serve(arguments: &ServeArguments, events: &Arc<Events>, log: &Log) -> Result<DrainReport, Failure> {
+async fn serve(
+    arguments: &ServeArguments,
+    events: &Arc<Events>,
+    log: &Log,
+) -> Result<(DrainReport, Watchdog), Failure> {
     let drain = ServerDrain::on_terminate_signal()
-        .map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))?
+        .map_err(|error| cannot_wait_for_signals(&error))?
         .last_request(arguments.last_request)
         .grace_period(arguments.grace);
     let drain = match arguments.notice {
         Some(notice) => drain.notice(notice),
         None => drain,
     };
+    let watchdog = Watchdog::start(arguments.grace, log.writer()).map_err(|error| cannot_wait_for_signals(&error))?;
     let Sockets { listeners, configs, certificate, addresses } = Sockets::open(arguments).await?;
     let reloading = reload_at_hangup(certificate, configs, events.clone())
-        .map_err(|error| Failure::new(format!("cannot listen for signals: {error}")))?;
+        .map_err(|error| cannot_wait_for_signals(&error))?;
     let certificate = match &arguments.cert {
         Some(file) => format!("certificate {}", file.display()),
         None => "self-signed certificate".to_owned(),
@@ -72,7 +83,7 @@ async fn serve(arguments: &ServeArguments, events: &Arc<Events>, log: &Log) -> R
     let report = server.drain(drain).serve(router).await;
     progress.stop().await;
     reloading.abort();
-    Ok(report)
+    Ok((report, watchdog))
 }
 
 /// The sockets of the command, first those with TLS, then those without, then Unix sockets.
@@ -134,6 +145,10 @@ fn reload_at_hangup(
         }
     });
     Ok(reloading.abort_handle())
+}
+
+fn cannot_wait_for_signals(error: &io::Error) -> Failure {
+    Failure::new(format!("cannot listen for signals: {error}"))
 }
 
 fn cannot_listen(endpoint: &Endpoint, option: &str, error: &io::Error) -> Failure {

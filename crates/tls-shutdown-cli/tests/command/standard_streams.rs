@@ -2,16 +2,22 @@
 
 use std::{fs::File, process::Stdio, time::Duration};
 
-use rustix::process::Signal;
+use rustix::{
+    fs::{CWD, FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, mknodat},
+    pipe::fcntl_setpipe_size,
+    process::{Pid, Signal, kill_process},
+};
+use tls_shutdown_tests::time::real_time;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpStream, unix::pipe::Receiver},
+    process::Command,
     time::Instant,
 };
 
 use crate::{
     client::{Trust, connect, handshake, read_to_end, request, response},
-    process::{CERTIFICATE, Serve, command, open_terminal, within},
+    process::{CERTIFICATE, Certificate, Serve, command, open_terminal, within},
 };
 
 /// Their log, at its finest level, is more than a pipe or a terminal holds.
@@ -32,22 +38,129 @@ async fn is_served(server: &Serve) {
     }
 }
 
+/// How the server's standard error cannot be written.
+enum BadStderr {
+    Is(Stdio),
+    IsClosed,
+}
+
+/// The descriptors of a server that has none left for a client: it needs some for itself.
+const FEW: u32 = 24;
+
+/// `serve`, started by a shell that takes something away from it.
+fn without(limits: &str, arguments: &[&str]) -> Command {
+    let serve = Serve::command(&CERTIFICATE, arguments);
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("{limits} exec \"$0\" \"$@\"")]).arg(serve.as_std().get_program());
+    command.args(serve.as_std().get_args()).kill_on_drop(true).stdin(Stdio::null());
+    command
+}
+
 #[tokio::test]
 async fn a_standard_error_that_cannot_be_written_stops_nothing() {
-    // Nobody reads this terminal, as after Ctrl-S.
-    let (screen, _terminal) = open_terminal();
-    for stderr in [Stdio::piped(), full_disk().into(), screen.into()] {
-        let mut command = Serve::command(&CERTIFICATE, &["--last-request", "0s", "--grace", "5s"]);
-        let server = Serve::spawn(command.env("RUST_LOG", "trace").stderr(stderr)).await;
-        is_served(&server).await;
-        let begin = Instant::now();
-        server.signal(Signal::TERM);
-        let (status, events) = server.wait_for_exit().await;
-        // The log has a second.
-        assert!(begin.elapsed() < GRACE + Duration::from_secs(1), "{:?}", begin.elapsed());
-        assert!(status.success());
-        assert_eq!(events.iter().filter(|event| event["event"] == "closed").count(), CONNECTIONS);
+    for descriptors in [None, Some(FEW)] {
+        // Nobody reads this terminal, as after Ctrl-S.
+        let (screen, _terminal) = open_terminal();
+        let bad = [Stdio::piped(), full_disk().into(), screen.into()].map(BadStderr::Is);
+        for stderr in bad.into_iter().chain([BadStderr::IsClosed]) {
+            let mut limits = descriptors.map(|count| format!("ulimit -n {count};")).unwrap_or_default();
+            if let BadStderr::IsClosed = stderr {
+                limits += "exec 2>&-;";
+            }
+            let mut command = without(&limits, &["--last-request", "0s", "--grace", "5s"]);
+            if let BadStderr::Is(stderr) = stderr {
+                command.stderr(stderr);
+            }
+            let server = Serve::spawn(command.env("RUST_LOG", "trace")).await;
+            let mut waiting = Vec::new();
+            if descriptors.is_some() {
+                // More than the server has descriptors for.
+                for _ in 0..FEW {
+                    waiting.push(TcpStream::connect(server.address).await.unwrap());
+                }
+            }
+            drop(waiting);
+            is_served(&server).await;
+            let begin = Instant::now();
+            server.signal(Signal::TERM);
+            let (status, events) = server.wait_for_exit().await;
+            // The log has a second.
+            assert!(begin.elapsed() < GRACE + Duration::from_secs(1), "{:?}", begin.elapsed());
+            assert!(status.success(), "{status}");
+            let served = events.iter().filter(|event| event["requests"] == 1).count();
+            assert_eq!(served, CONNECTIONS);
+        }
     }
+}
+
+/// A certificate in a file system that hangs blocks the only thread of the runtime.
+#[tokio::test]
+async fn a_server_whose_threads_are_blocked_ends_after_its_grace() {
+    for (signals, limit) in [(1, Duration::from_secs(4)), (2, Duration::from_secs(2))] {
+        let certificate = Certificate::write(&format!("blocking-{signals}"));
+        let mut command = Serve::command(&certificate, &["--grace", if signals == 1 { "3s" } else { "1h" }]);
+        command.env("TOKIO_WORKER_THREADS", "1").stderr(Stdio::piped());
+        let mut server = Serve::spawn(&mut command).await;
+        let mut stderr = server.stderr();
+        std::fs::remove_file(&certificate.cert).unwrap();
+        mknodat(CWD, &certificate.cert, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        server.signal(Signal::HUP);
+        let file = certificate.cert.clone();
+        // It opens when the server reads.
+        let open = tokio::task::spawn_blocking(move || File::options().write(true).open(file));
+        let _writer = within(open).await.unwrap().unwrap();
+        let begin = Instant::now();
+        for _ in 0..signals {
+            server.signal(Signal::TERM);
+            // Two signals at once are one.
+            real_time(Duration::from_millis(100)).await;
+        }
+        let (status, _) = server.wait_for_exit().await;
+        assert!(begin.elapsed() < limit + Duration::from_millis(300), "{:?}", begin.elapsed());
+        assert_eq!(status.code(), Some(3));
+        let mut log = String::new();
+        within(stderr.read_to_string(&mut log)).await.unwrap();
+        assert!(log.contains("the server did not end in time"), "{log}");
+    }
+}
+
+/// A pipe that never blocks is full for a while, as a disk is.
+#[tokio::test]
+async fn events_are_printed_again_after_a_failure() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    fcntl_setpipe_size(&writer, 4096).unwrap();
+    fcntl_setfl(&writer, fcntl_getfl(&writer).unwrap() | OFlags::NONBLOCK).unwrap();
+    let mut command = Serve::command(&CERTIFICATE, &["--last-request", "0s"]);
+    let mut child = command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+    drop(command);
+    let mut output = BufReader::new(Receiver::from_owned_fd(reader.into()).unwrap()).lines();
+    let mut next_line = async || within(output.next_line()).await.unwrap().expect("a line");
+    let listening: serde_json::Value = serde_json::from_str(&next_line().await).unwrap();
+    let address = listening["addr"].as_str().unwrap().parse().unwrap();
+    let ask = async || {
+        let mut stream = connect(address).await;
+        request(&mut stream, "GET /health").await;
+        response(&mut stream).await;
+        stream.shutdown().await.unwrap();
+        read_to_end(&mut stream).await.1.unwrap();
+    };
+    for _ in 0..50 {
+        ask().await;
+    }
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let failed = within(log.next_line()).await.unwrap().unwrap();
+    assert!(failed.contains("cannot write to standard output"), "{failed}");
+    // There is room again. All lines are whole.
+    for _ in 0..10 {
+        assert!(next_line().await.ends_with('}'));
+    }
+    ask().await;
+    let again = within(log.next_line()).await.unwrap().unwrap();
+    assert!(again.contains("events are lost"), "{again}");
+    let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw).unwrap();
+    kill_process(id, Signal::TERM).unwrap();
+    while !next_line().await.contains("\"drained\"") {}
+    assert_eq!(within(child.wait()).await.unwrap().code(), Some(1), "a report was lost");
 }
 
 #[tokio::test]
