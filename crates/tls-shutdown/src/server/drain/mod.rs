@@ -56,7 +56,8 @@ type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 ///    early.
 /// 5. **Exit**: the server waits until the peers' systems have [acknowledged](Self::ack_timeout) what it sent (RFC 9112 section 9.6).
 ///
-/// The drain ends as soon as nothing is left to do.
+/// The drain ends as soon as nothing is left to do. A client of a [`Server`](crate::server::Server) that was idle, and whose system has
+/// acknowledged everything, has half a second to answer close_notify.
 ///
 /// Give it to [`Server::drain`](crate::server::Server::drain). For other servers over a [`TlsListener`](crate::server::TlsListener), such as
 /// `axum::serve`, tonic or your own accept loop, use [`run`](Self::run).
