@@ -61,8 +61,8 @@ async fn serve(
     };
     let watchdog = Watchdog::start(arguments.grace, log.writer()).map_err(|error| cannot_wait_for_signals(&error))?;
     let Sockets { listeners, configs, certificate, addresses } = Sockets::open(arguments).await?;
-    let reloading = reload_at_hangup(certificate, configs, events.clone())
-        .map_err(|error| cannot_wait_for_signals(&error))?;
+    let reloading =
+        reload_at_hangup(certificate, configs, events.clone()).map_err(|error| cannot_wait_for_signals(&error))?;
     let certificate = match &arguments.cert {
         Some(file) => format!("certificate {}", file.display()),
         None => "self-signed certificate".to_owned(),

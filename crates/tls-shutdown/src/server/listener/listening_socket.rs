@@ -176,7 +176,13 @@ struct DrainMembership {
 impl<L: Listener> ListeningSocket<L> {
     pub(super) fn new(listener: L) -> Self {
         let phase = ListeningPhase::Open(listener);
-        Self { phase, membership: None, retry_at: None, accept_errors: AcceptErrors::default(), timer: BoxedTimer::default() }
+        Self {
+            phase,
+            membership: None,
+            retry_at: None,
+            accept_errors: AcceptErrors::default(),
+            timer: BoxedTimer::default(),
+        }
     }
 
     /// Joins a server drain.
