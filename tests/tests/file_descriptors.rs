@@ -4,13 +4,15 @@
 
 use std::{sync::LazyLock, time::Duration};
 
+use futures_util::FutureExt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tls_shutdown::server::Server;
 use tls_shutdown_tests::{
-    client_config,
+    End, client_config,
     log::Log,
     serving::{Client, listener},
     soon,
-    time::pass_time,
+    time::{leap, pass_time, turns},
 };
 use tokio::{net::TcpStream, sync::Mutex};
 
@@ -66,6 +68,48 @@ async fn a_closed_listener_without_a_queue_waits_for_no_descriptor() {
     assert!(soon(listener.accept()).await.is_none(), "the queue is empty, and the socket is closed");
     setrlimit(Resource::Nofile, whole).expect("as before");
     assert_eq!(log.text(), before, "no connection was reset");
+}
+
+/// A client that nobody answers keeps no new one out: first those that are closing end, then those that are idle.
+#[tokio::test]
+async fn an_idle_connection_makes_room_for_a_new_one() {
+    let _limit = LIMIT.lock().await;
+    let listener = listener().await;
+    let address = listener.local_addr().expect("an address");
+    let app = axum::Router::new().route("/", axum::routing::get("hello"));
+    let server = tokio::spawn(Server::new(listener).serve(app));
+    let mut idle = Vec::new();
+    for _ in 0..5 {
+        let mut client = Client::connect(address).await;
+        client.ask("/").await;
+        client.read_message().await;
+        idle.push(client);
+    }
+    turns(50).await;
+    leap(Duration::from_secs(2)).await;
+    // Both are in the system's queue: nothing has polled the server since.
+    let waiting = [(); 2].map(|()| {
+        let tcp = std::net::TcpStream::connect(address).expect("the backlog");
+        tcp.set_nonblocking(true).expect("an option");
+        TcpStream::from_std(tcp).expect("a socket")
+    });
+    let whole = use_up_descriptors();
+    for tcp in waiting {
+        let mut client = Client::over(tcp, client_config(&rustls::version::TLS13)).await;
+        client.ask("/").await;
+        assert_eq!(client.read_message().await.1, b"hello");
+        idle.push(client);
+    }
+    setrlimit(Resource::Nofile, whole).expect("as before");
+    let mut left = 0;
+    for mut client in idle {
+        match client.read_to_end().now_or_never() {
+            Some(end) => assert_eq!(end, (Vec::new(), End::CloseNotify)),
+            None => left += 1,
+        }
+    }
+    assert_eq!(left, 5, "as many as there were descriptors");
+    server.abort();
 }
 
 #[tokio::test]

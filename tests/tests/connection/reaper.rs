@@ -175,8 +175,7 @@ async fn ends_that_are_no_failure_of_a_unidirectional_close_are_told_apart_from_
         peer.wire.script(|script| script.then = then);
     }
     for (side, version) in each_kind() {
-        for (then, ending) in
-            [(Then::End, Ending::Sent), (Then::Error(std::io::ErrorKind::ConnectionReset), Ending::Reset)]
+        for (then, ending) in [(Then::End, Ending::Sent), (Then::Error(io::ErrorKind::ConnectionReset), Ending::Reset)]
         {
             let reaper = Reaper::new();
             let (stream, mut peer) = connect(side, version);

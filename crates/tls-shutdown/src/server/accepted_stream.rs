@@ -22,7 +22,7 @@ use super::{
     stream::ServerStream,
     unacknowledged::acknowledged,
 };
-use crate::tls::{Abort, ShutdownState};
+use crate::tls::{Abort, ShutdownState, Stake};
 
 /// How much is read ahead at most.
 const READ_AHEAD_BYTES: usize = 8 * 1024;
@@ -171,6 +171,14 @@ impl AcceptedStream {
         match &mut self.inner {
             InnerStream::Tls(stream) => stream.get_mut().set_stall_timeout(Duration::ZERO),
             InnerStream::Plain(stream) => stream.mark_timed_out(),
+        }
+    }
+
+    /// Sets what the client still has to receive when its connection closes.
+    pub(super) fn set_stake(&mut self, stake: Stake) {
+        match &mut self.inner {
+            InnerStream::Tls(stream) => stream.get_mut().set_stake(stake),
+            InnerStream::Plain(stream) => stream.set_stake(stake),
         }
     }
 

@@ -21,6 +21,8 @@ use crate::runtime::timer::from_now;
 pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// [`Server::IDLE_TIMEOUT`](super::Server::IDLE_TIMEOUT).
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// A client that is idle for less than this may be about to send its next request.
+const MIN_IDLE_TIME: Duration = Duration::from_secs(1);
 /// [`Server::AGE_JITTER`](super::Server::AGE_JITTER).
 pub(super) const AGE_JITTER: f64 = 0.1;
 
@@ -127,9 +129,11 @@ impl ConnectionLifetime {
 
     /// Waits until the connection has to end. Returns what the client has not sent in time, if that is the reason.
     pub(super) async fn until_end(&self, wait: impl Fn() -> ClientWait) -> ClientWait {
+        let is_idle = || matches!(wait(), ClientWait::Request { since } if since.elapsed() >= MIN_IDLE_TIME);
         tokio::select! {
             () = self.until_last_request() => ClientWait::None,
-            wait = self.until_client_timeout(wait) => wait,
+            wait = self.until_client_timeout(&wait) => wait,
+            () = self.drain.scarcity().until_asked(is_idle) => wait(),
         }
     }
 

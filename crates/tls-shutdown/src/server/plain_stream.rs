@@ -5,7 +5,7 @@
 
 use std::{
     any::Any,
-    fmt, io,
+    fmt, io, mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -19,13 +19,14 @@ use tokio::{
 };
 
 use super::connection::ConnectionRecord;
-use crate::tls::{Abort, Ending, Reaper, ShutdownReport, deliver_on_close, reset_on_close};
+use crate::tls::{Abort, Ending, Reaper, ShutdownReport, Stake, deliver_on_close, reset_on_close};
 
 /// A connection without TLS. Its drop leaves an unfinished end to the reaper.
 pub(super) struct PlainStream {
     /// `None` only while it is dropped.
     end: Option<PlainEnd>,
     reaper: Reaper,
+    stake: Stake,
 }
 
 /// The stream of a [`Listener`](crate::server::Listener).
@@ -115,7 +116,7 @@ impl PlainStream {
             remote: RemoteHalf::Open,
             failure: None,
         };
-        Self { end: Some(end), reaper: reaper.clone() }
+        Self { end: Some(end), reaper: reaper.clone(), stake: Stake::default() }
     }
 
     pub(super) fn connection(&self) -> &Arc<ConnectionRecord> {
@@ -172,6 +173,11 @@ impl PlainStream {
         }
     }
 
+    /// Sets what the client still has to receive.
+    pub(super) fn set_stake(&mut self, stake: Stake) {
+        self.stake = stake;
+    }
+
     fn end(&self) -> &PlainEnd {
         self.end.as_ref().expect("the socket is there until it is dropped")
     }
@@ -185,7 +191,7 @@ impl Drop for PlainStream {
     fn drop(&mut self) {
         let Some(end) = self.end.take() else { return };
         if end.is_unfinished() {
-            self.reaper.linger(end);
+            self.reaper.linger_with(end, mem::take(&mut self.stake));
         }
     }
 }

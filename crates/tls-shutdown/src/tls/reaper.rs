@@ -213,8 +213,8 @@ impl Reaper {
         self.shared.hurries.send_replace(true);
     }
 
-    /// Sends FIN, and discards what arrives until the peer's FIN or the [limits](ReaperLimits), which bound both together. Drops the transport at once if there is
-    /// no runtime or no place.
+    /// Sends FIN, and discards what arrives until the peer's FIN or the [limits](ReaperLimits), which bound both together. Drops the
+    /// transport at once if there is no runtime or no place.
     ///
     /// For a transport whose TLS handshake has failed. The alert tells the client why, but a client of TLS 1.3 may send data already. If
     /// the socket is closed while that arrives, the reset destroys the alert. `TlsListener` does this for its own handshakes.
@@ -232,7 +232,12 @@ impl Reaper {
     /// # }
     /// ```
     pub fn linger<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, transport: T) {
-        self.spawn(transport, Stake::Alert, async move |mut transport, shared| {
+        self.linger_with(transport, Stake::Alert);
+    }
+
+    /// The same for any transport.
+    pub(crate) fn linger_with<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, transport: T, stake: Stake) {
+        self.spawn(transport, stake, async move |mut transport, shared| {
             let end = from_now(shared.limits.linger_timeout());
             let fin = poll_fn(|cx| Pin::new(&mut transport).poll_shutdown(cx));
             if let Ok(Ok(())) = timeout_at(end, fin).await {
@@ -291,6 +296,23 @@ impl Reaper {
             // It has ended, could not even start, or was shed before it could be told.
             handle.abort();
         }
+    }
+
+    /// Ends one closing, so that its socket is free: the oldest one, without an answer at stake if there is such a one. Returns whether there
+    /// was any.
+    #[cfg(feature = "server")]
+    pub(crate) fn shed_one(&self) -> bool {
+        let mut closings = lock(&self.shared.closings);
+        if closings.courtesies.is_empty() && closings.answers.is_empty() {
+            return false;
+        }
+        self.shared.shed.fetch_add(1, Ordering::Relaxed);
+        let shed = closings.shed();
+        drop(closings);
+        if let Some(task) = shed {
+            task.abort();
+        }
+        true
     }
 
     /// Reserves a place, and sheds a connection if there is none. Returns `None` if the limit is 0.

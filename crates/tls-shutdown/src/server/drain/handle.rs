@@ -22,6 +22,7 @@ use super::{
     listener::{Delivery, ListenerInDrain, ListenerUser},
     notice::{Notice, Probes},
     report::Tally,
+    scarcity::Scarcity,
 };
 use crate::{
     runtime::lock::lock,
@@ -54,6 +55,7 @@ struct DrainState {
     jobs: TaskTracker,
     start: Notify,
     probes: Probes,
+    scarcity: Scarcity,
     /// The servers that wait for the end of the window.
     window_waits: AtomicUsize,
     timing: Mutex<Timing>,
@@ -267,6 +269,18 @@ impl DrainHandle {
     pub(crate) fn count_ended(&self, report: &ConnectionReport) {
         if !self.is_ready() {
             lock(&self.shared.tally).add(report);
+        }
+    }
+
+    /// Asks idle connections to end, if the system refuses to accept new ones.
+    pub(crate) fn scarcity(&self) -> &Scarcity {
+        &self.shared.scarcity
+    }
+
+    /// The system refuses to accept a connection. Ends one that nobody needs: one that is closing, or an idle one.
+    pub(crate) fn make_room(&self) {
+        if !self.reapers().iter().any(Reaper::shed_one) {
+            self.shared.scarcity.ask(self.connections());
         }
     }
 

@@ -9,6 +9,7 @@ mod notice;
 mod phase;
 mod readiness;
 mod report;
+mod scarcity;
 mod signals;
 
 pub use acknowledgement::Acknowledgement;

@@ -405,7 +405,7 @@ impl Drop for HttpStream {
     fn drop(&mut self) {
         let Some(mut stream) = self.stream.take() else { return };
         let stake = self.stake(&stream);
-        stream.get_mut().set_stake(stake);
+        stream.set_stake(stake);
         match &self.protocol {
             ProtocolState::Http1(http1) => {
                 let (upgrade, response, delimiter) = {

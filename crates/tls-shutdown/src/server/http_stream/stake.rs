@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::{HttpStream, ProtocolState};
 use crate::{
     runtime::lock::lock,
-    server::{lifetime::ClientWait, stream::ServerStream, unacknowledged::is_acknowledged},
+    server::{accepted_stream::AcceptedStream, lifetime::ClientWait, unacknowledged::is_acknowledged},
     tls::Stake,
 };
 
@@ -14,7 +14,7 @@ const READ_TIME: Duration = Duration::from_secs(1);
 
 impl HttpStream {
     /// What the client of `stream` still has to receive.
-    pub(super) fn stake(&self, stream: &ServerStream) -> Stake {
+    pub(super) fn stake(&self, stream: &AcceptedStream) -> Stake {
         let wait = match &self.protocol {
             ProtocolState::Http1(http1) => {
                 let messages = lock(&http1.messages);
@@ -22,11 +22,12 @@ impl HttpStream {
             }
             ProtocolState::Http2(http2) => lock(&http2.frames).wait(),
         };
-        let socket = stream.get_ref().get_ref().get_ref().0;
-        match (wait, socket.local_addr(), socket.peer_addr()) {
-            (ClientWait::Request { since }, Ok(local), Ok(peer)) if since.elapsed() >= READ_TIME => {
-                Stake::CloseNotify(Arc::new(move || is_acknowledged(local, peer)))
-            }
+        let ClientWait::Request { since } = wait else { return Stake::Answer };
+        if since.elapsed() < READ_TIME {
+            return Stake::Answer;
+        }
+        match stream.tcp().map(|socket| (socket.local_addr(), socket.peer_addr())) {
+            Some((Ok(local), Ok(peer))) => Stake::CloseNotify(Arc::new(move || is_acknowledged(local, peer))),
             _ => Stake::Answer,
         }
     }

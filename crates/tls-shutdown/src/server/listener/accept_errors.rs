@@ -58,3 +58,11 @@ pub(super) fn has_waiting(socket: &impl std::os::fd::AsFd) -> bool {
     let mut sockets = [PollFd::new(socket, PollFlags::IN)];
     poll(&mut sockets, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) != Ok(0)
 }
+
+/// Accepts a connection that waits already. Needs no second descriptor, because a process may have only one left.
+#[cfg(target_os = "linux")]
+pub(super) fn accept_now(socket: &impl std::os::fd::AsFd) -> io::Result<std::os::fd::OwnedFd> {
+    use rustix::net::{SocketFlags, accept_with};
+
+    Ok(accept_with(socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)
+}

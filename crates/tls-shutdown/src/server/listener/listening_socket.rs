@@ -17,9 +17,9 @@ use tokio::{
 };
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-#[cfg(target_os = "linux")]
-use super::accept_errors::has_waiting;
 use super::accept_errors::{AcceptErrors, is_of_one_connection, warn_of_reset};
+#[cfg(target_os = "linux")]
+use super::accept_errors::{accept_now, has_waiting};
 use crate::{
     runtime::timer::{BoxedTimer, from_now},
     server::{
@@ -122,12 +122,23 @@ impl Listener for TcpListener {
     }
 
     fn accept_queued(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
-        #[cfg(unix)]
-        let socket = std::os::fd::AsFd::as_fd(self).try_clone_to_owned()?;
-        #[cfg(windows)]
-        let socket = std::os::windows::io::AsSocket::as_socket(self).try_clone_to_owned()?;
-        let (tcp, peer) = std::net::TcpListener::from(socket).accept()?;
-        tcp.set_nonblocking(true)?;
+        #[cfg(target_os = "linux")]
+        let (tcp, peer) = {
+            let tcp = std::net::TcpStream::from(accept_now(self)?);
+            // It has no peer if it was reset meanwhile.
+            let peer = tcp.peer_addr().map_err(|_| ErrorKind::ConnectionAborted)?;
+            (tcp, peer)
+        };
+        #[cfg(not(target_os = "linux"))]
+        let (tcp, peer) = {
+            #[cfg(unix)]
+            let socket = std::os::fd::AsFd::as_fd(self).try_clone_to_owned()?;
+            #[cfg(windows)]
+            let socket = std::os::windows::io::AsSocket::as_socket(self).try_clone_to_owned()?;
+            let (tcp, peer) = std::net::TcpListener::from(socket).accept()?;
+            tcp.set_nonblocking(true)?;
+            (tcp, peer)
+        };
         Ok((TcpStream::from_std(tcp)?, peer))
     }
 
@@ -171,6 +182,7 @@ struct DrainMembership {
     stop: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
     /// The drain, until the listener has registered: at the first accept, when all options are set.
     unregistered: Option<DrainHandle>,
+    drain: DrainHandle,
 }
 
 impl<L: Listener> ListeningSocket<L> {
@@ -193,6 +205,7 @@ impl<L: Listener> ListeningSocket<L> {
                 _open: drain.count_socket(),
                 stop: Box::pin(async move { handle.reached(DrainPhase::LastRequest).await }),
                 unregistered: Some(drain.clone()),
+                drain: drain.clone(),
             });
         }
     }
@@ -259,6 +272,7 @@ impl<L: Listener> ListeningSocket<L> {
                 Err(error) => {
                     if listener.has_waiting() {
                         self.accept_errors.report(&error);
+                        self.membership.iter().for_each(|membership| membership.drain.make_room());
                     }
                     self.retry_at = Some(from_now(RETRY_PAUSE));
                 }

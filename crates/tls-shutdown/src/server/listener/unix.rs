@@ -3,7 +3,7 @@
 use std::{
     fmt, fs,
     io::{self, ErrorKind},
-    os::{fd::AsFd, unix::fs::MetadataExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     task::{Context, Poll, ready},
 };
@@ -24,9 +24,15 @@ impl Listener for UnixListener {
     }
 
     fn accept_queued(&mut self) -> io::Result<(UnixStream, Peer)> {
-        let socket = self.as_fd().try_clone_to_owned()?;
-        let (stream, _) = std::os::unix::net::UnixListener::from(socket).accept()?;
-        stream.set_nonblocking(true)?;
+        #[cfg(target_os = "linux")]
+        let stream = std::os::unix::net::UnixStream::from(super::accept_errors::accept_now(self)?);
+        #[cfg(not(target_os = "linux"))]
+        let stream = {
+            let socket = std::os::fd::AsFd::as_fd(self).try_clone_to_owned()?;
+            let (stream, _) = std::os::unix::net::UnixListener::from(socket).accept()?;
+            stream.set_nonblocking(true)?;
+            stream
+        };
         Ok((UnixStream::from_std(stream)?, Peer::Unix))
     }
 }
