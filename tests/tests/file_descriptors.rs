@@ -2,7 +2,10 @@
 //!
 //! These tests have a process of their own, since the limit is that of the process.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    sync::{LazyLock, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -14,10 +17,14 @@ use tls_shutdown_tests::{
     soon,
     time::{leap, pass_time, turns},
 };
-use tokio::{net::TcpStream, sync::Mutex};
+use tokio::{net::TcpStream, runtime::Builder};
 
-/// The limit is that of the process, and the tests share it.
-static LIMIT: Mutex<()> = Mutex::const_new(());
+/// Runs a test while no other one runs: the limit is that of the process, and a runtime needs descriptors, too.
+fn alone(test: impl Future<Output = ()>) {
+    static LIMIT: Mutex<()> = Mutex::new(());
+    let _limit = LIMIT.lock().unwrap_or_else(PoisonError::into_inner);
+    Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(test);
+}
 
 static LOG: LazyLock<Log> = LazyLock::new(|| Log::of_process("tls_shutdown=warn"));
 
@@ -34,103 +41,107 @@ fn use_up_descriptors() -> Rlimit {
 }
 
 /// At SIGTERM, the queue would be reset with the socket.
-#[tokio::test]
-async fn a_closed_listener_serves_its_queue_when_there_are_descriptors_again() {
-    const QUEUED: usize = 5;
-    let _limit = LIMIT.lock().await;
-    let mut listener = listener().await;
-    let address = listener.local_addr().expect("an address");
-    let mut queued = Vec::new();
-    for _ in 0..QUEUED {
-        queued.push(TcpStream::connect(address).await.expect("the backlog"));
-    }
-    let whole = use_up_descriptors();
-    listener.close();
-    setrlimit(Resource::Nofile, whole).expect("as before");
-    let clients = queued.into_iter().map(|tcp| Client::over(tcp, client_config(&rustls::version::TLS13)));
-    let clients = tokio::spawn(futures_util::future::join_all(clients));
-    for _ in 0..QUEUED {
-        let _stream = soon(listener.accept()).await.expect("a connection");
-    }
-    soon(clients).await.expect("no panic");
-    assert!(soon(listener.accept()).await.is_none(), "the queue is empty, and the socket is closed");
+#[test]
+fn a_closed_listener_serves_its_queue_when_there_are_descriptors_again() {
+    alone(async {
+        const QUEUED: usize = 5;
+        let mut listener = listener().await;
+        let address = listener.local_addr().expect("an address");
+        let mut queued = Vec::new();
+        for _ in 0..QUEUED {
+            queued.push(TcpStream::connect(address).await.expect("the backlog"));
+        }
+        let whole = use_up_descriptors();
+        listener.close();
+        setrlimit(Resource::Nofile, whole).expect("as before");
+        let clients = queued.into_iter().map(|tcp| Client::over(tcp, client_config(&rustls::version::TLS13)));
+        let clients = tokio::spawn(futures_util::future::join_all(clients));
+        for _ in 0..QUEUED {
+            let _stream = soon(listener.accept()).await.expect("a connection");
+        }
+        soon(clients).await.expect("no panic");
+        assert!(soon(listener.accept()).await.is_none(), "the queue is empty, and the socket is closed");
+    });
 }
 
 /// Without a descriptor, the system refuses to accept also where nothing waits.
-#[tokio::test]
-async fn a_closed_listener_without_a_queue_waits_for_no_descriptor() {
-    let _limit = LIMIT.lock().await;
-    let log = LOG.clone();
-    let mut listener = listener().await;
-    let whole = use_up_descriptors();
-    let before = log.text();
-    listener.close();
-    assert!(soon(listener.accept()).await.is_none(), "the queue is empty, and the socket is closed");
-    setrlimit(Resource::Nofile, whole).expect("as before");
-    assert_eq!(log.text(), before, "no connection was reset");
+#[test]
+fn a_closed_listener_without_a_queue_waits_for_no_descriptor() {
+    alone(async {
+        let log = LOG.clone();
+        let mut listener = listener().await;
+        let whole = use_up_descriptors();
+        let before = log.text();
+        listener.close();
+        assert!(soon(listener.accept()).await.is_none(), "the queue is empty, and the socket is closed");
+        setrlimit(Resource::Nofile, whole).expect("as before");
+        assert_eq!(log.text(), before, "no connection was reset");
+    });
 }
 
 /// A client that nobody answers keeps no new one out: first those that are closing end, then those that are idle.
-#[tokio::test]
-async fn an_idle_connection_makes_room_for_a_new_one() {
-    let _limit = LIMIT.lock().await;
-    let listener = listener().await;
-    let address = listener.local_addr().expect("an address");
-    let app = axum::Router::new().route("/", axum::routing::get("hello"));
-    let server = tokio::spawn(Server::new(listener).serve(app));
-    let mut idle = Vec::new();
-    for _ in 0..5 {
-        let mut client = Client::connect(address).await;
-        client.ask("/").await;
-        client.read_message().await;
-        idle.push(client);
-    }
-    turns(50).await;
-    leap(Duration::from_secs(2)).await;
-    // Both are in the system's queue: nothing has polled the server since.
-    let waiting = [(); 2].map(|()| {
-        let tcp = std::net::TcpStream::connect(address).expect("the backlog");
-        tcp.set_nonblocking(true).expect("an option");
-        TcpStream::from_std(tcp).expect("a socket")
-    });
-    let whole = use_up_descriptors();
-    for tcp in waiting {
-        let mut client = Client::over(tcp, client_config(&rustls::version::TLS13)).await;
-        client.ask("/").await;
-        assert_eq!(client.read_message().await.1, b"hello");
-        idle.push(client);
-    }
-    setrlimit(Resource::Nofile, whole).expect("as before");
-    let mut left = 0;
-    for mut client in idle {
-        match client.read_to_end().now_or_never() {
-            Some(end) => assert_eq!(end, (Vec::new(), End::CloseNotify)),
-            None => left += 1,
+#[test]
+fn an_idle_connection_makes_room_for_a_new_one() {
+    alone(async {
+        let listener = listener().await;
+        let address = listener.local_addr().expect("an address");
+        let app = axum::Router::new().route("/", axum::routing::get("hello"));
+        let server = tokio::spawn(Server::new(listener).serve(app));
+        let mut idle = Vec::new();
+        for _ in 0..5 {
+            let mut client = Client::connect(address).await;
+            client.ask("/").await;
+            client.read_message().await;
+            idle.push(client);
         }
-    }
-    assert_eq!(left, 5, "as many as there were descriptors");
-    server.abort();
+        turns(50).await;
+        leap(Duration::from_secs(2)).await;
+        // Both are in the system's queue: nothing has polled the server since.
+        let waiting = [(); 2].map(|()| {
+            let tcp = std::net::TcpStream::connect(address).expect("the backlog");
+            tcp.set_nonblocking(true).expect("an option");
+            TcpStream::from_std(tcp).expect("a socket")
+        });
+        let whole = use_up_descriptors();
+        for tcp in waiting {
+            let mut client = Client::over(tcp, client_config(&rustls::version::TLS13)).await;
+            client.ask("/").await;
+            assert_eq!(client.read_message().await.1, b"hello");
+            idle.push(client);
+        }
+        setrlimit(Resource::Nofile, whole).expect("as before");
+        let mut left = 0;
+        for mut client in idle {
+            match client.read_to_end().now_or_never() {
+                Some(end) => assert_eq!(end, (Vec::new(), End::CloseNotify)),
+                None => left += 1,
+            }
+        }
+        assert_eq!(left, 5, "as many as there were descriptors");
+        server.abort();
+    });
 }
 
-#[tokio::test]
-async fn a_listener_waits_for_a_file_descriptor_and_goes_on() {
-    let _limit = LIMIT.lock().await;
-    // The listener warns when it meets the limit.
-    let log = LOG.clone();
-    let warnings = |log: &Log| log.text().matches("cannot accept a connection, will try again").count();
-    let before = warnings(&log);
-    let mut listener = listener().await;
-    let address = listener.local_addr().expect("an address");
-    let waiting = TcpStream::connect(address).await.expect("the backlog");
-    let whole = use_up_descriptors();
-    let client = tokio::spawn(async move {
-        log.until_contains("cannot accept").await;
-        // It tries ten times a second.
-        pass_time(Duration::from_secs(1)).await;
-        assert_eq!(warnings(&log), before + 1);
-        setrlimit(Resource::Nofile, whole).expect("as before");
-        Client::over(waiting, client_config(&rustls::version::TLS13)).await
+#[test]
+fn a_listener_waits_for_a_file_descriptor_and_goes_on() {
+    alone(async {
+        // The listener warns when it meets the limit.
+        let log = LOG.clone();
+        let warnings = |log: &Log| log.text().matches("cannot accept a connection, will try again").count();
+        let before = warnings(&log);
+        let mut listener = listener().await;
+        let address = listener.local_addr().expect("an address");
+        let waiting = TcpStream::connect(address).await.expect("the backlog");
+        let whole = use_up_descriptors();
+        let client = tokio::spawn(async move {
+            log.until_contains("cannot accept").await;
+            // It tries ten times a second.
+            pass_time(Duration::from_secs(1)).await;
+            assert_eq!(warnings(&log), before + 1);
+            setrlimit(Resource::Nofile, whole).expect("as before");
+            Client::over(waiting, client_config(&rustls::version::TLS13)).await
+        });
+        let _stream = soon(listener.accept()).await.expect("a connection");
+        soon(client).await.expect("no panic");
     });
-    let _stream = soon(listener.accept()).await.expect("a connection");
-    soon(client).await.expect("no panic");
 }

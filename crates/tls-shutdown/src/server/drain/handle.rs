@@ -18,7 +18,7 @@ use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use tracing::Span;
 
 use super::{
-    Acknowledgement, DrainLayer, DrainPhase, DrainReport, Readiness, ServerDrain,
+    Acknowledgement, DrainGuard, DrainLayer, DrainPhase, DrainReport, Readiness, ServerDrain,
     listener::{Delivery, ListenerInDrain, ListenerUser},
     notice::{Notice, Probes},
     report::Tally,
@@ -173,7 +173,7 @@ impl DrainHandle {
     /// }
     /// ```
     pub fn track(&self) -> DrainGuard {
-        DrainGuard { _token: self.shared.jobs.token() }
+        DrainGuard::new(self.shared.jobs.token())
     }
 
     /// Waits until idle connections have had their [time for a last request](ServerDrain::last_request).
@@ -424,18 +424,6 @@ impl WindowWait {
 impl Drop for WindowWait {
     fn drop(&mut self) {
         self.0.shared.window_waits.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Takes part in a server drain until it is dropped. [`DrainHandle::track`] returns it, and has an example.
-#[must_use = "the drain waits only while the guard lives"]
-pub struct DrainGuard {
-    _token: TaskTrackerToken,
-}
-
-impl fmt::Debug for DrainGuard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DrainGuard").finish_non_exhaustive()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod acknowledgement;
 mod budget;
+mod guard;
 mod handle;
 mod layer;
 mod listener;
@@ -13,8 +14,9 @@ mod scarcity;
 mod signals;
 
 pub use acknowledgement::Acknowledgement;
+pub use guard::DrainGuard;
+pub use handle::DrainHandle;
 pub(crate) use handle::InFlight;
-pub use handle::{DrainGuard, DrainHandle};
 pub(crate) use layer::announce_close;
 pub use layer::{DrainBody, DrainLayer, DrainResponse, DrainService};
 pub(crate) use listener::{Delivery, ListenerInDrain, ListenerUser};

@@ -1,0 +1,23 @@
+//! [`DrainGuard`]: a part of the program that a drain waits for.
+
+use std::fmt;
+
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+/// Takes part in a server drain until it is dropped. [`DrainHandle::track`](super::DrainHandle::track) returns it, and has an example.
+#[must_use = "the drain waits only while the guard lives"]
+pub struct DrainGuard {
+    _token: TaskTrackerToken,
+}
+
+impl DrainGuard {
+    pub(super) fn new(token: TaskTrackerToken) -> Self {
+        Self { _token: token }
+    }
+}
+
+impl fmt::Debug for DrainGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DrainGuard").finish_non_exhaustive()
+    }
+}
