@@ -57,7 +57,7 @@ pub(super) async fn serve_connection<S, B>(
 {
     let lifetime = Arc::new(ConnectionLifetime::new(options.limits, drain));
     let info = ConnectionInfo::new(&stream, lifetime.clone());
-    let endless = EndlessResponses::new(options.left_to_application, lifetime.clone());
+    let endless = Arc::new(EndlessResponses::new(options.left_to_application, lifetime.clone()));
     let peer = info.peer();
     let connection = stream.connection().clone();
     let connect_info = options.connect_info.iter().filter_map(|make| make(&stream)).collect();

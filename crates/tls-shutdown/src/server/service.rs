@@ -40,7 +40,7 @@ pub(super) struct HttpService<S> {
     pub(super) info: ConnectionInfo,
     pub(super) connect_info: Arc<[Insert]>,
     pub(super) messages: MessagesInFlight,
-    pub(super) endless: EndlessResponses,
+    pub(super) endless: Arc<EndlessResponses>,
 }
 
 impl<S, B> HyperService<Request<Incoming>> for HttpService<S>
@@ -84,7 +84,7 @@ pin_project! {
         // HTTP/2 has frames that show how far a response is.
         messages: Option<Arc<Mutex<Http1Messages>>>,
         in_flight: Option<InFlight>,
-        endless: EndlessResponses,
+        endless: Arc<EndlessResponses>,
         unanswered: UnansweredRequest,
         method: Method,
         version: Version,

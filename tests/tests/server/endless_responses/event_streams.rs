@@ -206,3 +206,20 @@ async fn an_event_stream_ends_with_an_old_connection() {
         assert_eq!(stream.running.end().await.responses_cut(), 0, "{protocol:?}");
     }
 }
+
+/// It is the last response of its connection, and has its time.
+#[tokio::test]
+async fn an_event_stream_may_be_the_last_response_of_its_connection() {
+    for protocol in Protocol::BOTH {
+        let single = |server: Server| server.max_requests(1);
+        let mut stream = EventStream::open_with(protocol, single, &[(CONTENT_TYPE, "text/event-stream")]).await;
+        for event in ["data: 1\n\n", "data: 2\n\n"] {
+            turns(200).await;
+            stream.events.send(event);
+            stream.expect(event).await;
+        }
+        stream.drain().await;
+        assert_eq!(stream.rest().await.expect("a whole body"), "", "{protocol:?}");
+        assert_eq!(stream.cut().await, 0, "{protocol:?}");
+    }
+}

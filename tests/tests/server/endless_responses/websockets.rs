@@ -337,3 +337,18 @@ async fn a_refused_websocket_is_no_websocket() {
         assert_eq!(running.report().await.upgraded(), 0, "{protocol:?}");
     }
 }
+
+/// It is the last exchange of its connection, and has its time.
+#[tokio::test]
+async fn a_websocket_may_be_the_last_exchange_of_its_connection() {
+    for protocol in Protocol::BOTH {
+        let mut socket = WebSocket::open_with(protocol, |server| server.max_requests(1)).await;
+        turns(200).await;
+        let hello = frame(FIN | TEXT, b"hello");
+        socket.send(&hello).await;
+        socket.expect(&hello).await;
+        socket.drain().await;
+        socket.expect(GOING_AWAY).await;
+        socket.end().await;
+    }
+}

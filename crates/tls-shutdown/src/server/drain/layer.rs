@@ -4,6 +4,7 @@ use std::{
     future::Future,
     mem,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -40,19 +41,19 @@ use crate::server::{
 #[derive(Clone, Debug)]
 pub struct DrainLayer {
     drain: DrainHandle,
-    endless: EndlessResponses,
+    endless: Arc<EndlessResponses>,
 }
 
 impl DrainLayer {
     pub(super) fn new(drain: &DrainHandle) -> Self {
-        Self { drain: drain.clone(), endless: EndlessResponses::of_drain(drain) }
+        Self { drain: drain.clone(), endless: Arc::new(EndlessResponses::of_drain(drain)) }
     }
 
     /// Leaves a kind of endless response to the application, as [`Server::leave_to_application`](crate::server::Server::leave_to_application)
     /// does. Default: none.
     #[must_use]
     pub fn leave_to_application(mut self, kind: EndlessResponse) -> Self {
-        self.endless.leave_to_application(kind);
+        Arc::make_mut(&mut self.endless).leave_to_application(kind);
         self
     }
 }
@@ -70,7 +71,7 @@ impl<S> Layer<S> for DrainLayer {
 pub struct DrainService<S> {
     inner: S,
     drain: DrainHandle,
-    endless: EndlessResponses,
+    endless: Arc<EndlessResponses>,
 }
 
 impl<S, B, R> Service<Request<B>> for DrainService<S>
@@ -106,7 +107,7 @@ pin_project! {
         version: Version,
         in_flight: Option<InFlight>,
         drain: DrainHandle,
-        endless: EndlessResponses,
+        endless: Arc<EndlessResponses>,
         unanswered: UnansweredRequest,
         #[pin]
         response: AnswerAfterRead<F, Response<R>>,

@@ -84,7 +84,7 @@ impl<B: Body + 'static> Body for EndlessBody<B> {
             End::Service => body.poll_frame(cx),
             End::Ended => Poll::Ready(None),
             End::LastRequest { wait, events } => {
-                if wait.as_mut().is_some_and(|wait| wait.0.as_mut().poll(cx).is_ready()) {
+                if wait.as_mut().is_some_and(|wait| wait.poll(cx).is_ready()) {
                     *wait = None;
                 }
                 let is_last = wait.is_none();

@@ -83,6 +83,6 @@ impl GrpcCall {
             let drain = self.drain.clone();
             Wait::new(async move { drain.reached(DrainPhase::Deadline).await })
         });
-        deadline.0.as_mut().poll(cx)
+        deadline.poll(cx)
     }
 }

@@ -38,12 +38,14 @@ pub enum EndlessResponse {
     /// Not followed, and so left to the application: a response with a Content-Length or a Content-Encoding, and a body whose data is not
     /// [`bytes::Bytes`].
     EventStream,
-    /// A WebSocket (RFC 6455), over HTTP/1 or over HTTP/2 (RFC 8441). At the [last request](super::DrainPhase::LastRequest) the client
+    /// A WebSocket (RFC 6455), over HTTP/1, or over HTTP/2 (RFC 8441) if hyper's `enable_connect_protocol` is set. At the [last request](super::DrainPhase::LastRequest) the client
     /// receives a Close frame with code 1001. If the application is writing a message, the Close frame follows the end of the message.
     ///
     /// After that, the application's writes of data fail with [`BrokenPipe`](std::io::ErrorKind::BrokenPipe), its Ping, Pong and Close
     /// frames are discarded, and it reads on until the client's Close frame. If the application has sent a Close frame before, nothing
-    /// is added.
+    /// is added. An application that neither reads nor writes then keeps the connection until the deadline.
+    ///
+    /// The application receives an [`Upgraded`](hyper::upgrade::Upgraded) that cannot be downcast.
     WebSocket,
     /// A gRPC call over HTTP/2. If it is still open at the [deadline](super::DrainPhase::Deadline), it ends with the status `UNAVAILABLE`
     /// and not with RST_STREAM, also if the service has not answered yet. `UNAVAILABLE` allows clients to try again.
@@ -128,8 +130,7 @@ impl EndlessResponses {
             UnansweredRequest::Other => {}
         }
         if !self.left.event_streams && event_stream::is_event_stream(&response) {
-            let lifetime = self.lifetime.clone();
-            let last_request = Wait::new(async move { lifetime.until_last_request().await });
+            let last_request = Wait::until_last_request(&self.lifetime);
             return response.map(|body| EndlessBody::of_events(body, last_request));
         }
         response.map(EndlessBody::of_service)

@@ -12,7 +12,10 @@ use hyper::{
 use tokio::{runtime::Handle, task::AbortHandle};
 
 use super::socket::{Socket, SocketIo};
-use crate::{runtime::lock::lock, server::lifetime::ConnectionLifetime};
+use crate::{
+    runtime::lock::lock,
+    server::{endless::wait::Wait, lifetime::ConnectionLifetime},
+};
 
 /// Returns an upgrade that gives the application a [`SocketIo`] over the stream of `upgrade`, and the task that does so.
 ///
@@ -46,11 +49,12 @@ pub(super) fn replace(upgrade: &OnUpgrade, lifetime: Arc<ConnectionLifetime>) ->
     let task = runtime.spawn(async move {
         // If it fails, hyper drops the socket.
         let _ = handshake.await;
+        let mut last_request = Wait::until_last_request(&lifetime);
         let closed = poll_fn(|cx| lock(&socket).poll_closed(cx));
         tokio::select! {
             biased;
             () = closed => return,
-            () = lifetime.until_last_request() => {}
+            () = poll_fn(|cx| last_request.poll(cx)) => {}
         }
         poll_fn(|cx| lock(&socket).poll_close(cx)).await;
     });
