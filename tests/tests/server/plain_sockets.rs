@@ -1,6 +1,6 @@
 //! Connections without TLS: the guarantees that need none. What a drain does with them is in `ways_to_serve`.
 
-use std::{convert::Infallible, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use http_body_util::BodyExt;
 use hyper::{Request, Response, body::Incoming};
@@ -8,7 +8,8 @@ use hyper_util::rt::TokioIo;
 use tls_shutdown::{
     Ending,
     server::{
-        ConnectionInfo, ConnectionReport, DrainPhase, Peer, Server, ServerDrain, TlsListener, Transport, UnixSocket,
+        ConnectionInfo, ConnectionReport, DrainPhase, Peer, ResponseDelivery, Server, ServerDrain, TlsListener,
+        Transport, UnixSocket,
     },
 };
 use tls_shutdown_tests::{
@@ -26,6 +27,7 @@ use tls_shutdown_tests::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixStream},
+    sync::Notify,
 };
 
 use crate::routes::routes;
@@ -189,14 +191,41 @@ async fn an_early_answer_arrives_whole_without_tls() {
 #[tokio::test]
 async fn a_client_that_closes_its_half_is_answered_without_tls() {
     let (listener, address) = plain_listener().await;
-    let service = |_| async { answer(ScriptedBody::new(&[Turn, Turn, Data(10)])) };
+    let gate = Arc::new(Notify::new());
+    let opened = gate.clone();
+    let service = move |_| {
+        let opened = opened.clone();
+        async move {
+            opened.notified().await;
+            answer(ScriptedBody::new(&[Turn, Turn, Data(10)]))
+        }
+    };
     let mut running = Running::start_server(Server::new(listener), address, |drain| drain, service);
     let mut client = Client::connect_plain(running.address).await;
     client.ask("/").await;
     client.stream.shutdown().await.expect("sent");
+    // The server reads it meanwhile.
+    turns(100).await;
+    gate.notify_one();
     let (data, end) = client.read_to_end().await;
     assert!(data.ends_with(b"0\r\n\r\n") && end == End::Fin);
-    assert_eq!(facts(&running.end().await), (Ending::Complete, true, true, 1, 0));
+    // It could as well have left.
+    let end = running.end().await;
+    assert_eq!(facts(&end), (Ending::Sent, true, true, 1, 0));
+    assert_eq!(end.delivery(), ResponseDelivery::Sent);
+    let http2 = [&hello()[..], &get(1)].concat();
+    for request in [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", &http2[..]] {
+        for wait in [0, 20] {
+            let mut client = Client::connect_plain(running.address).await;
+            client.send(request).await;
+            turns(wait).await;
+            drop(client);
+            turns(100).await;
+            gate.notify_one();
+            let end = running.end().await;
+            assert_ne!(end.delivery(), ResponseDelivery::Delivered, "nobody has read it: {end}");
+        }
+    }
 }
 
 /// FIN does not show whether the client has left. Where no client closes its half, hyper may take it so.

@@ -166,6 +166,13 @@ impl AcceptedStream {
         }
     }
 
+    /// The client's FIN has come while a response was due. With TLS, close_notify says that the client has closed only its half.
+    pub(super) fn mark_half_closed(&mut self) {
+        if let InnerStream::Plain(stream) = &mut self.inner {
+            stream.mark_half_closed();
+        }
+    }
+
     /// The client has had its time: what it does not read at once is given up.
     pub(super) fn mark_timed_out(&mut self) {
         match &mut self.inner {

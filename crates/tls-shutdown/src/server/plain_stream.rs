@@ -101,6 +101,8 @@ enum RemoteHalf {
     Open,
     /// FIN came, and no message was cut by it as far as is known.
     Finished,
+    /// FIN came while a response was due: the client has closed its half, or has left.
+    HalfClosed,
     /// FIN came within a message.
     Truncated,
 }
@@ -150,10 +152,12 @@ impl PlainStream {
 
     /// The client's FIN has cut a message.
     pub(super) fn mark_truncated(&mut self) {
-        let end = self.end_mut();
-        if end.remote == RemoteHalf::Finished {
-            end.remote = RemoteHalf::Truncated;
-        }
+        self.end_mut().mark(RemoteHalf::Truncated);
+    }
+
+    /// The client's FIN has come while a response was due.
+    pub(super) fn mark_half_closed(&mut self) {
+        self.end_mut().mark(RemoteHalf::HalfClosed);
     }
 
     /// Notes that the client has kept the server waiting for too long. It gets no more time.
@@ -254,7 +258,7 @@ impl PlainEnd {
         self.began.is_some() && self.failure.is_none() && !is_finished
     }
 
-    /// Notes the failure of a write, or of another call as long as the peer has not sent FIN: a peer that has closed may reset the
+    /// Notes the failure of a call. After the peer's FIN between two messages, only writes are noted: a peer that has closed may reset the
     /// connection over whatever follows, as over the GOAWAY of an idle connection.
     fn note<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if let Poll::Ready(Err(error)) = &result {
@@ -263,15 +267,23 @@ impl PlainEnd {
         result
     }
 
+    /// States more precisely when FIN came.
+    fn mark(&mut self, remote: RemoteHalf) {
+        if self.remote == RemoteHalf::Finished {
+            self.remote = remote;
+        }
+    }
+
     fn poll_receive(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let (before, has_room) = (buffer.filled().len(), buffer.remaining() > 0);
         let read = with_socket!(&mut self.socket, |socket| Pin::new(socket).poll_read(cx, buffer));
-        if self.remote != RemoteHalf::Open {
+        if matches!(self.remote, RemoteHalf::Finished | RemoteHalf::Truncated) {
             return read;
         }
         if let Poll::Ready(Ok(())) = read
             && buffer.filled().len() == before
             && has_room
+            && self.remote == RemoteHalf::Open
         {
             self.remote = RemoteHalf::Finished;
         }
@@ -290,7 +302,7 @@ impl PlainEnd {
         let finished = with_socket!(&mut self.socket, |socket| Pin::new(socket).poll_shutdown(cx));
         match finished {
             Poll::Ready(Ok(())) => self.local = LocalHalf::Finished,
-            Poll::Ready(Err(_)) if self.remote != RemoteHalf::Open => {
+            Poll::Ready(Err(_)) if matches!(self.remote, RemoteHalf::Finished | RemoteHalf::Truncated) => {
                 self.local = LocalHalf::Refused;
                 return Poll::Ready(Ok(()));
             }
@@ -304,7 +316,8 @@ impl PlainEnd {
             (Some(failure), ..) => failure,
             (None, _, RemoteHalf::Truncated) => Ending::Truncated,
             (None, LocalHalf::Finished | LocalHalf::Refused, RemoteHalf::Finished) => Ending::Complete,
-            (None, LocalHalf::Finished | LocalHalf::Refused, RemoteHalf::Open) => Ending::Sent,
+            // Nobody knows whether a client that had closed its half has read the response.
+            (None, LocalHalf::Finished | LocalHalf::Refused, RemoteHalf::Open | RemoteHalf::HalfClosed) => Ending::Sent,
             (None, LocalHalf::Open, _) => Ending::Aborted,
         }
     }
@@ -334,7 +347,8 @@ impl AsyncWrite for PlainEnd {
 
 impl Drop for PlainEnd {
     fn drop(&mut self) {
-        let (sent, received) = (self.local == LocalHalf::Finished, self.remote == RemoteHalf::Finished);
+        let (sent, received) =
+            (self.local == LocalHalf::Finished, matches!(self.remote, RemoteHalf::Finished | RemoteHalf::HalfClosed));
         let elapsed = self.began.map_or(Duration::ZERO, |began| began.elapsed());
         let report = ShutdownReport::of_plain_connection(self.ending(), sent, received, elapsed);
         tracing::debug!(ending = %report.ending(), sent, received, ?elapsed, "plain connection ended");

@@ -140,9 +140,13 @@ impl Http1Messages {
         !self.requests.is_between() && !self.requests.is_in_head()
     }
 
-    /// Whether the client has sent a part of a request, and not all of it.
-    pub(super) fn is_in_request(&self) -> bool {
-        !self.requests.is_between()
+    /// The client has ended its half.
+    pub(super) fn on_end(&self, stream: &mut AcceptedStream) {
+        if !self.requests.is_between() {
+            stream.mark_truncated();
+        } else if self.is_busy() {
+            stream.mark_half_closed();
+        }
     }
 
     /// Whether the service has a request, and its response is not complete.

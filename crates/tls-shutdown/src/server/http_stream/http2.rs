@@ -87,8 +87,17 @@ impl Http2Frames {
         !matches!(self.next, NextInbound::Preface | NextInbound::Invalid)
     }
 
+    /// The client has ended its half.
+    pub(super) fn on_end(&self, stream: &mut AcceptedStream) {
+        if self.is_in_request() {
+            stream.mark_truncated();
+        } else if self.unanswered().next().is_some() {
+            stream.mark_half_closed();
+        }
+    }
+
     /// Whether the client has sent a part of a frame or of a request, and not all of it.
-    pub(super) fn is_in_request(&self) -> bool {
+    fn is_in_request(&self) -> bool {
         let is_in_preface = self.next == NextInbound::Preface && self.preface > 0;
         is_in_preface || !self.inbound.is_between() || self.opening.is_some() || self.requests.has_upload()
     }

@@ -181,16 +181,9 @@ impl Http1Stream {
         } else if read.is_pending() && lock(&self.messages).lacks_body() {
             return self.reading.poll(cx, || None).map(Err);
         } else if buffer.remaining() > 0 && matches!(read, Poll::Ready(Ok(()))) {
-            self.on_end(stream);
+            lock(&self.messages).on_end(stream.get_mut());
         }
         read
-    }
-
-    /// The client has ended its half.
-    fn on_end(&self, stream: Pin<&mut AcceptedStream>) {
-        if lock(&self.messages).is_in_request() {
-            stream.get_mut().mark_truncated();
-        }
     }
 
     /// An upgraded connection has no more time at the deadline. A response that ends with the connection must not look complete if that
@@ -211,7 +204,7 @@ impl Http1Stream {
     fn check_client(&mut self, mut stream: Pin<&mut AcceptedStream>, cx: &mut Context<'_>) -> io::Result<()> {
         let Poll::Ready(bytes) = stream.as_mut().poll_fill_buf(cx)? else { return Ok(()) };
         if bytes.is_empty() {
-            self.on_end(stream);
+            lock(&self.messages).on_end(stream.get_mut());
         }
         if self.read_is_blocked {
             // The transport does not wake hyper for bytes that were read here.
@@ -253,8 +246,8 @@ impl Http2Stream {
                 continue;
             }
             let has_ended = received.is_ready();
-            if has_ended && frames.is_in_request() {
-                stream.as_mut().get_mut().mark_truncated();
+            if has_ended {
+                frames.on_end(stream.as_mut().get_mut());
             }
             self.withholds_end = has_ended && frames.can_answer();
             if has_ended && !self.withholds_end {
