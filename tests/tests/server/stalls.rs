@@ -148,7 +148,7 @@ async fn an_http2_client_that_lets_nothing_through_is_ended() {
 /// It reads, and answers PING, but does not continue its request.
 #[tokio::test]
 async fn an_http2_client_that_stops_in_an_upload_is_ended() {
-    let limit = Duration::from_millis(500);
+    let limit = Duration::from_millis(1500);
     let short = |server: Server| server.stall_timeout(limit / 5);
     let routes = |request: Request<Incoming>| async move {
         if request.uri().path() == "/reads" {

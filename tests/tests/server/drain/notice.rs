@@ -87,11 +87,11 @@ async fn the_notice_ends_when_the_probes_have_seen_it_and_nobody_connects_any_mo
     for _ in 0..5 {
         assert!(server.ask("/").await.starts_with("http/1.1 200"), "the balancer still sends");
         assert!(!server.probe().await);
-        pass_time(SECOND / 2).await;
+        pass_time(SECOND / 4).await;
         assert_eq!(server.drain.phase(), DrainPhase::Notice);
     }
     assert!(!server.probe().await);
-    pass_time(SECOND * 3 / 5).await;
+    pass_time(SECOND * 3 / 2).await;
     let report = server.report().await;
     assert_eq!(report.notice(), Notice::Seen, "{report}");
 }
@@ -102,9 +102,9 @@ async fn the_notice_has_a_limit() {
         let mut server = Watched::start(|drain| drain.grace_period(grace)).await;
         assert!(server.probe().await);
         server.signal().await;
-        pass_time(limit - SECOND / 5).await;
+        pass_time(limit - SECOND).await;
         assert_eq!(server.drain.phase(), DrainPhase::Notice);
-        pass_time(SECOND / 2).await;
+        pass_time(SECOND * 3 / 2).await;
         let report = server.report().await;
         assert_eq!(report.notice(), Notice::TimedOut, "{report}");
         assert!(report.to_string().contains("(timed out)"), "{report}");
