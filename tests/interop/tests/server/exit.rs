@@ -47,8 +47,14 @@ async fn stop(server: impl Fn(&str) -> Command, farewell: Farewell) -> Option<(u
     let server = Server::start(namespace.inside(&server(&format!("{}:8443", namespace.far)))).await;
     let mut client = connect(server.address).await;
     get(&mut client, &format!("/bytes/{LENGTH}")).await;
-    if farewell != Farewell::Late {
-        client.shutdown().await.expect("the server listens");
+    match farewell {
+        Farewell::Early => client.shutdown().await.expect("the server listens"),
+        Farewell::EarlyThenJunk => {
+            // Without FIN, so that more can be sent.
+            client.get_mut().1.send_close_notify();
+            client.flush().await.expect("the server listens");
+        }
+        Farewell::Late => {}
     }
     let head = receive_until(&mut client, "\r\n\r\n").await;
     server.signal(Signal::TERM);
