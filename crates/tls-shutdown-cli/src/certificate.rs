@@ -83,7 +83,8 @@ pub(crate) fn client_config(arguments: &IdentityArguments) -> Result<ClientConfi
     Ok(builder.with_no_client_auth())
 }
 
-fn generate_self_signed() -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Failure> {
+/// Returns a certificate for [`SELF_SIGNED_NAMES`] and its key.
+pub(crate) fn generate_self_signed() -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Failure> {
     let certified = rcgen::generate_simple_self_signed(SELF_SIGNED_NAMES.map(str::to_owned))
         .map_err(|error| Failure::new(format!("cannot generate a self-signed certificate: {error}")))?;
     Ok((vec![certified.cert.into()], certified.signing_key.into()))

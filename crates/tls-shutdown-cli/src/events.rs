@@ -130,9 +130,7 @@ impl Events {
 
     /// Reports the phase that the server drain has entered, as text only. In JSON, the `drained` event has the time in each phase.
     pub(crate) fn draining(&self, drain: &DrainHandle) {
-        if let Format::Text = self.format {
-            self.printer.print(format!("draining: {}, open connections: {}", drain.phase(), drain.connections()));
-        }
+        self.note(&format!("draining: {}, open connections: {}", drain.phase(), drain.connections()));
     }
 
     /// Reports the end of the server drain.
@@ -173,7 +171,14 @@ impl Events {
         self.printer.finish(FINISH_TIMEOUT)
     }
 
-    fn print(&self, event: &Value, text: impl FnOnce() -> String) {
+    /// Prints a line that JSON does without.
+    pub(crate) fn note(&self, line: &str) {
+        if let Format::Text = self.format {
+            self.printer.print(line.to_owned());
+        }
+    }
+
+    pub(crate) fn print(&self, event: &Value, text: impl FnOnce() -> String) {
         self.printer.print(match self.format {
             Format::Json => event.to_string(),
             Format::Text => text(),

@@ -1,7 +1,8 @@
-//! The `tls-shutdown` command: a server, a client and a probe to try out, measure and explain how TLS connections end.
+//! The `tls-shutdown` command: a server, a client, a probe and a demo to try out, measure and explain how TLS connections end.
 
 mod arguments;
 mod certificate;
+mod demo;
 mod events;
 mod explain;
 mod failure;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         Command::Serve(arguments) => serve::run(arguments, &log),
         Command::Send(arguments) => send::run(arguments),
         Command::Probe(arguments) => probe::run(arguments, &log),
+        Command::Demo(arguments) => demo::run(arguments, &log),
     };
     match result {
         Ok(exit_code) => exit_code,

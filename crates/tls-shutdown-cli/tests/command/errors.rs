@@ -103,7 +103,7 @@ async fn a_server_with_a_long_chain_speaks_tls() {
 
 #[tokio::test]
 async fn help_has_examples() {
-    for command in ["serve", "send", "probe"] {
+    for command in ["serve", "send", "probe", "demo"] {
         let output = run(&[command, "--help"]).await;
         assert!(output.status.success());
         let help = String::from_utf8_lossy(&output.stdout);

@@ -1,6 +1,7 @@
 //! The `tls-shutdown` command as a user runs it: processes, sockets, exit codes.
 
 mod client;
+mod demo;
 mod drain;
 mod endings;
 mod errors;
