@@ -84,6 +84,7 @@ pub(crate) enum Stake {
     #[default]
     Answer,
     /// close_notify alone: the peer has been idle. The function returns whether its system has acknowledged everything.
+    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "only a server knows who was idle"))]
     CloseNotify(Arc<dyn Fn() -> bool + Send + Sync>),
     /// The alert of a handshake that failed.
     Alert,
@@ -209,6 +210,7 @@ impl Reaper {
 
     /// Ends each closing in which no answer is at stake, these and later ones, when it has had [`COURTESY_TIMEOUT`]. For a server that is
     /// about to exit.
+    #[cfg(feature = "server")]
     pub(crate) fn hurry(&self) {
         self.shared.hurries.send_replace(true);
     }
