@@ -152,10 +152,11 @@ impl ConnectionLifetime {
         }
     }
 
-    /// Waits until the window for that request is over.
-    pub(super) async fn until_window_over(&self) {
+    /// Waits until the window for that request is over, which has begun at `began`.
+    pub(super) async fn until_window_over(&self, began: Instant) {
         let timing = *self.drain.timing();
-        self.until_passed(timing.last_request.saturating_add(at_random(timing.jitter))).await;
+        let window = timing.last_request.saturating_add(at_random(timing.jitter));
+        self.until_passed(window.saturating_sub(began.elapsed())).await;
     }
 
     /// Waits for a random time, so that not all connections end at once.

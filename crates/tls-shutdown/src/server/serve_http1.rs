@@ -2,7 +2,7 @@
 
 use std::{future::Future, pin::Pin, sync::Mutex};
 
-use tokio::task::yield_now;
+use tokio::{task::yield_now, time::Instant};
 
 use super::{
     http_stream::http1::Http1Messages,
@@ -23,19 +23,19 @@ pub(super) async fn serve_http1<C: Future<Output = hyper::Result<()>>>(
     }
     lock(messages).is_last_request = true;
     // An idle client has had its time.
-    let mut has_window = end == ClientWait::None;
+    let mut window = (end == ClientWait::None).then(Instant::now);
     loop {
         let answered = lock(messages).answered();
-        if has_window {
-            until(connection.as_mut(), lifetime.until_window_over()).await?;
+        if let Some(began) = window {
+            until(connection.as_mut(), lifetime.until_window_over(began)).await?;
         }
         // A request may be in the system's buffer, and Tokio's sockets ask the system again only after a turn of the runtime.
         yield_now().await;
         let not_busy = until_pending(connection.as_mut(), || !lock(messages).is_busy());
         lifetime.within_deadline(not_busy).await?;
         // A client may send a request until a response has told it that the connection closes.
-        has_window = lock(messages).answered() > answered;
-        if !has_window {
+        window = lock(messages).answered_since(answered);
+        if window.is_none() {
             break;
         }
     }

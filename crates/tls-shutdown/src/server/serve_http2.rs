@@ -8,7 +8,7 @@ use std::{
 };
 
 use hyper::rt::Executor;
-use tokio::task::yield_now;
+use tokio::{task::yield_now, time::Instant};
 use tracing::Instrument;
 
 use super::{
@@ -75,7 +75,7 @@ pub(super) async fn serve_http2<C: Future<Output = hyper::Result<()>>>(
             until(connection.as_mut(), lifetime.until_jitter_over()).await?;
         }
     } else {
-        until(connection.as_mut(), lifetime.until_window_over()).await?;
+        until(connection.as_mut(), lifetime.until_window_over(Instant::now())).await?;
     }
     // A request may be in the system's buffer, and Tokio's sockets ask the system again only after a turn of the runtime.
     yield_now().await;

@@ -121,6 +121,11 @@ impl Http1Messages {
         self.answered
     }
 
+    /// When the last of these responses ended, if there are more than `before`.
+    pub(in crate::server) fn answered_since(&self, before: u64) -> Option<Instant> {
+        (self.answered > before).then_some(self.idle_since)
+    }
+
     /// What the client is waited for.
     pub(in crate::server) fn wait(&self) -> ClientWait {
         match self.head_began {
