@@ -21,6 +21,8 @@ use crate::runtime::timer::from_now;
 pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// [`Server::IDLE_TIMEOUT`](super::Server::IDLE_TIMEOUT).
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// The shortest time between two looks at a client, also if a timeout is zero: it must not become a busy loop.
+const MIN_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// A client that is idle for less than this may be about to send its next request.
 const MIN_IDLE_TIME: Duration = Duration::from_secs(1);
 /// [`Server::AGE_JITTER`](super::Server::AGE_JITTER).
@@ -87,7 +89,7 @@ impl ConnectionLifetime {
                 return wait;
             }
             // Nobody tells when a wait begins. If it does right after this look, the next look still comes in time.
-            let next_look = from_now(header_timeout.min(idle_timeout));
+            let next_look = from_now(header_timeout.min(idle_timeout).max(MIN_LOOK_INTERVAL));
             sleep_until(end.map_or(next_look, |end| end.min(next_look))).await;
         }
     }
@@ -234,7 +236,28 @@ fn scaled(time: Duration, factor: f64) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use tokio::time::timeout;
+
     use super::*;
+    use crate::server::drain::ServerDrain;
+
+    /// Without an interval, the loop never waits, and its task takes all of a processor.
+    #[tokio::test(start_paused = true)]
+    async fn a_timeout_of_zero_is_no_busy_loop() {
+        let zero = Limits { header_timeout: Duration::ZERO, idle_timeout: Duration::ZERO, ..Limits::default() };
+        let lifetime = ConnectionLifetime::new(zero, ServerDrain::on(pending()).handle());
+        let looks = Cell::new(0);
+        let busy = || {
+            looks.set(looks.get() + 1);
+            assert!(looks.get() < 1000, "it never waits");
+            ClientWait::None
+        };
+        assert!(timeout(Duration::from_secs(1), lifetime.until_end(busy)).await.is_err());
+        let idle = ClientWait::Request { since: Instant::now() };
+        assert_eq!(lifetime.until_end(|| idle).await, idle);
+    }
 
     #[test]
     fn limits_that_never_come_are_no_overflow() {
