@@ -15,6 +15,7 @@ use super::{
     bare,
     client::{Afterwards, Client},
     identity::Identity,
+    network::network,
     ours,
     peers::{Collector, take_tls_off},
     site::{Side, Site},
@@ -210,15 +211,16 @@ async fn cut_responses(side: Side, identity: Identity) -> io::Result<u64> {
     Ok(lost)
 }
 
-/// Counts the requests without an answer, on connections of which the server has not said that it closes them.
+/// Counts the requests without an answer, on connections of which the client does not know yet that the server closes them.
 async fn requests_in_transit(side: Side, identity: Identity) -> io::Result<u64> {
     let mut lost = 0;
     for _ in 0..RESTARTS {
         let site = Site::start(side, &identity)?;
+        let (address, _network) = network(site.address).await?;
         let (sender, mut established) = mpsc::channel(BUSY_CLIENTS);
         let mut clients = JoinSet::new();
         for _ in 0..BUSY_CLIENTS {
-            let (tls, address, established) = (identity.client(), site.address, sender.clone());
+            let (tls, established) = (identity.client(), sender.clone());
             clients.spawn(async move {
                 let mut client = Client::connect(&tls, address).await?;
                 for answers in 1.. {

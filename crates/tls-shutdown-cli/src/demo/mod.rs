@@ -7,6 +7,7 @@ mod bare;
 mod client;
 mod identity;
 mod measurements;
+mod network;
 mod ours;
 mod peers;
 mod progress;
