@@ -17,7 +17,7 @@ use tls_shutdown_tests::{
     serving::{
         Client, LONG, Running, ScriptedBody, answer,
         http2::{self, PING, get, goaways, hello, pong},
-        listener,
+        listener, offering,
     },
 };
 
@@ -116,6 +116,36 @@ async fn old_connections_have_a_last_request() {
     let (frames, end) = client.frames_to_end().await;
     assert_eq!((goaways(&frames), end), (vec![0], End::CloseNotify));
     assert!(running.drain.is_ready());
+}
+
+/// A certificate is replaced because its key has leaked: nobody may go on using it.
+#[tokio::test]
+async fn connections_under_an_old_certificate_are_retired() {
+    let listener = listener().await;
+    let config = listener.config_handle();
+    let window = |drain: ServerDrain| drain.last_request(LONG);
+    let running = Running::start_with(listener, |server| server, window, routes);
+    let mut old = Client::connect(running.address).await;
+    let mut old_http2 = Client::connect_http2(running.address).await;
+    old_http2.send([hello(), get(1)].concat()).await;
+    old_http2.frame_of(http2::DATA).await;
+    // Nobody is retired before the configuration was replaced.
+    config.retire_connections(Duration::ZERO);
+    config.replace(offering(&["h2", "http/1.1"]));
+    let mut new = Client::connect(running.address).await;
+    config.retire_connections(Duration::from_secs(3600));
+    old.ask("/").await;
+    assert!(!old.read_message().await.0.contains("connection: close"), "it has an hour at random");
+    // The shorter time counts.
+    config.retire_connections(Duration::ZERO);
+    config.retire_connections(Duration::from_secs(3600));
+    assert_eq!(goaways(&[old_http2.frame_of(http2::GOAWAY).await]), [(1 << 31) - 1]);
+    // A TLS 1.3 client of HTTP/1 learns it by its next response.
+    old.ask("/").await;
+    assert!(old.read_message().await.0.contains("connection: close"));
+    assert_eq!(old.read_to_end().await, (vec![], End::CloseNotify));
+    new.ask("/").await;
+    assert!(!new.read_message().await.0.contains("connection: close"), "it was made under the new one");
 }
 
 /// An axum handler takes it as an argument.

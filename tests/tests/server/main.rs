@@ -15,6 +15,7 @@ mod http2_endings;
 mod idle;
 mod late_bytes;
 mod listener;
+mod max_connections;
 mod plain_sockets;
 mod rapid_reset;
 mod routes;

@@ -1,7 +1,7 @@
 //! One accepted connection, from `accept(2)` to its report: what is known of it, and who is told.
 
 use std::{
-    io,
+    io, mem,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,6 +15,7 @@ use super::{
     drain::{DrainHandle, InFlight},
     peer::{Peer, Transport},
     report::{ConnectionReport, Handshake, Protocol},
+    retirement::ConfigOfConnection,
 };
 use crate::{runtime::call_each::call_each, tls::ShutdownReport};
 
@@ -67,20 +68,25 @@ impl Accepted {
     }
 
     /// The handshake is finished, and the TLS stream reports from now on.
-    pub(super) fn finish(self) -> Arc<ConnectionRecord> {
+    pub(super) fn finish(self, config: ConfigOfConnection) -> Arc<ConnectionRecord> {
         if let Some(drain) = &self.observers.drain {
             drain.count_handshake();
         }
-        self.into_record(Transport::Tls)
+        self.into_record(Transport::Tls, Some(config))
     }
 
-    /// There is a stream over `transport`, which reports from now on.
-    pub(super) fn into_record(mut self, transport: Transport) -> Arc<ConnectionRecord> {
+    /// There is a stream without TLS over `transport`, which reports from now on.
+    pub(super) fn without_tls(self, transport: Transport) -> Arc<ConnectionRecord> {
+        self.into_record(transport, None)
+    }
+
+    fn into_record(mut self, transport: Transport, config: Option<ConfigOfConnection>) -> Arc<ConnectionRecord> {
         self.end = None;
         Arc::new(ConnectionRecord {
-            observers: std::mem::take(&mut self.observers),
+            observers: mem::take(&mut self.observers),
             peer: self.peer,
             transport,
+            config,
             accepted: self.accepted,
             _counted: self.counted.take(),
             requests: AtomicU64::new(0),
@@ -115,6 +121,8 @@ pub(super) struct ConnectionRecord {
     observers: ConnectionObservers,
     pub(super) peer: Peer,
     pub(super) transport: Transport,
+    /// `None` without TLS.
+    pub(super) config: Option<ConfigOfConnection>,
     accepted: Instant,
     _counted: Option<TaskTrackerToken>,
     requests: AtomicU64,

@@ -14,7 +14,10 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::drain::{DrainHandle, DrainPhase};
+use super::{
+    drain::{DrainHandle, DrainPhase},
+    retirement::ConfigOfConnection,
+};
 use crate::runtime::timer::from_now;
 
 /// [`Server::HEADER_TIMEOUT`](super::Server::HEADER_TIMEOUT).
@@ -57,22 +60,25 @@ pub(super) enum ClientWait {
     Head { since: Instant },
 }
 
-/// When a connection has to end: when its client has let it wait for too long, at its age, when it is told to, or with the server drain.
+/// When a connection has to end: when its client has let it wait for too long, at its age, when its TLS configuration is retired, when it is
+/// told to, or with the server drain.
 #[derive(Debug)]
 pub(super) struct ConnectionLifetime {
     began: Instant,
     limits: Limits,
     drain: DrainHandle,
+    /// `None` without TLS.
+    config: Option<ConfigOfConnection>,
     /// Whether the connection was told to end.
     is_closing: AtomicBool,
     closing: Notify,
 }
 
 impl ConnectionLifetime {
-    pub(super) fn new(limits: Limits, drain: DrainHandle) -> Self {
+    pub(super) fn new(limits: Limits, drain: DrainHandle, config: Option<ConfigOfConnection>) -> Self {
         let max_age = limits.max_age.map(with_jitter);
         let (is_closing, closing) = (AtomicBool::new(false), Notify::new());
-        Self { began: Instant::now(), limits: Limits { max_age, ..limits }, drain, is_closing, closing }
+        Self { began: Instant::now(), limits: Limits { max_age, ..limits }, drain, config, is_closing, closing }
     }
 
     /// Waits until the client has had its time to send a request, or the rest of one's head. Returns what it has not sent.
@@ -147,8 +153,15 @@ impl ConnectionLifetime {
                 None => pending().await,
             }
         };
+        let retired = async {
+            match &self.config {
+                Some(config) => config.until_retired().await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             () = age => {}
+            () = retired => {}
             () = self.until_closing() => {}
             () = self.drain.reached(DrainPhase::LastRequest) => {}
         }
@@ -247,7 +260,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_timeout_of_zero_is_no_busy_loop() {
         let zero = Limits { header_timeout: Duration::ZERO, idle_timeout: Duration::ZERO, ..Limits::default() };
-        let lifetime = ConnectionLifetime::new(zero, ServerDrain::on(pending()).handle());
+        let lifetime = ConnectionLifetime::new(zero, ServerDrain::on(pending()).handle(), None);
         let looks = Cell::new(0);
         let busy = || {
             looks.set(looks.get() + 1);

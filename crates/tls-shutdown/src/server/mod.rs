@@ -11,6 +11,7 @@ mod listener;
 mod peer;
 mod plain_stream;
 mod report;
+mod retirement;
 mod serve_connection;
 mod serve_http1;
 mod serve_http2;
@@ -51,7 +52,7 @@ use hyper::{
     server::conn::{http1, http2},
 };
 use hyper_util::rt::TokioTimer;
-use tokio::task::JoinSet;
+use tokio::{sync::Semaphore, task::JoinSet};
 use tower_service::Service;
 use tracing::Instrument;
 
@@ -124,6 +125,7 @@ pub struct Server {
     listeners: Vec<ServerListener>,
     on_end: Vec<OnConnectionEnd>,
     drain: Option<ServerDrain>,
+    max_connections: Option<usize>,
     options: ConnectionOptions,
 }
 
@@ -155,7 +157,8 @@ impl Server {
         let (connect_info, stall_timeout) = (Vec::new(), Self::STALL_TIMEOUT);
         let (limits, left_to_application) = (Limits::default(), LeftToApplication::default());
         let options = ConnectionOptions { http1, http2, connect_info, limits, stall_timeout, left_to_application };
-        add_connect_info(Self { listeners: vec![listener.into()], on_end: Vec::new(), drain: None, options })
+        let (listeners, on_end) = (vec![listener.into()], Vec::new());
+        add_connect_info(Self { listeners, on_end, drain: None, max_connections: None, options })
     }
 
     /// Serves the connections of another listener, too, by the same service and in the same drain.
@@ -217,6 +220,21 @@ impl Server {
             let insert: Insert = Box::new(move |extensions| drop(extensions.insert(info.clone())));
             Some(insert)
         }));
+        self
+    }
+
+    /// Limits the connections of all listeners together, from the accept on. Those that are closing in the background do not count: the
+    /// listener's [reaper](crate::Reaper) has a limit of its own.
+    ///
+    /// At the limit, a further connection ends the one that has been idle for longest, if one has been so for a second. Otherwise it waits
+    /// until a connection ends. Behind it, connections wait in the system's queue. A server drain accepts all that wait. Default: no maximum.
+    ///
+    /// # Panics
+    ///
+    /// If `max` is 0, or more than [x].
+    pub fn max_connections(mut self, max: usize) -> Self {
+        assert!(max > 0, "a server without connections serves nothing");
+        self.max_connections = Some(max);
         self
     }
 
@@ -351,6 +369,10 @@ impl Server {
     {
         let (on_end, options) = (self.on_end, Arc::new(self.options));
         let mut listeners: Vec<_> = self.listeners.into_iter().map(|listener| listener.join(drain, &on_end)).collect();
+        if let Some(max) = self.max_connections {
+            let places = Arc::new(Semaphore::new(max));
+            listeners.iter_mut().for_each(|listener| listener.limit(places.clone()));
+        }
         // Dropped with this future, and with it all connections that are not upgraded.
         let mut tasks = JoinSet::new();
         loop {
@@ -373,6 +395,7 @@ impl fmt::Debug for Server {
         f.debug_struct("Server")
             .field("listeners", &self.listeners)
             .field("drain", &self.drain)
+            .field("max_connections", &self.max_connections)
             .field("max_age", &self.options.limits.max_age)
             .field("max_requests", &self.options.limits.max_requests)
             .field("header_timeout", &self.options.limits.header_timeout)

@@ -15,6 +15,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::OwnedSemaphorePermit,
     time::Instant,
 };
 
@@ -27,6 +28,8 @@ pub(super) struct PlainStream {
     end: Option<PlainEnd>,
     reaper: Reaper,
     stake: Stake,
+    /// Among the connections of a server that limits them.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 /// The stream of a [`Listener`](crate::server::Listener).
@@ -108,7 +111,12 @@ enum RemoteHalf {
 }
 
 impl PlainStream {
-    pub(super) fn new(socket: PlainSocket, connection: Arc<ConnectionRecord>, reaper: &Reaper) -> Self {
+    pub(super) fn new(
+        socket: PlainSocket,
+        connection: Arc<ConnectionRecord>,
+        reaper: &Reaper,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Self {
         let end = PlainEnd {
             socket,
             connection,
@@ -118,7 +126,7 @@ impl PlainStream {
             remote: RemoteHalf::Open,
             failure: None,
         };
-        Self { end: Some(end), reaper: reaper.clone(), stake: Stake::default() }
+        Self { end: Some(end), reaper: reaper.clone(), stake: Stake::default(), _place: place }
     }
 
     pub(super) fn connection(&self) -> &Arc<ConnectionRecord> {

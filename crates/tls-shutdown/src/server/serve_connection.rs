@@ -55,7 +55,7 @@ pub(super) async fn serve_connection<S, B>(
     S::Future: Send + 'static,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let lifetime = Arc::new(ConnectionLifetime::new(options.limits, drain));
+    let lifetime = Arc::new(ConnectionLifetime::new(options.limits, drain, stream.connection().config.clone()));
     let info = ConnectionInfo::new(&stream, lifetime.clone());
     let endless = Arc::new(EndlessResponses::new(options.left_to_application, lifetime.clone()));
     let peer = info.peer();

@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
 use tokio_rustls::server::TlsStream;
 
 use super::connection::ConnectionRecord;
@@ -30,6 +30,8 @@ pub struct ServerStream {
     inner: ShutdownStream<TlsStream<TcpStream>>,
     connection: Arc<ConnectionRecord>,
     peer: SocketAddr,
+    /// Among the connections of a server that limits them.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl ServerStream {
@@ -38,9 +40,10 @@ impl ServerStream {
         stream: ShutdownStream<TlsStream<TcpStream>>,
         connection: Arc<ConnectionRecord>,
         peer: SocketAddr,
+        place: Option<OwnedSemaphorePermit>,
     ) -> Self {
         let observer = connection.clone();
-        Self { inner: stream.on_end(move |report| observer.report(report)), connection, peer }
+        Self { inner: stream.on_end(move |report| observer.report(report)), connection, peer, _place: place }
     }
 
     pub(super) fn connection(&self) -> &Arc<ConnectionRecord> {

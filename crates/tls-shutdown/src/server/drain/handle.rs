@@ -280,8 +280,13 @@ impl DrainHandle {
     /// The system refuses to accept a connection. Ends one that nobody needs: one that is closing, or an idle one.
     pub(crate) fn make_room(&self) {
         if !self.reapers().iter().any(Reaper::shed_one) {
-            self.shared.scarcity.ask(self.connections());
+            self.end_idle_connection();
         }
+    }
+
+    /// Asks the connection that has been idle for longest to end.
+    pub(crate) fn end_idle_connection(&self) {
+        self.shared.scarcity.ask(self.connections());
     }
 
     /// Those who ask for the server's readiness.

@@ -88,7 +88,10 @@ impl EndlessResponses {
 
     /// Those of servers that know no connections.
     pub(super) fn of_drain(drain: &DrainHandle) -> Self {
-        Self::new(LeftToApplication::default(), Arc::new(ConnectionLifetime::new(Limits::default(), drain.clone())))
+        Self::new(
+            LeftToApplication::default(),
+            Arc::new(ConnectionLifetime::new(Limits::default(), drain.clone(), None)),
+        )
     }
 
     pub(super) fn leave_to_application(&mut self, kind: EndlessResponse) {

@@ -3,11 +3,13 @@
 use std::{
     io::{self, ErrorKind},
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use rustls::ServerConfig;
 
 use super::{client_auth::asks_for_client_certificate, pem::PemFiles};
+use crate::server::retirement::{ConfigOfConnection, Retirements};
 
 /// The name of the storage that rustls sets.
 const DEFAULT_STORAGE: &str = "ServerSessionMemoryCache";
@@ -24,14 +26,23 @@ const DEFAULT_STORAGE: &str = "ServerSessionMemoryCache";
 /// ```
 #[derive(Clone, Debug)]
 pub struct ConfigHandle {
-    current: Arc<RwLock<Arc<ServerConfig>>>,
+    current: Arc<RwLock<CurrentConfig>>,
+    retirements: Retirements,
     /// Where the configuration came from, if that is known.
     files: Option<Arc<PemFiles>>,
 }
 
+#[derive(Debug)]
+struct CurrentConfig {
+    config: Arc<ServerConfig>,
+    /// How many configurations came before.
+    number: u64,
+}
+
 impl ConfigHandle {
     pub(super) fn new(config: Arc<ServerConfig>) -> Self {
-        Self { current: Arc::new(RwLock::new(config)), files: None }
+        let current = Arc::new(RwLock::new(CurrentConfig { config, number: 0 }));
+        Self { current, retirements: Retirements::default(), files: None }
     }
 
     pub(super) fn from_files(files: PemFiles) -> io::Result<Self> {
@@ -70,7 +81,7 @@ impl ConfigHandle {
         Ok(())
     }
 
-    /// Uses `config` for new handshakes. Open connections do not change.
+    /// Uses `config` for new handshakes. Open connections do not change: [`retire_connections`](Self::retire_connections) ends them.
     ///
     /// If neither configuration asks clients for a certificate, the session storage and the ticketer carry over, so that clients can
     /// resume their sessions. A storage or a ticketer that `config` sets is respected (rustls's own storage in memory counts as not set).
@@ -84,18 +95,46 @@ impl ConfigHandle {
     pub fn replace(&self, config: impl Into<Arc<ServerConfig>>) {
         let mut config = Arc::unwrap_or_clone(config.into());
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if !asks_for_client_certificate(&current) && !asks_for_client_certificate(&config) {
+        if !asks_for_client_certificate(&current.config) && !asks_for_client_certificate(&config) {
             if format!("{:?}", config.session_storage).starts_with(DEFAULT_STORAGE) {
-                config.session_storage = current.session_storage.clone();
+                config.session_storage = current.config.session_storage.clone();
             }
             if !config.ticketer.enabled() {
-                config.ticketer = current.ticketer.clone();
+                config.ticketer = current.config.ticketer.clone();
             }
         }
-        *current = Arc::new(config);
+        *current = CurrentConfig { config: Arc::new(config), number: current.number + 1 };
+    }
+
+    /// Ends the connections that were made under earlier configurations, each at a random time within `within`, so that their clients do
+    /// not all connect anew at once. They end as at their [maximum age](crate::server::Server::max_connection_age): with a last request, or
+    /// with GOAWAY. Call it after [`replace`](Self::replace) or [`reload_pem`](Self::reload_pem). A connection that was retired before keeps
+    /// its time if that is the earlier one.
+    ///
+    /// Its limit: it ends the connections of a [`Server`](crate::server::Server). Those of `axum::serve`, tonic's own server and accept loops
+    /// of your own stay open.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # fn example(handle: &tls_shutdown::server::ConfigHandle) -> std::io::Result<()> {
+    /// // The old key has leaked: within ten minutes, nobody uses it any more.
+    /// handle.reload_pem()?;
+    /// handle.retire_connections(Duration::from_secs(600));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn retire_connections(&self, within: Duration) {
+        let before = self.current.read().unwrap_or_else(PoisonError::into_inner).number;
+        self.retirements.retire(before, within);
     }
 
     pub(super) fn current(&self) -> Arc<ServerConfig> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current.read().unwrap_or_else(PoisonError::into_inner).config.clone()
+    }
+
+    /// The configuration for a new connection.
+    pub(super) fn for_connection(&self) -> (Arc<ServerConfig>, ConfigOfConnection) {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        (current.config.clone(), self.retirements.of_connection(current.number))
     }
 }

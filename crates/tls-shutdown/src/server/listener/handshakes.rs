@@ -15,13 +15,13 @@ use std::{
 };
 
 use tokio::{
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     task::{AbortHandle, JoinSet},
     time::{Instant, timeout},
 };
-use tokio_rustls::{StartHandshake, server::TlsStream};
+use tokio_rustls::StartHandshake;
 
-use super::{client_hello::read_client_hello, config::ConfigHandle};
+use super::{client_hello::read_client_hello, config::ConfigHandle, listening_socket::Arrival};
 use crate::{
     runtime::lock::lock,
     server::{
@@ -112,16 +112,15 @@ impl Handshakes {
     /// Begins a handshake.
     pub(super) fn begin(
         &mut self,
-        tcp: TcpStream,
-        peer: SocketAddr,
+        arrival: Arrival<TcpListener>,
         observers: &ConnectionObservers,
         options: Arc<HandshakeOptions>,
     ) {
         let place = self.enter();
         let id = place.id;
-        let accepted = Accepted::new(observers, peer.into());
+        let accepted = Accepted::new(observers, arrival.peer.into());
         let drain = observers.drain.clone();
-        let task = self.tasks.spawn(handshake(tcp, peer, accepted, place, options, drain));
+        let task = self.tasks.spawn(handshake(arrival, accepted, place, options, drain));
         let mut pending = lock(&self.pending);
         let Pending { silent, speaking, .. } = &mut *pending;
         if let Some(pending) = silent.get_mut(&id).or_else(|| speaking.get_mut(&id)) {
@@ -200,13 +199,13 @@ impl From<io::Error> for Failed {
 
 /// Carries out one handshake. Returns `None`, and reports, if it fails.
 async fn handshake(
-    tcp: TcpStream,
-    mut peer: SocketAddr,
+    arrival: Arrival<TcpListener>,
     mut accepted: Accepted,
     place: Place,
     options: Arc<HandshakeOptions>,
     drain: Option<DrainHandle>,
 ) -> Option<ServerStream> {
+    let Arrival { stream: tcp, mut peer, place: connection_place } = arrival;
     let handshake = timeout(options.timeout, async {
         tcp.set_nodelay(true)?;
         if let Some(timeout) = options.tcp_user_timeout {
@@ -228,8 +227,11 @@ async fn handshake(
             }
         };
         let finish = async |start: StartHandshake<TcpStream>| {
-            let accept = start.into_stream(options.config.current()).into_fallible();
-            accept.await.map_err(|(error, socket)| Failed { error, socket: Some(socket) })
+            let (config, config_of_connection) = options.config.for_connection();
+            let stream = start.into_stream(config).into_fallible().await;
+            stream
+                .map(|stream| (stream, config_of_connection))
+                .map_err(|(error, socket)| Failed { error, socket: Some(socket) })
         };
         let Some(drain) = drain else {
             let start = client_hello.await?;
@@ -248,7 +250,10 @@ async fn handshake(
         }
     });
     match handshake.await.unwrap_or_else(|elapsed| Err(io::Error::from(elapsed).into())) {
-        Ok(tls) => Some(stream(tls, peer, accepted, &options)),
+        Ok((tls, config)) => {
+            let stream = ShutdownStream::new(tls).with_policy(options.policy).with_reaper(&options.reaper);
+            Some(ServerStream::new(stream, accepted.finish(config), peer, connection_place))
+        }
         Err(Failed { error, socket }) => {
             tracing::debug!(%peer, %error, "the TLS handshake failed");
             if let Some(socket) = socket {
@@ -258,11 +263,6 @@ async fn handshake(
             None
         }
     }
-}
-
-fn stream(tls: TlsStream<TcpStream>, peer: SocketAddr, accepted: Accepted, options: &HandshakeOptions) -> ServerStream {
-    let stream = ShutdownStream::new(tls).with_policy(options.policy).with_reaper(&options.reaper);
-    ServerStream::new(stream, accepted.finish(), peer)
 }
 
 /// Limits how long the kernel continues to send to a peer that acknowledges nothing (`TCP_USER_TIMEOUT`, `tcp(7)`).

@@ -6,6 +6,7 @@ use std::{
     mem,
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
@@ -13,9 +14,10 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
-use tokio_util::task::task_tracker::TaskTrackerToken;
+use tokio_util::{sync::PollSemaphore, task::task_tracker::TaskTrackerToken};
 
 use super::accept_errors::{AcceptErrors, is_of_one_connection, warn_of_reset};
 #[cfg(target_os = "linux")]
@@ -75,7 +77,7 @@ pub trait Listener: Send + 'static {
     /// The stream of a connection.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     /// Who is at its other end: a [`SocketAddr`] or a [`Peer`].
-    type Peer: Into<Peer>;
+    type Peer: Into<Peer> + Send;
 
     /// Accepts the next connection.
     ///
@@ -152,9 +154,21 @@ impl Listener for TcpListener {
     }
 }
 
+/// A connection that was accepted.
+pub(super) struct Arrival<L: Listener> {
+    pub(super) stream: L::Stream,
+    pub(super) peer: L::Peer,
+    /// Its place within the [limit](crate::server::Server::max_connections), which its stream holds. `None` without a limit.
+    pub(super) place: Option<OwnedSemaphorePermit>,
+}
+
 /// A listening socket until it is closed.
-pub(super) struct ListeningSocket<L> {
+pub(super) struct ListeningSocket<L: Listener> {
     phase: ListeningPhase<L>,
+    /// The places for connections, if they are limited.
+    places: Option<PollSemaphore>,
+    /// A connection that waits for a place: whether one is in the system's queue is not known before it is accepted.
+    waiting: Option<(L::Stream, L::Peer)>,
     membership: Option<DrainMembership>,
     /// When to accept again after an error of the system.
     retry_at: Option<Instant>,
@@ -190,6 +204,8 @@ impl<L: Listener> ListeningSocket<L> {
         let phase = ListeningPhase::Open(listener);
         Self {
             phase,
+            places: None,
+            waiting: None,
             membership: None,
             retry_at: None,
             accept_errors: AcceptErrors::default(),
@@ -208,6 +224,11 @@ impl<L: Listener> ListeningSocket<L> {
                 drain: drain.clone(),
             });
         }
+    }
+
+    /// Limits the connections, also those of other listeners that have the same places.
+    pub(super) fn limit(&mut self, places: Arc<Semaphore>) {
+        self.places = Some(PollSemaphore::new(places));
     }
 
     /// The drain with which the listener has to register now, once.
@@ -240,7 +261,7 @@ impl<L: Listener> ListeningSocket<L> {
         cx: &mut Context<'_>,
         not_before: Option<Instant>,
         close_timeout: Duration,
-    ) -> Poll<Option<(L::Stream, L::Peer)>> {
+    ) -> Poll<Option<Arrival<L>>> {
         loop {
             if let Some(DrainMembership { stop, .. }) = &mut self.membership
                 && let ListeningPhase::Open(_) = self.phase
@@ -262,12 +283,25 @@ impl<L: Listener> ListeningSocket<L> {
                 }
                 ListeningPhase::Closed => return Poll::Ready(None),
             };
+            if let Some((stream, peer)) = self.waiting.take() {
+                if let Poll::Ready(place) = poll_place(&mut self.places, cx) {
+                    self.retry_at = None;
+                    return Poll::Ready(Some(Arrival { stream, peer, place }));
+                }
+                self.waiting = Some((stream, peer));
+                if let Some(retry_at) = self.retry_at {
+                    ready!(self.timer.poll_until(retry_at, cx));
+                }
+                self.membership.iter().for_each(|membership| membership.drain.end_idle_connection());
+                self.retry_at = Some(from_now(RETRY_PAUSE));
+                continue;
+            }
             if let Some(not_before) = self.retry_at.max(not_before) {
                 ready!(self.timer.poll_until(not_before, cx));
                 self.retry_at = None;
             }
             match ready!(listener.poll_accept(cx)) {
-                Ok(accepted) => return Poll::Ready(Some(accepted)),
+                Ok(accepted) => self.waiting = Some(accepted),
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     if listener.has_waiting() {
@@ -282,7 +316,12 @@ impl<L: Listener> ListeningSocket<L> {
 
     /// The next connection in the queue of a socket that [closes](Self::close). `None` if the queue is empty, and the socket is closed, and
     /// if the system refuses to accept for now.
-    pub(super) fn next_queued(&mut self) -> Option<(L::Stream, L::Peer)> {
+    ///
+    /// The limit of connections is no limit here: a client that still waits in the queue would be reset.
+    pub(super) fn next_queued(&mut self) -> Option<Arrival<L>> {
+        if let Some((stream, peer)) = self.waiting.take() {
+            return Some(Arrival { stream, peer, place: None });
+        }
         while let ListeningPhase::EmptyingQueue { listener, left, end } = &mut self.phase {
             if *left == 0 {
                 if listener.has_waiting() {
@@ -292,7 +331,7 @@ impl<L: Listener> ListeningSocket<L> {
             }
             *left -= 1;
             match listener.accept_queued() {
-                Ok(accepted) => return Some(accepted),
+                Ok((stream, peer)) => return Some(Arrival { stream, peer, place: None }),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(_) if !listener.has_waiting() => break,
@@ -310,4 +349,10 @@ impl<L: Listener> ListeningSocket<L> {
         self.membership = None;
         None
     }
+}
+
+/// A place for a connection, or `None` if they are not limited.
+fn poll_place(places: &mut Option<PollSemaphore>, cx: &mut Context<'_>) -> Poll<Option<OwnedSemaphorePermit>> {
+    // The semaphore is never closed.
+    places.as_mut().map_or(Poll::Ready(None), |places| places.poll_acquire(cx))
 }

@@ -33,12 +33,15 @@ use std::{
 
 use futures_core::Stream;
 use rustls::ServerConfig;
-use tokio::net::{TcpListener, TcpStream, ToSocketAddrs, lookup_host};
+use tokio::{
+    net::{TcpListener, TcpStream, ToSocketAddrs, lookup_host},
+    sync::Semaphore,
+};
 
 use self::{
     bind::listen,
     handshakes::{HandshakeOptions, Handshakes},
-    listening_socket::ListeningSocket,
+    listening_socket::{Arrival, ListeningSocket},
     pem::PemFiles,
 };
 use super::{
@@ -321,9 +324,14 @@ impl TlsListener {
     pub fn close(&mut self) {
         self.socket.close(self.options.timeout);
         // Sheds nothing, because none of these connections has had time to send anything.
-        while let Some((tcp, peer)) = self.socket.next_queued() {
-            self.begin(tcp, peer);
+        while let Some(arrival) = self.socket.next_queued() {
+            self.begin(arrival);
         }
+    }
+
+    /// Limits the connections, also those of other listeners that have the same places.
+    fn limit(&mut self, places: Arc<Semaphore>) {
+        self.socket.limit(places);
     }
 
     /// A server that knows no phases accepts the connections.
@@ -353,11 +361,11 @@ impl TlsListener {
             }
             let next_place = self.handshakes.next_place(&self.options);
             match self.socket.poll_accept(cx, next_place, self.options.timeout) {
-                Poll::Ready(Some((tcp, peer))) => {
+                Poll::Ready(Some(arrival)) => {
                     if self.socket.get_ref().is_some() {
                         self.handshakes.make_place(&self.options);
                     }
-                    self.begin(tcp, peer);
+                    self.begin(arrival);
                 }
                 Poll::Ready(None) if self.handshakes.len() == 0 => return Poll::Ready(None),
                 Poll::Ready(None) | Poll::Pending => return Poll::Pending,
@@ -378,8 +386,8 @@ impl TlsListener {
         }
     }
 
-    fn begin(&mut self, tcp: TcpStream, peer: SocketAddr) {
-        self.handshakes.begin(tcp, peer, &self.observers, self.options.clone());
+    fn begin(&mut self, arrival: Arrival<TcpListener>) {
+        self.handshakes.begin(arrival, &self.observers, self.options.clone());
     }
 }
 

@@ -7,9 +7,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::io::AsyncRead;
+use tokio::sync::Semaphore;
 
-use super::listening_socket::{Listener, ListeningSocket};
+use super::listening_socket::{Arrival, Listener, ListeningSocket};
 use crate::{
     server::{
         accepted_stream::AcceptedStream,
@@ -25,7 +25,7 @@ use crate::{
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A listener without TLS.
-pub(super) struct PlainListener<L> {
+pub(super) struct PlainListener<L: Listener> {
     socket: ListeningSocket<L>,
     reaper: Reaper,
     observers: ConnectionObservers,
@@ -35,6 +35,9 @@ pub(super) struct PlainListener<L> {
 pub(super) trait AnyPlainListener: Send {
     /// Joins a server drain, and reports the connections to `on_end`.
     fn join(&mut self, drain: &DrainHandle, on_end: &[OnConnectionEnd]);
+
+    /// Limits the connections, also those of other listeners that have the same places.
+    fn limit(&mut self, places: Arc<Semaphore>);
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<AcceptedStream>>;
 
@@ -55,10 +58,7 @@ impl<L: Listener> PlainListener<L> {
         }
     }
 
-    fn stream(&self, stream: L::Stream, peer: L::Peer) -> AcceptedStream
-    where
-        L::Stream: AsyncRead,
-    {
+    fn stream(&self, Arrival { stream, peer, place }: Arrival<L>) -> AcceptedStream {
         let socket = PlainSocket::new(stream);
         if let PlainSocket::Tcp(tcp) = &socket
             && let Err(error) = tcp.set_nodelay(true)
@@ -66,8 +66,8 @@ impl<L: Listener> PlainListener<L> {
             // The connection was reset meanwhile. Its first read reports that.
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let connection = Accepted::new(&self.observers, peer.into()).into_record(self.transport());
-        PlainStream::new(socket, connection, &self.reaper).into()
+        let connection = Accepted::new(&self.observers, peer.into()).without_tls(self.transport());
+        PlainStream::new(socket, connection, &self.reaper, place).into()
     }
 }
 
@@ -84,9 +84,13 @@ impl<L: Listener> AnyPlainListener for PlainListener<L> {
         });
     }
 
+    fn limit(&mut self, places: Arc<Semaphore>) {
+        self.socket.limit(places);
+    }
+
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<AcceptedStream>> {
         let accepted = ready!(self.socket.poll_accept(cx, None, CLOSE_TIMEOUT));
-        Poll::Ready(accepted.map(|(stream, peer)| self.stream(stream, peer)))
+        Poll::Ready(accepted.map(|arrival| self.stream(arrival)))
     }
 
     fn transport(&self) -> Transport {

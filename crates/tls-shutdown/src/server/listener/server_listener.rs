@@ -1,6 +1,11 @@
 //! [`ServerListener`]: what a server accepts connections from.
 
-use std::task::{Context, Poll};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::sync::Semaphore;
 
 use super::{
     TlsListener,
@@ -38,6 +43,14 @@ impl<L: Listener> From<L> for ServerListener {
 }
 
 impl ServerListener {
+    /// Limits the connections, also those of other listeners that have the same places.
+    pub(in crate::server) fn limit(&mut self, places: Arc<Semaphore>) {
+        match &mut self.0 {
+            Kind::Tls(listener) => listener.limit(places),
+            Kind::Plain(listener) => listener.limit(places),
+        }
+    }
+
     /// Joins a server drain, and reports the connections to `on_end`.
     pub(in crate::server) fn join(mut self, drain: &DrainHandle, on_end: &[OnConnectionEnd]) -> Self {
         match self.0 {
