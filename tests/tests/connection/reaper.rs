@@ -4,11 +4,15 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
-use tls_shutdown::{Ending, Reaper, ReaperLimits, ShutdownPolicy, ShutdownReport};
+use tls_shutdown::{Ending, Reaper, ReaperLimits, ShutdownPolicy, ShutdownReport, Undelivered};
 use tls_shutdown_tests::{
     Peer, Side, Wire, connect,
     scripted::{BIDIRECTIONAL, Stream, UNIDIRECTIONAL, each_kind, shut_down, shut_down_now},
@@ -17,6 +21,7 @@ use tls_shutdown_tests::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     sync::oneshot,
+    task::yield_now,
     time::{Instant, Sleep, sleep, timeout},
 };
 use tokio_test::{assert_pending, assert_ready, task};
@@ -56,6 +61,62 @@ async fn a_silent_peer_is_listened_to_and_lingered_for() {
         assert_eq!(idle, ShutdownPolicy::CLOSE_TIMEOUT + ReaperLimits::LINGER_IDLE_TIMEOUT);
         assert_eq!(peer.wire.handles(), 1, "the transport is gone");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reaper_that_hurries_waits_for_answers_alone() {
+    const HURRY: Duration = Duration::from_millis(500);
+    for (side, version) in each_kind() {
+        let reaper = Reaper::new();
+        let acknowledged = Arc::new(AtomicBool::new(false));
+        let mut peers = Vec::new();
+        let mut left_to_reaper = |undelivered| {
+            let (stream, peer) = connect(side, version);
+            let (mut stream, end) = reaped(stream, &reaper);
+            stream.set_undelivered(undelivered);
+            shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent");
+            peers.push(peer);
+            end
+        };
+        let answer = left_to_reaper(Undelivered::Answer);
+        let read = left_to_reaper(Undelivered::CloseNotify(Arc::new(|| true)));
+        let is_acknowledged = acknowledged.clone();
+        let unread =
+            left_to_reaper(Undelivered::CloseNotify(Arc::new(move || is_acknowledged.load(Ordering::Relaxed))));
+        let began = Instant::now();
+        reaper.hurry();
+        assert_eq!(read.await.expect("once").1 - began, HURRY);
+        sleep(HURRY * 3 / 2).await;
+        assert_eq!(reaper.closings(), 2, "one is not acknowledged, and the other one has an answer");
+        acknowledged.store(true, Ordering::Relaxed);
+        assert_eq!(unread.await.expect("once").1 - began, HURRY * 3);
+        assert_eq!(answer.await.expect("once").1 - began, ShutdownPolicy::CLOSE_TIMEOUT);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_closing_without_an_answer_is_shed_first() {
+    let reaper = Reaper::new();
+    assert!(!reaper.shed_one(), "nothing is closing");
+    let mut peers = Vec::new();
+    let mut ends = Vec::new();
+    for undelivered in [Undelivered::Answer, Undelivered::Alert, Undelivered::Answer] {
+        let (stream, peer) = connect(Side::Server, &rustls::version::TLS13);
+        let (mut stream, end) = reaped(stream, &reaper);
+        stream.set_undelivered(undelivered);
+        shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent");
+        drop(stream);
+        peers.push(peer);
+        ends.push(end);
+    }
+    let began = Instant::now();
+    for (index, left) in [(1, 2), (0, 1), (0, 0)] {
+        assert!(reaper.shed_one());
+        assert_eq!(ends.remove(index).await.expect("once").1, began, "at once");
+        yield_now().await;
+        assert_eq!(reaper.closings(), left);
+    }
+    assert_eq!(reaper.shed(), 3);
 }
 
 /// The socket is closed although the callback panics.

@@ -102,6 +102,16 @@ pub(crate) fn imports_go_down(repository: &Repository) -> Vec<String> {
     complaints
 }
 
+/// What is for a server or for a client alone is not in `tls/`: what they need of it is of use to everybody.
+pub(crate) fn connections_know_no_features(repository: &Repository) -> Vec<String> {
+    let files = repository.files(LIBRARY, ".rs").filter(|(path, _)| path.starts_with(&format!("{LIBRARY}tls/")));
+    files
+        .flat_map(|(path, text)| text.lines().map(move |line| (path, line)))
+        .filter(|(_, line)| line.contains("feature = ") && !line.trim_start().starts_with("//"))
+        .map(|(path, line)| format!("{path}: depends on a feature: {}", line.trim()))
+        .collect()
+}
+
 /// Files do not import each other in a circle.
 pub(crate) fn files_have_no_circles(repository: &Repository) -> Vec<String> {
     let files: BTreeMap<&str, &str> =

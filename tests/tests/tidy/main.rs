@@ -10,7 +10,7 @@ mod repository;
 
 use citations::citations_are_listed;
 use files::{examples_are_short, nothing_is_left_behind, tests_await_events, the_changelog_has_the_version};
-use layout::{files_are_short, files_have_no_circles, imports_go_down};
+use layout::{connections_know_no_features, files_are_short, files_have_no_circles, imports_go_down};
 use library::{documentation_has_its_headings, events_are_listed, rustls_is_touched_in_few_files, the_table_is_pure};
 use promises::{guarantees_name_their_tests, invariants_name_their_tests, rules_name_their_tests, tests_named_in};
 use repository::Repository;
@@ -36,6 +36,11 @@ fn layers() {
 #[test]
 fn imports_run_downwards() {
     assert_kept(imports_go_down);
+}
+
+#[test]
+fn features() {
+    assert_kept(connections_know_no_features);
 }
 
 #[test]
@@ -109,6 +114,7 @@ fn every_rule_can_fail() {
     const SENTENCE: &str = "//= https://example.org/spec#1\n//# It MUST\n//#  end.\n";
     const TEST: &str = "#[tokio::test(start_paused = true)]\n/// It holds.\nasync fn a() {";
     const ENTRY: &str = "https://example.org/spec#1\n> It MUST end.\n- tested in a.rs";
+    const FEATURE: &str = "#[cfg(feature = \"server\")]";
     let long = "\n".repeat(61);
     let closing = "crates/tls-shutdown/src/tls/close_state.rs";
     let driver = "crates/tls-shutdown/src/tls/driver/mod.rs";
@@ -141,6 +147,8 @@ fn every_rule_can_fail() {
             &[(server, "use super::super::client::A;\n#[cfg(test)]\nmod tests {\n    use crate::client::A;\n}")],
             0,
         ),
+        (connections_know_no_features, &[(closing, "#[cfg(unix)]\n//! feature = \"server\""), (server, FEATURE)], 0),
+        (connections_know_no_features, &[(closing, FEATURE)], 1),
         (files_have_no_circles, &[(closing, "use super::driver::A;"), (driver, "use super::report::B;")], 0),
         (
             files_have_no_circles,

@@ -22,7 +22,7 @@ use super::{
     stream::ServerStream,
     unacknowledged::acknowledged,
 };
-use crate::tls::{Abort, ShutdownState, Stake};
+use crate::tls::{Abort, ShutdownState, Undelivered};
 
 /// How much is read ahead at most.
 const READ_AHEAD_BYTES: usize = 8 * 1024;
@@ -181,11 +181,11 @@ impl AcceptedStream {
         }
     }
 
-    /// Sets what the client still has to receive when its connection closes.
-    pub(super) fn set_stake(&mut self, stake: Stake) {
+    /// Sets what the client may not have received yet.
+    pub(super) fn set_undelivered(&mut self, undelivered: Undelivered) {
         match &mut self.inner {
-            InnerStream::Tls(stream) => stream.get_mut().set_stake(stake),
-            InnerStream::Plain(stream) => stream.set_stake(stake),
+            InnerStream::Tls(stream) => stream.get_mut().set_undelivered(undelivered),
+            InnerStream::Plain(stream) => stream.set_undelivered(undelivered),
         }
     }
 

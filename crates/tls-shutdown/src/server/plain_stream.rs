@@ -20,14 +20,17 @@ use tokio::{
 };
 
 use super::connection::ConnectionRecord;
-use crate::tls::{Abort, Ending, Reaper, ShutdownReport, Stake, deliver_on_close, reset_on_close};
+use crate::tls::{
+    Abort, Ending, Reaper, ShutdownReport, ShutdownState, Undelivered,
+    socket::{deliver_on_close, reset_on_close},
+};
 
 /// A connection without TLS. Its drop leaves an unfinished end to the reaper.
 pub(super) struct PlainStream {
     /// `None` only while it is dropped.
     end: Option<PlainEnd>,
     reaper: Reaper,
-    stake: Stake,
+    undelivered: Undelivered,
     /// Among the connections of a server that limits them.
     _place: Option<OwnedSemaphorePermit>,
 }
@@ -126,7 +129,7 @@ impl PlainStream {
             remote: RemoteHalf::Open,
             failure: None,
         };
-        Self { end: Some(end), reaper: reaper.clone(), stake: Stake::default(), _place: place }
+        Self { end: Some(end), reaper: reaper.clone(), undelivered: Undelivered::default(), _place: place }
     }
 
     pub(super) fn connection(&self) -> &Arc<ConnectionRecord> {
@@ -185,9 +188,9 @@ impl PlainStream {
         }
     }
 
-    /// Sets what the client still has to receive.
-    pub(super) fn set_stake(&mut self, stake: Stake) {
-        self.stake = stake;
+    /// Sets what the client may not have received yet.
+    pub(super) fn set_undelivered(&mut self, undelivered: Undelivered) {
+        self.undelivered = undelivered;
     }
 
     fn end(&self) -> &PlainEnd {
@@ -203,7 +206,7 @@ impl Drop for PlainStream {
     fn drop(&mut self) {
         let Some(end) = self.end.take() else { return };
         if end.is_unfinished() {
-            self.reaper.linger_with(end, mem::take(&mut self.stake));
+            self.reaper.linger_with(end, mem::take(&mut self.undelivered));
         }
     }
 }
@@ -355,10 +358,16 @@ impl AsyncWrite for PlainEnd {
 
 impl Drop for PlainEnd {
     fn drop(&mut self) {
-        let (sent, received) =
-            (self.local == LocalHalf::Finished, matches!(self.remote, RemoteHalf::Finished | RemoteHalf::HalfClosed));
+        let received = matches!(self.remote, RemoteHalf::Finished | RemoteHalf::HalfClosed);
+        let state = match (self.local == LocalHalf::Finished, received) {
+            (false, false) => ShutdownState::Open,
+            (true, false) => ShutdownState::Sent,
+            (false, true) => ShutdownState::Received,
+            (true, true) => ShutdownState::Both,
+        };
         let elapsed = self.began.map_or(Duration::ZERO, |began| began.elapsed());
-        let report = ShutdownReport::of_plain_connection(self.ending(), sent, received, elapsed);
+        let report = ShutdownReport::of_plain_connection(self.ending(), state, elapsed);
+        let (sent, received) = (report.sent(), report.received());
         tracing::debug!(ending = %report.ending(), sent, received, ?elapsed, "plain connection ended");
         self.connection.report(&report);
     }

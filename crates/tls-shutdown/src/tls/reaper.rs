@@ -4,36 +4,33 @@ use std::{
     collections::BTreeMap,
     fmt,
     future::{Future, pending, poll_fn},
-    io,
     pin::{Pin, pin},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll, ready},
+    task::Poll,
     time::Duration,
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
+    io::{AsyncRead, AsyncWrite},
     runtime::Handle,
     sync::{Notify, watch},
-    task::{AbortHandle, coop},
-    time::{Instant, sleep, timeout, timeout_at},
+    task::AbortHandle,
+    time::{sleep, timeout, timeout_at},
 };
 use tracing::Instrument;
 
 use crate::{
-    runtime::{
-        lock::lock,
-        timer::{Timer, from_now},
-    },
+    runtime::{lock::lock, timer::from_now},
     tls::{
         connection::Connection,
+        linger::linger,
         reaper_limits::ReaperLimits,
         session::TlsSession,
         socket::{Discard, socket_of},
+        undelivered::Undelivered,
     },
 };
 
@@ -77,19 +74,6 @@ pub struct Reaper {
     shared: Arc<ReaperState>,
 }
 
-/// What a peer still has to receive when its connection closes. More than that is a courtesy.
-#[derive(Clone, Default)]
-pub(crate) enum Stake {
-    /// An answer, which a reset would destroy.
-    #[default]
-    Answer,
-    /// close_notify alone: the peer has been idle. The function returns whether its system has acknowledged everything.
-    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "only a server knows who was idle"))]
-    CloseNotify(Arc<dyn Fn() -> bool + Send + Sync>),
-    /// The alert of a handshake that failed.
-    Alert,
-}
-
 /// How long a server in its drain does a courtesy: a peer that looks at its socket answers within a round trip.
 const COURTESY_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -100,7 +84,7 @@ struct ReaperState {
     closings: Mutex<Closings>,
     /// The last closing has ended.
     idle: Notify,
-    /// Whether closings in which no answer is at stake are to end soon.
+    /// Whether closings in which no answer is undelivered are to end soon.
     hurries: watch::Sender<bool>,
     shed: AtomicU64,
     discard: Discard,
@@ -112,7 +96,7 @@ struct Closings {
     next: u64,
     /// Includes those that were shed and have not ended yet.
     count: usize,
-    /// Those in which no answer is at stake. `None` until the spawned task is known.
+    /// Those in which no answer is undelivered. `None` until the spawned task is known.
     courtesies: BTreeMap<u64, Option<AbortHandle>>,
     answers: BTreeMap<u64, Option<AbortHandle>>,
 }
@@ -122,7 +106,7 @@ impl Closings {
         self.courtesies.get_mut(&id).or_else(|| self.answers.get_mut(&id))
     }
 
-    /// Makes place for one more: the oldest without an answer at stake is shed first.
+    /// Makes place for one more: the oldest without an undelivered answer is shed first.
     fn shed(&mut self) -> Option<AbortHandle> {
         let first = self.courtesies.pop_first().or_else(|| self.answers.pop_first());
         first.and_then(|(_, task)| task)
@@ -208,10 +192,18 @@ impl Reaper {
         courtesies.into_values().chain(answers.into_values()).flatten().for_each(|task| task.abort());
     }
 
-    /// Ends each closing in which no answer is at stake, these and later ones, when it has had [`COURTESY_TIMEOUT`]. For a server that is
-    /// about to exit.
-    #[cfg(feature = "server")]
-    pub(crate) fn hurry(&self) {
+    /// Ends each closing in which no answer is [undelivered](Undelivered), these and later ones, half a second from now on, or half a second
+    /// after it begins. For a server that is about to exit: a peer that looks at its socket answers close_notify within a round trip, and one
+    /// that does not must not hold up the exit.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # async fn exit(reaper: tls_shutdown::Reaper) {
+    /// reaper.hurry();
+    /// let left = reaper.wait_idle(Duration::from_secs(10)).await;
+    /// # }
+    /// ```
+    pub fn hurry(&self) {
         self.shared.hurries.send_replace(true);
     }
 
@@ -234,43 +226,51 @@ impl Reaper {
     /// # }
     /// ```
     pub fn linger<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, transport: T) {
-        self.linger_with(transport, Stake::Alert);
+        self.linger_with(transport, Undelivered::Alert);
     }
 
     /// The same for any transport.
-    pub(crate) fn linger_with<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, transport: T, stake: Stake) {
-        self.spawn(transport, stake, async move |mut transport, shared| {
+    pub(crate) fn linger_with<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+        &self,
+        transport: T,
+        undelivered: Undelivered,
+    ) {
+        self.spawn(transport, undelivered, async move |mut transport, shared| {
             let end = from_now(shared.limits.linger_timeout());
             let fin = poll_fn(|cx| Pin::new(&mut transport).poll_shutdown(cx));
             if let Ok(Ok(())) = timeout_at(end, fin).await {
-                linger(transport, |transport| socket_of(transport), &shared, end).await;
+                linger(transport, |transport| socket_of(transport), &shared.discard, &shared.limits, end).await;
             }
         });
     }
 
     /// Takes a connection over, or drops it if there is no runtime or no place.
-    pub(crate) fn adopt<S>(&self, connection: Box<Connection<S>>, stake: Stake)
+    pub(crate) fn adopt<S>(&self, connection: Box<Connection<S>>, undelivered: Undelivered)
     where
         S: TlsSession<Transport: Send> + Send + 'static,
     {
-        self.spawn(connection, stake, async move |connection, shared| {
+        self.spawn(connection, undelivered, async move |connection, shared| {
             if let Some(transport) = finish(connection).await {
                 let end = from_now(shared.limits.linger_timeout());
-                linger(transport, S::socket, &shared, end).await;
+                linger(transport, S::socket, &shared.discard, &shared.limits, end).await;
             }
         });
     }
 
     /// Closes a connection in a task of its own.
-    fn spawn<C, F>(&self, connection: C, stake: Stake, close: impl FnOnce(C, Arc<ReaperState>) -> F + Send + 'static)
-    where
+    fn spawn<C, F>(
+        &self,
+        connection: C,
+        undelivered: Undelivered,
+        close: impl FnOnce(C, Arc<ReaperState>) -> F + Send + 'static,
+    ) where
         C: Send + 'static,
         F: Future<Output = ()> + Send,
     {
         let Some(runtime) = self.shared.runtime.clone().or_else(|| Handle::try_current().ok()) else {
             return;
         };
-        let Some(entry) = self.enter(&stake) else {
+        let Some(entry) = self.enter(&undelivered) else {
             return;
         };
         let id = entry.id;
@@ -279,7 +279,7 @@ impl Reaper {
         let closing = async move {
             let (connection, entry) = adopted;
             let mut close = pin!(close(connection, entry.shared.clone()));
-            let mut is_over = pin!(entry.shared.until_over(&stake));
+            let mut is_over = pin!(entry.shared.until_over(&undelivered));
             // The closing may use up what the task may do at once.
             poll_fn(|cx| match is_over.as_mut().poll(cx) {
                 Poll::Ready(()) => Poll::Ready(()),
@@ -300,10 +300,17 @@ impl Reaper {
         }
     }
 
-    /// Ends one closing, so that its socket is free: the oldest one, without an answer at stake if there is such a one. Returns whether there
-    /// was any.
-    #[cfg(feature = "server")]
-    pub(crate) fn shed_one(&self) -> bool {
+    /// Ends one closing, so that its socket is free: the oldest one, without an [undelivered](Undelivered) answer if there is such a one.
+    /// Returns whether there was any. For an accept loop to which the system gives no more file descriptors. It counts as [shed](Self::shed).
+    ///
+    /// ```
+    /// # fn on_accept_error(error: &std::io::Error, reaper: &tls_shutdown::Reaper) {
+    /// if error.raw_os_error() == Some(24) {
+    ///     reaper.shed_one(); // EMFILE: the next accept has a descriptor
+    /// }
+    /// # }
+    /// ```
+    pub fn shed_one(&self) -> bool {
         let mut closings = lock(&self.shared.closings);
         if closings.courtesies.is_empty() && closings.answers.is_empty() {
             return false;
@@ -318,7 +325,7 @@ impl Reaper {
     }
 
     /// Reserves a place, and sheds a connection if there is none. Returns `None` if the limit is 0.
-    fn enter(&self, stake: &Stake) -> Option<Entry> {
+    fn enter(&self, undelivered: &Undelivered) -> Option<Entry> {
         let limit = self.shared.limits.max_closings();
         let mut closings = lock(&self.shared.closings);
         let mut shed = None;
@@ -331,9 +338,9 @@ impl Reaper {
         }
         let id = closings.next;
         closings.next += 1;
-        match stake {
-            Stake::Answer => closings.answers.insert(id, None),
-            Stake::CloseNotify(_) | Stake::Alert => closings.courtesies.insert(id, None),
+        match undelivered {
+            Undelivered::Answer => closings.answers.insert(id, None),
+            Undelivered::CloseNotify(_) | Undelivered::Alert => closings.courtesies.insert(id, None),
         };
         closings.count += 1;
         drop(closings);
@@ -361,12 +368,12 @@ impl fmt::Debug for Reaper {
 }
 
 impl ReaperState {
-    /// Waits until a closing has had its time, if no answer is at stake and the reaper hurries.
-    async fn until_over(&self, stake: &Stake) {
-        let is_acknowledged = match stake {
-            Stake::Answer => return pending().await,
-            Stake::CloseNotify(is_acknowledged) => Some(is_acknowledged),
-            Stake::Alert => None,
+    /// Waits until a closing has had its time, if no answer is undelivered and the reaper hurries.
+    async fn until_over(&self, undelivered: &Undelivered) {
+        let is_acknowledged = match undelivered {
+            Undelivered::Answer => return pending().await,
+            Undelivered::CloseNotify(is_acknowledged) => Some(is_acknowledged),
+            Undelivered::Alert => None,
         };
         // Cannot fail: `self` owns the sender.
         let _ = self.hurries.subscribe().wait_for(|hurries| *hurries).await;
@@ -402,46 +409,4 @@ async fn finish<S: TlsSession>(mut connection: Box<Connection<S>>) -> Option<S::
     connection.driver.listen();
     poll_fn(|cx| connection.poll_close(cx)).await;
     connection.driver.needs_reaper().then(|| connection.into_session().into_transport())
-}
-
-//= https://www.rfc-editor.org/rfc/rfc9112#section-9.6
-//# The server then continues to read from the connection until it
-//# receives a corresponding close by the client, or until the server is
-//# reasonably certain that its own TCP stack has received the client's
-//# acknowledgement of the packet(s) containing the server's last
-//# response.
-/// Discards what arrives, until the peer's FIN, `end`, or the limit of a time without a byte.
-async fn linger<T: AsyncRead + Unpin>(
-    mut transport: T,
-    socket: impl Fn(&T) -> Option<&TcpStream>,
-    shared: &ReaperState,
-    end: Instant,
-) {
-    let limits = shared.limits;
-    let mut idle_end = end.min(from_now(limits.linger_idle_timeout()));
-    let mut timer = pin!(Timer::default());
-    poll_fn(|cx| {
-        while let Poll::Ready(budget) = coop::poll_proceed(cx) {
-            let discarded = match socket(&transport) {
-                Some(socket) => shared.discard.poll_discard(socket, cx),
-                None => poll_discard(&mut transport, cx),
-            };
-            match discarded {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                Poll::Ready(Ok(_)) => idle_end = end.min(from_now(limits.linger_idle_timeout())),
-                Poll::Pending => break,
-            }
-            budget.made_progress();
-        }
-        timer.as_mut().poll_until(idle_end, cx)
-    })
-    .await;
-}
-
-/// Discards what has arrived. Returns the number of bytes, 0 at the end of the stream.
-fn poll_discard<T: AsyncRead + Unpin>(transport: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-    let mut bytes = [0; Discard::STACK_BYTES];
-    let mut buffer = ReadBuf::new(&mut bytes);
-    ready!(Pin::new(transport).poll_read(cx, &mut buffer))?;
-    Poll::Ready(Ok(buffer.filled().len()))
 }

@@ -203,12 +203,25 @@ pub struct ShutdownReport {
     signal: CloseSignal,
 }
 
+/// How far both halves of a connection are, as in `SSL_get_shutdown(3)`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ShutdownState {
+    /// Neither side has closed.
+    Open,
+    /// The transport has accepted our close_notify (`SSL_SENT_SHUTDOWN`).
+    Sent,
+    /// The peer's close_notify was read (`SSL_RECEIVED_SHUTDOWN`).
+    Received,
+    /// Both.
+    Both,
+}
+
 /// What closes one half of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CloseSignal {
     CloseNotify,
     /// Without TLS.
-    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "only a server reports connections without TLS"))]
     Fin,
 }
 
@@ -229,9 +242,19 @@ impl ShutdownReport {
         }
     }
 
-    /// The report of a connection without TLS. `sent` and `received` are about FIN.
-    #[cfg(feature = "server")]
-    pub(crate) const fn of_plain_connection(ending: Ending, sent: bool, received: bool, elapsed: Duration) -> Self {
+    /// The report of a connection without TLS, for servers that count every accepted connection. FIN takes the place of close_notify in
+    /// `state`, which tells what was sent and received. `elapsed` is the time of the shutdown.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tls_shutdown::{Ending, ShutdownReport, ShutdownState};
+    ///
+    /// let report = ShutdownReport::of_plain_connection(Ending::Complete, ShutdownState::Both, Duration::ZERO);
+    /// assert!(report.to_string().starts_with("complete: FIN sent, received"));
+    /// ```
+    pub const fn of_plain_connection(ending: Ending, state: ShutdownState, elapsed: Duration) -> Self {
+        let sent = matches!(state, ShutdownState::Sent | ShutdownState::Both);
+        let received = matches!(state, ShutdownState::Received | ShutdownState::Both);
         Self { sent, received, elapsed, signal: CloseSignal::Fin, ..Self::new(ending) }
     }
 

@@ -15,10 +15,11 @@ use crate::{
         connection::Connection,
         driver::{CloseDriver, Extent},
         policy::{Abort, ShutdownPolicy},
-        reaper::{Reaper, Stake},
-        report::{Ending, ShutdownReport},
+        reaper::Reaper,
+        report::{Ending, ShutdownReport, ShutdownState},
         session::TlsSession,
         socket::reset_on_close,
+        undelivered::Undelivered,
     },
 };
 
@@ -70,22 +71,8 @@ pub struct ShutdownStream<S: TlsSession> {
 /// `Drop` cannot require it.
 struct Adopter<S> {
     reaper: Reaper,
-    stake: Stake,
-    adopt: fn(&Reaper, Box<Connection<S>>, Stake),
-}
-
-/// How far both halves of a connection are, as in `SSL_get_shutdown(3)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ShutdownState {
-    /// Neither side has closed.
-    Open,
-    /// The transport has accepted our close_notify (`SSL_SENT_SHUTDOWN`).
-    Sent,
-    /// The peer's close_notify was read (`SSL_RECEIVED_SHUTDOWN`).
-    Received,
-    /// Both.
-    Both,
+    undelivered: Undelivered,
+    adopt: fn(&Reaper, Box<Connection<S>>, Undelivered),
 }
 
 const WHOLE: &str = "a stream is whole until it is consumed";
@@ -118,7 +105,8 @@ impl<S: TlsSession> ShutdownStream<S> {
     where
         S: TlsSession<Transport: Send> + Send + 'static,
     {
-        self.adopter = Some(Adopter { reaper: reaper.clone(), stake: Stake::default(), adopt: Reaper::adopt });
+        self.adopter =
+            Some(Adopter { reaper: reaper.clone(), undelivered: Undelivered::default(), adopt: Reaper::adopt });
         self
     }
 
@@ -244,11 +232,11 @@ impl<S: TlsSession> ShutdownStream<S> {
         driver.set_abort_mode(abort, session);
     }
 
-    /// Tells the reaper what the peer still has to receive. An answer, unless this is called.
-    #[cfg(feature = "server")]
-    pub(crate) fn set_stake(&mut self, stake: Stake) {
+    /// Tells the [reaper](Self::with_reaper) what the peer may not have received yet. Default: [`Undelivered::Answer`]. Without a reaper, it
+    /// does nothing.
+    pub fn set_undelivered(&mut self, undelivered: Undelivered) {
         if let Some(adopter) = &mut self.adopter {
-            adopter.stake = stake;
+            adopter.undelivered = undelivered;
         }
     }
 
@@ -390,10 +378,10 @@ impl<S: TlsSession> Drop for ShutdownStream<S> {
             return;
         };
         connection.driver.count_tickets(&mut connection.session);
-        if let Some(Adopter { reaper, stake, adopt }) = self.adopter.take()
+        if let Some(Adopter { reaper, undelivered, adopt }) = self.adopter.take()
             && connection.driver.needs_reaper()
         {
-            adopt(&reaper, Box::new(connection), stake);
+            adopt(&reaper, Box::new(connection), undelivered);
         }
     }
 }

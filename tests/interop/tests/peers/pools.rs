@@ -51,7 +51,7 @@ async fn an_unread_upload_costs_no_pool_its_next_request() {
 }
 
 /// The window for a last request, in which the client stays idle, and half a second for its answer to close_notify. A busy machine needs
-/// some time more. The server would wait for 10 s where an answer is at stake.
+/// some time more. The server would wait for 10 s where an answer may be undelivered.
 const EXIT: Duration = Duration::from_secs(5);
 
 /// Such clients look at their connection when they have a request.

@@ -7,10 +7,10 @@ pub(super) mod http1;
 pub(super) mod http2;
 mod open_requests;
 mod reset_budget;
-mod stake;
 mod stall;
 #[cfg(test)]
 mod tests;
+mod undelivered;
 mod upgrade_deadline;
 
 pub(super) use first_bytes::FirstBytes;
@@ -397,8 +397,8 @@ impl Drop for HttpStream {
     /// Ends a connection that nobody has ended: with close_notify if no message is cut, or if the framing shows that it is cut.
     fn drop(&mut self) {
         let Some(mut stream) = self.stream.take() else { return };
-        let stake = self.stake(&stream);
-        stream.set_stake(stake);
+        let undelivered = self.undelivered(&stream);
+        stream.set_undelivered(undelivered);
         match &self.protocol {
             ProtocolState::Http1(http1) => {
                 let (upgrade, response, delimiter) = {

@@ -1,4 +1,4 @@
-//! What is at stake when an HTTP connection closes.
+//! What a client may not have received yet when its HTTP connection closes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,15 +6,15 @@ use super::{HttpStream, ProtocolState};
 use crate::{
     runtime::lock::lock,
     server::{accepted_stream::AcceptedStream, lifetime::ClientWait, unacknowledged::is_acknowledged},
-    tls::Stake,
+    tls::Undelivered,
 };
 
 /// How long a client has to be idle before its connection closes. It then has read its last response, if its system has acknowledged that.
 const READ_TIME: Duration = Duration::from_secs(1);
 
 impl HttpStream {
-    /// What the client of `stream` still has to receive.
-    pub(super) fn stake(&self, stream: &AcceptedStream) -> Stake {
+    /// What the client of `stream` may not have received yet.
+    pub(super) fn undelivered(&self, stream: &AcceptedStream) -> Undelivered {
         let wait = match &self.protocol {
             ProtocolState::Http1(http1) => {
                 let messages = lock(&http1.messages);
@@ -22,13 +22,13 @@ impl HttpStream {
             }
             ProtocolState::Http2(http2) => lock(&http2.frames).wait(),
         };
-        let ClientWait::Request { since } = wait else { return Stake::Answer };
+        let ClientWait::Request { since } = wait else { return Undelivered::Answer };
         if since.elapsed() < READ_TIME {
-            return Stake::Answer;
+            return Undelivered::Answer;
         }
         match stream.tcp().map(|socket| (socket.local_addr(), socket.peer_addr())) {
-            Some((Ok(local), Ok(peer))) => Stake::CloseNotify(Arc::new(move || is_acknowledged(local, peer))),
-            _ => Stake::Answer,
+            Some((Ok(local), Ok(peer))) => Undelivered::CloseNotify(Arc::new(move || is_acknowledged(local, peer))),
+            _ => Undelivered::Answer,
         }
     }
 }
