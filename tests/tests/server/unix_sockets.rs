@@ -81,7 +81,7 @@ async fn a_listener_of_tokio_keeps_its_file() {
 }
 
 /// Streams that this library does not know.
-struct Pipes(UnboundedReceiver<DuplexStream>);
+pub(crate) struct Pipes(pub(crate) UnboundedReceiver<DuplexStream>);
 
 impl Listener for Pipes {
     type Stream = DuplexStream;
