@@ -13,6 +13,7 @@ mod first_messages;
 mod http1_endings;
 mod http2_endings;
 mod idle;
+mod idle_behind_balancers;
 mod late_bytes;
 mod listener;
 mod max_connections;

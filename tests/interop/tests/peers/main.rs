@@ -8,5 +8,6 @@ mod pools;
 mod probe;
 mod proxies;
 mod servers;
+mod streams;
 mod tickets;
 mod unwrap;
