@@ -1,4 +1,4 @@
-//! Metrics of connections and of the drain, for Prometheus. They come from `ConnectionReport` and `DrainHandle`.
+//! Metrics of connections and of the drain, for Prometheus. It prints the last values: no scrape follows the exit.
 //!
 //! `cargo run --bin metrics 127.0.0.1:8443 cert.pem`, then `curl -k https://127.0.0.1:8443/metrics`
 
@@ -15,16 +15,16 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
-use tls_shutdown::server::{Server, ServerDrain, TlsListener};
+use tls_shutdown::server::{HandshakeFailure, Server, ServerDrain, TlsListener};
 use tls_shutdown_examples::{Arguments, server_config};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let Arguments { address, cert } = Arguments::parse();
     let mut registry = Registry::with_prefix("tls");
-    let (ended, cut) = (Family::<[(&str, &str); 1], Counter>::default(), Counter::<u64>::default());
+    let (ended, cut) = (Family::<[(&str, &str); 2], Counter>::default(), Counter::<u64>::default());
     let age = Histogram::new(exponential_buckets(0.01, 4.0, 10));
-    registry.register("connections_ended", "Connections by how they ended", ended.clone());
+    registry.register("connections_ended", "Connections by ending and by failure of the handshake", ended.clone());
     registry.register("responses_cut", "Responses that were not sent to their end", cut.clone());
     registry.register_with_unit("connection_age", "Time from accept to end", Unit::Seconds, age.clone());
     let (open, in_flight, phase) = (Gauge::<i64>::default(), Gauge::<i64>::default(), Gauge::<i64>::default());
@@ -45,14 +45,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     });
     let report = Server::new(listener)
         .on_end(move |end| {
-            ended.get_or_create(&[("ending", end.ending().name())]).inc();
+            let handshake = end.handshake_failure().map_or("finished", HandshakeFailure::name);
+            ended.get_or_create(&[("ending", end.ending().name()), ("handshake", handshake)]).inc();
             cut.inc_by(end.responses_cut());
             age.observe(end.age().as_secs_f64());
         })
         .drain(drain)
         .serve(Router::new().route("/metrics", metrics))
         .await;
-    // The process exits before the next scrape, so the last values go to the log.
     let mut text = String::new();
     encode(&mut text, &registry)?;
     println!("{report}\n{text}");

@@ -2,17 +2,27 @@
 //!
 //! This test has a process of its own, since its subscriber is that of the process.
 
+use std::sync::Arc;
+
 use futures_util::future::join_all;
+use tls_shutdown::server::ResponseDelivery;
 use tls_shutdown_tests::{
     log::Log,
-    serving::{Integration, Site, Untouched, hyper_body, hyper_http2, hyper_request},
+    serving::{
+        Client, Integration, Site, Untouched,
+        http2::{DATA, get_path, hello},
+        hyper_body, hyper_http2, hyper_request, offer,
+    },
     soon,
 };
-use tokio::net::TcpStream;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 #[tokio::test]
 async fn each_end_is_logged_with_its_peer_and_each_phase_of_the_drain() {
     let log = Log::of_process("tls_shutdown=debug,tls_shutdown_tests=debug");
+    failed_handshakes_are_logged_with_their_reason(&log).await;
+    clients_that_skip_close_notify_are_no_errors(&log).await;
+    the_end_has_a_peer_also_without_a_server(&log).await;
     let mut site = Site::start(Integration::Server).await;
     let connect = async || {
         let tcp = TcpStream::connect(site.tcp_address()).await.unwrap();
@@ -25,7 +35,7 @@ async fn each_end_is_logged_with_its_peer_and_each_phase_of_the_drain() {
     let text = log.text();
     for peer in peers {
         let span = format!("connection{{peer={peer} protocol=\"http/1.1\"}}");
-        let end = format!("{span}: tls_shutdown::tls::driver::outcome: TLS connection ended ending=complete");
+        let end = format!("{span}: tls_shutdown::server::connection: TLS connection ended ending=complete");
         assert!(text.contains(&end), "{end}: {text}");
     }
     for phase in ["notice", "last_request", "exit"] {
@@ -50,5 +60,63 @@ async fn each_end_is_logged_with_its_peer_and_each_phase_of_the_drain() {
             text.contains(&format!("protocol=\"h2\"}}: tls_shutdown_tests::serving::app: {event}")),
             "{event}: {text}"
         );
+    }
+}
+
+async fn failed_handshakes_are_logged_with_their_reason(log: &Log) {
+    let mut site = Site::start(Integration::Server).await;
+    let mut tcp = TcpStream::connect(site.tcp_address()).await.unwrap();
+    let peer = tcp.local_addr().unwrap();
+    tcp.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    soon(site.ends.recv()).await.expect("a report");
+    let failed = format!(r#"the TLS handshake failed peer={peer} reason="not_tls" alert_sent=decode_error error="#);
+    assert!(log.text().contains(&failed), "{failed}: {}", log.text());
+    let name = "localhost".try_into().unwrap();
+    let mut config = offer("http/1.1");
+    config.alpn_protocols = vec![b"nothing".to_vec()];
+    let tcp = TcpStream::connect(site.tcp_address()).await.unwrap();
+    soon(tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp)).await.unwrap_err();
+    soon(site.ends.recv()).await.expect("a report");
+    assert!(log.text().contains(r#"reason="no_common_protocol" server_name="localhost""#), "{}", log.text());
+}
+
+/// The end is logged as what it is, and not also as an error of HTTP.
+async fn clients_that_skip_close_notify_are_no_errors(log: &Log) {
+    let mut site = Site::start(Integration::Server).await;
+    let connect = async |protocol| {
+        let tcp = TcpStream::connect(site.tcp_address()).await.unwrap();
+        (tcp.local_addr().unwrap(), Client::over(tcp, offer(protocol)).await)
+    };
+    let (http1_peer, mut http1) = connect("http/1.1").await;
+    http1.is_served().await;
+    drop(http1.stream.into_inner());
+    let (http2_peer, mut http2) = connect("h2").await;
+    http2.send([hello(), get_path(1, "/")].concat()).await;
+    http2.frame_of(DATA).await;
+    drop(http2.stream.into_inner());
+    for _ in 0..2 {
+        let report = soon(site.ends.recv()).await.expect("a report");
+        assert_eq!(report.delivery(), ResponseDelivery::Sent, "{report}");
+    }
+    site.drain().await;
+    site.report().await;
+    let text = log.text();
+    for peer in [http1_peer, http2_peer] {
+        let lines: Vec<_> = text.lines().filter(|line| line.contains(&format!("peer={peer}"))).collect();
+        assert!(lines.iter().any(|line| line.contains(r#"delivery="sent""#)), "{lines:?}");
+        assert!(!lines.iter().any(|line| line.contains("the HTTP connection failed")), "{lines:?}");
+    }
+}
+
+async fn the_end_has_a_peer_also_without_a_server(log: &Log) {
+    for integration in [Integration::AxumServe, Integration::Tonic, Integration::AcceptLoop] {
+        let mut site = Site::start(integration).await;
+        let tcp = TcpStream::connect(site.tcp_address()).await.unwrap();
+        let peer = tcp.local_addr().unwrap();
+        drop(site.secure(Untouched::Tcp(tcp)).await);
+        soon(site.ends.recv()).await.expect("a report");
+        let text = log.text();
+        let ends: Vec<_> = text.lines().filter(|line| line.contains(&format!("peer={peer}"))).collect();
+        assert!(matches!(ends[..], [end] if end.contains("TLS connection ended ending=")), "{integration:?}: {ends:?}");
     }
 }

@@ -101,10 +101,10 @@ pub(crate) struct ServeArguments {
     /// Exit at most this long after the signal. All other times count towards it.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "25s")]
     pub(crate) grace: Duration,
-    /// Explain in plain words how each connection ended, and what that means for its responses.
+    /// Explain in plain words how each connection ended, what that means for its responses, and why a handshake failed.
     #[arg(long)]
     pub(crate) explain: bool,
-    /// Print one JSON object per line.
+    /// Print one JSON object per line. `closed` comes once for each connection.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -13,10 +13,13 @@ use std::{
     time::Duration,
 };
 
+use rustls::{HandshakeKind, ProtocolVersion};
 use serde_json::{Value, json};
 use tls_shutdown::{
     ShutdownReport,
-    server::{Acknowledgement, ConnectionReport, DrainHandle, DrainPhase, DrainReport, Transport},
+    server::{
+        Acknowledgement, ConnectionReport, DrainHandle, DrainPhase, DrainReport, HandshakeFailure, Protocol, Transport,
+    },
 };
 
 use crate::{
@@ -103,6 +106,13 @@ impl Events {
         event["requests"] = report.requests().into();
         event["responses_cut"] = report.responses_cut().into();
         event["delivery"] = report.delivery().name().into();
+        event["protocol"] = report.protocol().map(Protocol::name).into();
+        event["server_name"] = report.server_name().into();
+        event["tls_version"] = report.tls_version().and_then(tls_version).into();
+        event["resumed"] = report.handshake_kind().map(|kind| kind == HandshakeKind::Resumed).into();
+        event["handshake_failure"] = report.handshake_failure().map(HandshakeFailure::name).into();
+        event["handshake_error"] = report.handshake_error().map(ToString::to_string).into();
+        event["alert_sent"] = report.alert_sent().map(|alert| alert.to_string()).into();
         match self.explanations {
             Explanations::None => self.print(&event, || report.to_string()),
             Explanations::Each => {
@@ -140,6 +150,7 @@ impl Events {
             "connections": report.connections(),
             "endings": report.endings().collect::<BTreeMap<_, _>>(),
             "requests": report.requests(),
+            "in_flight": report.in_flight(),
             "responses_cut": report.responses_cut(),
             "left_after_response": report.left_after_response(),
             "handshakes_finished": report.handshakes_finished(),
@@ -196,6 +207,15 @@ fn describe(event: &mut Value, report: &ShutdownReport) {
         event["alert"] = alert.to_string().into();
     }
     event["elapsed_ms"] = milliseconds(report.elapsed()).into();
+}
+
+/// As `probe` writes it.
+fn tls_version(version: ProtocolVersion) -> Option<&'static str> {
+    match version {
+        ProtocolVersion::TLSv1_2 => Some("1.2"),
+        ProtocolVersion::TLSv1_3 => Some("1.3"),
+        _ => None,
+    }
 }
 
 fn milliseconds(duration: Duration) -> f64 {

@@ -1,8 +1,8 @@
 //! The sentences of `serve --explain`.
 
 use tls_shutdown::{
-    Ending,
-    server::{ConnectionReport, ResponseDelivery},
+    Alert, Ending,
+    server::{ConnectionReport, HandshakeFailure, ResponseDelivery, Transport},
 };
 
 /// Whether the end of each connection is explained.
@@ -14,7 +14,13 @@ pub(crate) enum Explanations {
 
 /// Says in plain words how a connection ended, and what that means for its responses.
 pub(crate) fn explain(report: &ConnectionReport) -> String {
+    if let Some(failure) = report.handshake_failure() {
+        return format!("The TLS handshake failed: {failure}.{}", usual_reason(failure));
+    }
     let end = match report.ending() {
+        Ending::Truncated if report.transport() != Transport::Tls => {
+            "The client ended the connection within a message."
+        }
         Ending::Complete => "Both sides closed the connection in order.",
         Ending::Sent => "The server closed the connection in order, and the client did not answer.",
         Ending::Quiet => "The server closed the connection without a word, as its policy says.",
@@ -25,7 +31,6 @@ pub(crate) fn explain(report: &ConnectionReport) -> String {
         Ending::PeerAlert(_) => "The client ended the connection with an alert, which names its reason.",
         Ending::ProtocolError => "The client broke the TLS protocol.",
         Ending::NotTls => "The client sent something that is not TLS.",
-        Ending::NotStarted => "The TLS handshake was not finished.",
         Ending::Aborted => "The server gave the connection up.",
         _ => "The connection failed.",
     };
@@ -40,4 +45,15 @@ pub(crate) fn explain(report: &ConnectionReport) -> String {
         _ => "There was no request.".to_owned(),
     };
     format!("{end} {delivery}")
+}
+
+/// A further sentence about failures that have one usual reason.
+fn usual_reason(failure: HandshakeFailure) -> &'static str {
+    match failure {
+        HandshakeFailure::NothingSent => " Load balancers do that to find out whether the port is open.",
+        HandshakeFailure::NotTls => " It may have spoken HTTP without TLS.",
+        // bad_certificate to certificate_unknown, and unknown_ca (RFC 9846 section 6.2).
+        HandshakeFailure::AlertReceived(Alert(42..=46 | 48)) => " It does not accept the server's certificate.",
+        _ => "",
+    }
 }

@@ -141,13 +141,18 @@ async fn the_metrics_count_connections_by_their_ending() {
     let mut second = client.connect().await;
     // The server counts a connection after its socket is closed, so the client can be the first to know.
     let counted = async {
-        while !second.get("/metrics").await.body.contains(r#"tls_connections_ended_total{ending="complete"} 1"#) {}
+        while !second
+            .get("/metrics")
+            .await
+            .body
+            .contains(r#"tls_connections_ended_total{ending="complete",handshake="finished"} 1"#)
+        {}
     };
     within(counted).await;
     server.signal(Signal::TERM);
     second.wait_for_close().await;
     let printed = server.wait_for_exit().await;
-    assert!(printed.contains(r#"tls_connections_ended_total{ending="complete"} 2"#), "{printed}");
+    assert!(printed.contains(r#"tls_connections_ended_total{ending="complete",handshake="finished"} 2"#), "{printed}");
     assert!(printed.contains("tls_connection_age_seconds_count 2"), "{printed}");
 }
 

@@ -160,6 +160,12 @@ impl<S: ClientStream> Client<S> {
         (String::from_utf8_lossy(&data).into_owned(), end)
     }
 
+    /// Sends close_notify, and reads to the end.
+    pub async fn close(&mut self) -> End {
+        soon(self.stream.shutdown()).await.expect("sent");
+        self.read_to_end().await.1
+    }
+
     /// Reads up to `end`, and nothing behind it.
     pub async fn read_until(&mut self, end: &str) -> String {
         let mut read = Vec::new();

@@ -6,6 +6,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::{Request, body::Bytes, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::Signal;
+use serde_json::Value;
 use tls_shutdown::ShutdownStream;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -89,6 +90,48 @@ async fn every_accepted_connection_is_reported_exactly_once() {
     assert!(status.success());
     let [drained] = &events[..] else { panic!("too many events: {events:?}") };
     assert_eq!((&drained["event"], &drained["connections"]), (&"drained".into(), &0.into()));
+}
+
+#[tokio::test]
+async fn each_closed_event_says_what_was_negotiated_or_why_the_handshake_failed() {
+    let mut server = Serve::start(&["--explain", "--plain", "127.0.0.1:0"]).await;
+    let plain = server.next_event().await["addr"].as_str().unwrap().to_owned();
+    let tcp = TcpStream::connect(server.address).await.unwrap();
+    handshake(tcp, "http/1.1", Trust::Nothing).await.unwrap_err();
+    let event = server.next_closed().await;
+    assert_eq!((&event["handshake_failure"], &event["alert"]), (&"alert_received".into(), &"unknown_ca".into()));
+    assert_eq!((&event["server_name"], &event["tls_version"]), (&"localhost".into(), &Value::Null));
+    let explanation = event["explanation"].as_str().unwrap();
+    assert!(explanation.contains("alert unknown_ca. It does not accept the server's certificate."), "{explanation}");
+
+    let tcp = TcpStream::connect(server.address).await.unwrap();
+    handshake(tcp, "nothing", Trust::TheCertificate).await.unwrap_err();
+    let event = server.next_closed().await;
+    assert_eq!(event["handshake_failure"], "no_common_protocol", "{event}");
+    assert_eq!(event["alert_sent"], "no_application_protocol", "{event}");
+    assert!(event["handshake_error"].is_string(), "{event}");
+
+    let mut stream = connect(server.address).await;
+    request(&mut stream, "GET /health").await;
+    response(&mut stream).await;
+    stream.shutdown().await.unwrap();
+    let event = server.next_closed().await;
+    let negotiated =
+        ["protocol", "server_name", "tls_version", "resumed", "handshake_failure"].map(|name| &event[name]);
+    assert_eq!(
+        negotiated,
+        [&"http1".into(), &"localhost".into(), &"1.3".into(), &false.into(), &Value::Null],
+        "{event}"
+    );
+
+    let mut tcp = TcpStream::connect(plain).await.unwrap();
+    tcp.write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+    within(tcp.read_to_end(&mut Vec::new())).await.unwrap();
+    drop(tcp);
+    let event = server.next_closed().await;
+    let negotiated =
+        ["protocol", "server_name", "tls_version", "resumed", "handshake_failure"].map(|name| &event[name]);
+    assert_eq!(negotiated, [&"http1".into(), &Value::Null, &Value::Null, &Value::Null, &Value::Null], "{event}");
 }
 
 #[tokio::test]

@@ -1,23 +1,29 @@
 //! One accepted connection, from `accept(2)` to its report: what is known of it, and who is told.
 
 use std::{
-    io, mem,
+    mem,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
+use rustls::ServerConnection;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
     drain::{DrainHandle, InFlight},
+    handshake_failure::{FailedHandshake, HandshakeFailure},
+    negotiated::{Negotiated, Protocol},
     peer::{Peer, Transport},
-    report::{ConnectionReport, Handshake, Protocol},
+    report::{ConnectionReport, Purpose},
     retirement::ConfigOfConnection,
 };
-use crate::{runtime::call_each::call_each, tls::ShutdownReport};
+use crate::{
+    runtime::call_each::call_each,
+    tls::{Ending, ShutdownReport},
+};
 
 pub(super) type OnConnectionEnd = Arc<dyn Fn(&ConnectionReport) + Send + Sync>;
 
@@ -46,32 +52,39 @@ pub(super) struct Accepted {
     accepted: Instant,
     /// Held until the end is reported. `None` without a drain.
     counted: Option<TaskTrackerToken>,
+    negotiated: Negotiated,
     /// `None` once the stream reports.
-    end: Option<ShutdownReport>,
+    failed: Option<FailedHandshake>,
 }
 
 impl Accepted {
     pub(super) fn new(observers: &ConnectionObservers, peer: Peer) -> Self {
-        let nothing_known = io::ErrorKind::Interrupted.into();
         Self {
             observers: observers.clone(),
             peer,
             accepted: Instant::now(),
             counted: observers.drain.as_ref().map(DrainHandle::count_connection),
-            end: Some(ShutdownReport::of_failed_handshake(&nothing_known)),
+            negotiated: Negotiated::default(),
+            failed: Some(HandshakeFailure::Aborted.into()),
         }
+    }
+
+    /// Notes the server name of the ClientHello.
+    pub(super) fn set_server_name(&mut self, name: Option<&str>) {
+        self.negotiated.server_name = name.map(Arc::from);
     }
 
     /// Reports that the handshake has failed.
-    pub(super) fn fail(mut self, error: &io::Error) {
-        self.end = Some(ShutdownReport::of_failed_handshake(error));
+    pub(super) fn fail(mut self, failed: FailedHandshake) {
+        self.failed = Some(failed);
     }
 
     /// The handshake is finished, and the TLS stream reports from now on.
-    pub(super) fn finish(self, config: ConfigOfConnection) -> Arc<ConnectionRecord> {
+    pub(super) fn finish(mut self, tls: &ServerConnection, config: ConfigOfConnection) -> Arc<ConnectionRecord> {
         if let Some(drain) = &self.observers.drain {
             drain.count_handshake();
         }
+        self.negotiated.finish(tls);
         self.into_record(Transport::Tls, Some(config))
     }
 
@@ -81,12 +94,14 @@ impl Accepted {
     }
 
     fn into_record(mut self, transport: Transport, config: Option<ConfigOfConnection>) -> Arc<ConnectionRecord> {
-        self.end = None;
+        self.failed = None;
         Arc::new(ConnectionRecord {
             observers: mem::take(&mut self.observers),
             peer: self.peer,
             transport,
             config,
+            negotiated: mem::take(&mut self.negotiated),
+            spoken: OnceLock::new(),
             accepted: self.accepted,
             _counted: self.counted.take(),
             requests: AtomicU64::new(0),
@@ -100,18 +115,31 @@ impl Accepted {
 
 impl Drop for Accepted {
     fn drop(&mut self) {
-        if let Some(shutdown) = self.end {
-            self.observers.report(&ConnectionReport {
-                peer: self.peer,
-                transport: Transport::Tls,
-                shutdown,
-                age: self.accepted.elapsed(),
-                requests: 0,
-                responses_cut: 0,
-                handshake: Handshake::Unfinished,
-                protocol: Protocol::Served,
-            });
-        }
+        let Some(failed) = self.failed.take() else { return };
+        let FailedHandshake { failure, error, alert_sent } = &failed;
+        tracing::debug!(
+            peer = %self.peer,
+            reason = failure.name(),
+            server_name = self.negotiated.server_name.as_deref(),
+            alert_sent = alert_sent.map(tracing::field::display),
+            error = error.as_ref().map(tracing::field::display),
+            "the TLS handshake failed"
+        );
+        let shutdown = match error {
+            Some(error) => ShutdownReport::of_failed_handshake(error),
+            None => ShutdownReport::new(Ending::NotStarted),
+        };
+        self.observers.report(&ConnectionReport {
+            peer: self.peer,
+            transport: Transport::Tls,
+            shutdown,
+            age: self.accepted.elapsed(),
+            requests: 0,
+            responses_cut: 0,
+            failure: Some(failed),
+            negotiated: mem::take(&mut self.negotiated),
+            purpose: Purpose::Served,
+        });
     }
 }
 
@@ -123,6 +151,9 @@ pub(super) struct ConnectionRecord {
     pub(super) transport: Transport,
     /// `None` without TLS.
     pub(super) config: Option<ConfigOfConnection>,
+    negotiated: Negotiated,
+    /// What a server has seen the client speak.
+    spoken: OnceLock<Protocol>,
     accepted: Instant,
     _counted: Option<TaskTrackerToken>,
     requests: AtomicU64,
@@ -136,6 +167,16 @@ pub(super) struct ConnectionRecord {
 impl ConnectionRecord {
     pub(super) fn drain(&self) -> Option<&DrainHandle> {
         self.observers.drain.as_ref()
+    }
+
+    /// The name of the server that the client has asked for.
+    pub(super) fn server_name(&self) -> Option<&Arc<str>> {
+        self.negotiated.server_name.as_ref()
+    }
+
+    /// Notes which protocol the client speaks.
+    pub(super) fn set_protocol(&self, protocol: Protocol) {
+        self.spoken.get_or_init(|| protocol);
     }
 
     /// Counts a request. It is in flight until the returned value is dropped. Also returns its number, from 1 on.
@@ -162,12 +203,15 @@ impl ConnectionRecord {
         self.is_upgraded.store(true, Ordering::Relaxed);
     }
 
-    /// Reports the end of the connection.
+    /// Logs and reports the end of the connection.
     pub(super) fn report(&self, shutdown: &ShutdownReport) {
         let requests = self.requests.load(Ordering::Relaxed);
         // close_notify and FIN are sent behind everything else.
         let unsent = u64::from(self.has_unsent.load(Ordering::Relaxed) && !shutdown.sent());
-        self.observers.report(&ConnectionReport {
+        // A client that has not said that it speaks HTTP/2 speaks HTTP/1, if it has sent a request.
+        let protocol = self.spoken.get().copied().or(self.negotiated.protocol);
+        let protocol = protocol.or((requests > 0).then_some(Protocol::Http1));
+        let report = ConnectionReport {
             peer: self.peer,
             transport: self.transport,
             shutdown: *shutdown,
@@ -176,8 +220,18 @@ impl ConnectionRecord {
             // Requests that h2 or hyper refused never reached the service.
             responses_cut: (self.responses_cut.load(Ordering::Relaxed) + unsent).min(requests)
                 + self.unserved.load(Ordering::Relaxed),
-            handshake: Handshake::Finished,
-            protocol: if self.is_upgraded.load(Ordering::Relaxed) { Protocol::Upgraded } else { Protocol::Served },
-        });
+            failure: None,
+            negotiated: Negotiated { protocol, ..self.negotiated.clone() },
+            purpose: if self.is_upgraded.load(Ordering::Relaxed) { Purpose::Upgraded } else { Purpose::Served },
+        };
+        let (peer, ending, delivery) = (self.peer, report.ending(), report.delivery().name());
+        let (sent, received) = (shutdown.sent(), shutdown.received());
+        let (discarded, elapsed) = (shutdown.discarded(), shutdown.elapsed());
+        if self.transport == Transport::Tls {
+            tracing::debug!(%ending, sent, received, discarded, ?elapsed, %peer, requests, delivery, "TLS connection ended");
+        } else {
+            tracing::debug!(%ending, sent, received, discarded, ?elapsed, %peer, requests, delivery, "plain connection ended");
+        }
+        self.observers.report(&report);
     }
 }

@@ -22,7 +22,7 @@ struct Facts {
     peer: Peer,
     transport: Transport,
     protocol: Option<Vec<u8>>,
-    server_name: Option<String>,
+    server_name: Option<Arc<str>>,
     certificates: Vec<CertificateDer<'static>>,
     lifetime: Arc<ConnectionLifetime>,
 }
@@ -36,7 +36,7 @@ impl ConnectionInfo {
                 peer: stream.peer(),
                 transport: stream.transport(),
                 protocol: tls.and_then(|tls| tls.alpn_protocol()).map(<[u8]>::to_vec),
-                server_name: tls.and_then(|tls| tls.server_name()).map(str::to_owned),
+                server_name: stream.connection().server_name().cloned(),
                 certificates: certificates.iter().cloned().map(CertificateDer::into_owned).collect(),
                 lifetime,
             }),

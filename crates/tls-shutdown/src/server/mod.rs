@@ -5,9 +5,11 @@ mod connection;
 mod connection_info;
 mod drain;
 mod endless;
+mod handshake_failure;
 mod http_stream;
 mod lifetime;
 mod listener;
+mod negotiated;
 mod peer;
 mod plain_stream;
 mod report;
@@ -28,9 +30,11 @@ pub use drain::{
     DrainService, Notice, Readiness, ServerDrain,
 };
 pub use endless::EndlessResponse;
+pub use handshake_failure::HandshakeFailure;
 #[cfg(unix)]
 pub use listener::UnixSocket;
 pub use listener::{ConfigHandle, Listener, ServerListener, TlsListener};
+pub use negotiated::Protocol;
 pub use peer::{Peer, Transport};
 pub use report::{ConnectionReport, ResponseDelivery};
 pub use serve_http2::HyperExecutor;

@@ -367,8 +367,6 @@ impl Drop for PlainEnd {
         };
         let elapsed = self.began.map_or(Duration::ZERO, |began| began.elapsed());
         let report = ShutdownReport::of_plain_connection(self.ending(), state, elapsed);
-        let (sent, received) = (report.sent(), report.received());
-        tracing::debug!(ending = %report.ending(), sent, received, ?elapsed, "plain connection ended");
         self.connection.report(&report);
     }
 }

@@ -1,9 +1,15 @@
 //! [`ConnectionReport`]: how one accepted connection ended.
 
-use std::{fmt, time::Duration};
+use std::{fmt, io, time::Duration};
 
-use super::peer::{Peer, Transport};
-use crate::tls::{Ending, ShutdownReport};
+use rustls::{HandshakeKind, ProtocolVersion};
+
+use super::{
+    handshake_failure::{FailedHandshake, HandshakeFailure},
+    negotiated::{Negotiated, Protocol},
+    peer::{Peer, Transport},
+};
+use crate::tls::{Alert, Ending, ShutdownReport};
 
 /// How an accepted connection ended. There is one for each connection, also if its handshake failed.
 ///
@@ -11,13 +17,11 @@ use crate::tls::{Ending, ShutdownReport};
 /// Together with the [`DrainReport`](crate::server::DrainReport) it contains all that metrics need.
 ///
 /// ```
-/// # async fn example(listener: tls_shutdown::server::TlsListener) {
-/// let listener = listener.on_end(|report| {
-///     if !report.ending().is_clean() {
-///         eprintln!("{report}");
-///     }
-/// });
-/// # let _ = listener;
+/// # fn example(server: tls_shutdown::server::Server) -> tls_shutdown::server::Server {
+/// server.on_end(|report| match report.handshake_failure() {
+///     Some(failure) => eprintln!("{}, who asked for {:?}: {failure}", report.peer(), report.server_name()),
+///     None => println!("{}: {} requests, {}", report.peer(), report.requests(), report.delivery().name()),
+/// })
 /// # }
 /// ```
 #[derive(Clone, Debug)]
@@ -28,21 +32,15 @@ pub struct ConnectionReport {
     pub(super) age: Duration,
     pub(super) requests: u64,
     pub(super) responses_cut: u64,
-    pub(super) handshake: Handshake,
-    pub(super) protocol: Protocol,
-}
-
-/// How far the TLS handshake came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Handshake {
-    Finished,
-    /// The peer failed or stayed silent, or a limit or a server drain ended it.
-    Unfinished,
+    /// `None` if the handshake was finished, or if there is none.
+    pub(super) failure: Option<FailedHandshake>,
+    pub(super) negotiated: Negotiated,
+    pub(super) purpose: Purpose,
 }
 
 /// What the connection was used for in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub(super) enum Purpose {
     Served,
     /// Another protocol, after an HTTP/1 upgrade or CONNECT.
     Upgraded,
@@ -141,18 +139,70 @@ impl ConnectionReport {
 
     /// Whether the TLS handshake was finished. `true` on a connection without TLS.
     pub fn handshake_finished(&self) -> bool {
-        self.handshake == Handshake::Finished
+        self.failure.is_none()
+    }
+
+    /// Why the TLS handshake has failed. `None` if it was finished, and on a connection without TLS.
+    pub fn handshake_failure(&self) -> Option<HandshakeFailure> {
+        self.failure.as_ref().map(|failed| failed.failure)
+    }
+
+    /// The error of rustls, of the system or of the [hook before TLS](crate::server::TlsListener::before_tls) that has ended the handshake.
+    /// Its text says more than the [failure](Self::handshake_failure): what was wrong with a certificate for example. `None` if there was
+    /// no error.
+    pub fn handshake_error(&self) -> Option<&io::Error> {
+        self.failure.as_ref()?.error.as_deref()
+    }
+
+    /// The alert that has told the client why its handshake failed. `None` if there was none, or if rustls does not tell which, as for most
+    /// violations of the protocol. [`ShutdownReport::alert`] is the client's.
+    pub fn alert_sent(&self) -> Option<Alert> {
+        self.failure.as_ref()?.alert_sent
+    }
+
+    /// The application protocol. A [`Server`](crate::server::Server) sees what the client speaks. Elsewhere, it is what ALPN has chosen.
+    /// `None` if that is not HTTP, and without ALPN until the first request.
+    pub fn protocol(&self) -> Option<Protocol> {
+        self.negotiated.protocol
+    }
+
+    /// The name of the server that the client has asked for (SNI, RFC 6066 section 3), also if the handshake has failed after the
+    /// ClientHello. `None` if the client has asked for none, and without TLS.
+    pub fn server_name(&self) -> Option<&str> {
+        self.negotiated.server_name.as_deref()
+    }
+
+    /// The version of TLS. `None` without TLS, and if the handshake was not finished.
+    pub fn tls_version(&self) -> Option<ProtocolVersion> {
+        self.negotiated.version
+    }
+
+    /// Whether the handshake was full or resumed a session. `None` without TLS, and if the handshake was not finished.
+    pub fn handshake_kind(&self) -> Option<HandshakeKind> {
+        self.negotiated.handshake_kind
     }
 
     /// Whether the connection changed to another protocol, by an HTTP/1 upgrade or CONNECT.
     pub fn was_upgraded(&self) -> bool {
-        self.protocol == Protocol::Upgraded
+        self.purpose == Purpose::Upgraded
     }
 }
 
+/// One line, such as `192.0.2.7:4711 complete: close_notify sent, received, 0.4 ms, 2 requests over HTTP/2`.
 impl fmt::Display for ConnectionReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(failed) = &self.failure {
+            return write!(f, "{} {}: {failed}", self.peer, self.ending().name());
+        }
         write!(f, "{} {}", self.peer, self.shutdown)?;
+        match self.requests {
+            0 => {}
+            1 => f.write_str(", 1 request")?,
+            requests => write!(f, ", {requests} requests")?,
+        }
+        if let Some(protocol) = self.protocol().filter(|_| self.requests > 0) {
+            write!(f, " over {protocol}")?;
+        }
         match self.delivery() {
             ResponseDelivery::Cut => write!(f, ", {} responses cut", self.responses_cut),
             ResponseDelivery::Sent if !self.ending().is_clean() => write!(f, ", every response was sent"),

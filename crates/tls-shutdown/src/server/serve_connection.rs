@@ -27,6 +27,7 @@ use super::{
     endless::{EndlessResponses, LeftToApplication},
     http_stream::{HttpStream, MessagesInFlight},
     lifetime::{ConnectionLifetime, Flow, Limits},
+    negotiated::Protocol,
     serve_http1::serve_http1,
     serve_http2::{HyperExecutor, serve_http2, speaks_http1},
     service::{HttpService, MakeInsert},
@@ -73,6 +74,7 @@ pub(super) async fn serve_connection<S, B>(
         Some(protocol) => {
             record_protocol(&String::from_utf8_lossy(protocol));
             if protocol == b"h2" && speaks_http1(&mut stream, &lifetime).await {
+                service.connection.set_protocol(Protocol::Http1);
                 service.messages = MessagesInFlight::Http1(Arc::default());
                 stream.change_protocol(&service.messages, options.stall_timeout);
             }
@@ -85,6 +87,7 @@ pub(super) async fn serve_connection<S, B>(
                 ControlFlow::Break(flow) => flow,
                 ControlFlow::Continue(stream) => {
                     record_protocol("h2");
+                    service.connection.set_protocol(Protocol::Http2);
                     service.messages = MessagesInFlight::Http2(Arc::default());
                     let stream = HttpStream::new(stream, &service.messages, options.stall_timeout);
                     options.serve(stream, service, &lifetime).await
@@ -92,7 +95,10 @@ pub(super) async fn serve_connection<S, B>(
             }
         }
     };
-    if let Flow::Break(Err(error)) = flow {
+    // A closing that fails is an ending of the connection, and is logged and reported as such: a client may have left without close_notify.
+    if let Flow::Break(Err(error)) = flow
+        && !error.is_shutdown()
+    {
         tracing::debug!(%peer, error = &error as &dyn Error, "the HTTP connection failed");
     }
 }

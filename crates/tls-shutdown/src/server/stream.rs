@@ -35,7 +35,7 @@ pub struct ServerStream {
 }
 
 impl ServerStream {
-    /// The stream reports its end to `connection`.
+    /// The stream reports its end to `connection`, which logs it.
     pub(super) fn new(
         stream: ShutdownStream<TlsStream<TcpStream>>,
         connection: Arc<ConnectionRecord>,
@@ -43,7 +43,8 @@ impl ServerStream {
         place: Option<OwnedSemaphorePermit>,
     ) -> Self {
         let observer = connection.clone();
-        Self { inner: stream.on_end(move |report| observer.report(report)), connection, peer, _place: place }
+        let inner = stream.on_end_logging(move |report| observer.report(report));
+        Self { inner, connection, peer, _place: place }
     }
 
     pub(super) fn connection(&self) -> &Arc<ConnectionRecord> {

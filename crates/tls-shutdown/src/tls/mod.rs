@@ -5,6 +5,7 @@ mod close_state;
 mod connection;
 mod driver;
 mod linger;
+mod observers;
 mod plaintext;
 mod policy;
 mod reaper;

@@ -1,8 +1,6 @@
-//! How a shutdown ended: [`Ending`], [`ShutdownReport`], [`ShutdownError`], and the functions that are called with the report.
+//! How a shutdown ended: [`Ending`], [`ShutdownReport`] and [`ShutdownError`].
 
 use std::{error, fmt, io, sync::Arc, time::Duration};
-
-use crate::runtime::call_each::call_each;
 
 /// How a TLS connection, or an attempt to shut it down, ended.
 ///
@@ -350,7 +348,11 @@ impl fmt::Display for ShutdownReport {
             1 => f.write_str(", 1 ticket")?,
             tickets => write!(f, ", {tickets} tickets")?,
         }
-        write!(f, ", {:.1} ms", self.elapsed.as_secs_f64() * 1000.0)
+        // Where nothing was closed or waited for, a time says nothing.
+        if self.sent || self.ending == Ending::TimedOut {
+            write!(f, ", {:.1} ms", self.elapsed.as_secs_f64() * 1000.0)?;
+        }
+        Ok(())
     }
 }
 
@@ -421,22 +423,5 @@ impl error::Error for ShutdownError {
 impl From<ShutdownError> for io::Error {
     fn from(error: ShutdownError) -> Self {
         Self::new(error.report.ending.error_kind(), error)
-    }
-}
-
-type OnEnd = Box<dyn FnOnce(&ShutdownReport) + Send + Sync>;
-
-/// The functions that a connection calls at its end.
-#[derive(Default)]
-pub(crate) struct Observers(Vec<OnEnd>);
-
-impl Observers {
-    pub(crate) fn add(&mut self, on_end: impl FnOnce(&ShutdownReport) + Send + Sync + 'static) {
-        self.0.push(Box::new(on_end));
-    }
-
-    /// Calls each once, in the order in which they were added.
-    pub(crate) fn report(&mut self, report: &ShutdownReport) {
-        call_each(self.0.drain(..).map(|on_end| move || on_end(report)));
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     tls::{
         connection::Connection,
         driver::{CloseDriver, Extent},
+        observers::EndLog,
         policy::{Abort, ShutdownPolicy},
         reaper::Reaper,
         report::{Ending, ShutdownReport, ShutdownState},
@@ -117,6 +118,26 @@ impl<S: TlsSession> ShutdownStream<S> {
     /// that of the connection: after a [refused](Ending::Refused) shutdown, it is the failure before it.
     pub fn on_end(mut self, on_end: impl FnOnce(&ShutdownReport) + Send + Sync + 'static) -> Self {
         self.parts_mut().1.observers.add(on_end);
+        self
+    }
+
+    /// Calls `on_end` as [`on_end`](Self::on_end) does, and leaves it to `on_end` to log the end: the stream itself logs no event. For
+    /// servers, which know more of a connection than its stream does, the peer for example.
+    ///
+    /// ```
+    /// # use std::net::SocketAddr;
+    /// # use tokio::net::TcpStream;
+    /// use tls_shutdown::ShutdownStream;
+    /// use tokio_rustls::server::TlsStream;
+    ///
+    /// fn accepted(tls: TlsStream<TcpStream>, peer: SocketAddr) -> ShutdownStream<TlsStream<TcpStream>> {
+    ///     ShutdownStream::new(tls).on_end_logging(move |report| tracing::info!(%peer, "{report}"))
+    /// }
+    /// ```
+    pub fn on_end_logging(mut self, on_end: impl FnOnce(&ShutdownReport) + Send + Sync + 'static) -> Self {
+        let observers = &mut self.parts_mut().1.observers;
+        observers.add(on_end);
+        observers.log = EndLog::ByObserver;
         self
     }
 

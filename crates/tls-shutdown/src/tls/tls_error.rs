@@ -111,19 +111,32 @@ fn copy(error: &io::Error) -> io::Error {
     }
 }
 
+/// Whether the peer has broken the protocol. It has not if it offers nothing that we accept, if we reject its certificate, or if we fail
+/// ourselves.
+fn is_violation(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::InappropriateMessage { .. }
+            | Error::InappropriateHandshakeMessage { .. }
+            | Error::InvalidEncryptedClientHello(_)
+            | Error::InvalidMessage(_)
+            | Error::DecryptError
+            | Error::PeerMisbehaved(_)
+            | Error::PeerSentOversizedRecord
+    )
+}
+
 impl ShutdownReport {
     /// The report of a connection whose TLS handshake failed with `error`, for servers that count every accepted connection: such a
     /// connection has no stream that could report its end.
     ///
     /// The ending states what the peer did: an alert, a reset, bytes that are not TLS, a violation of the protocol, or more than rustls
-    /// accepts, such as a chain of certificates of more than 64 KiB. It is [`Ending::NotStarted`] in all other cases: the peer left or stayed silent, we refused its certificate, or both sides share no
-    /// version or cipher suite.
+    /// accepts, such as a chain of certificates of more than 64 KiB. It is
+    /// [`Ending::NotStarted`] in all other cases: the peer left or stayed silent, we refused its certificate or missed one, both sides share
+    /// no version or cipher suite, or we could not go on.
     pub fn of_failed_handshake(error: &io::Error) -> Self {
         let ending = match (tls_error(error), event_of_read_error(error)) {
-            // We rejected the certificate, or both sides have nothing in common. Nobody has broken the protocol.
-            (Some(Error::InvalidCertificate(_) | Error::PeerIncompatible(_) | Error::NoApplicationProtocol), _) => {
-                Ending::NotStarted
-            }
+            (Some(tls), Event::ReadFailed(Ending::ProtocolError)) if !is_violation(tls) => Ending::NotStarted,
             (_, Event::ReadFailed(ending)) if !matches!(ending, Ending::Transport(_)) => ending,
             _ => Ending::NotStarted,
         };

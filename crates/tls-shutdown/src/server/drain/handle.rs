@@ -304,7 +304,7 @@ impl DrainHandle {
         self.timing().ends_at = Some(ends_at);
         // The report counts from the signal on.
         self.shared.requests.store(0, Ordering::Relaxed);
-        *lock(&self.shared.tally) = Tally::default();
+        *lock(&self.shared.tally) = Tally::begin(self.in_flight());
         self.enter(DrainPhase::Notice);
     }
 

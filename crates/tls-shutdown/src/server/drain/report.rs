@@ -39,6 +39,8 @@ pub(super) struct Tally {
     /// When each phase began.
     pub(super) began: BTreeMap<DrainPhase, Instant>,
     pub(super) notice: Notice,
+    /// The requests in flight at the signal.
+    in_flight: usize,
     pub(super) handshakes_finished: u64,
     handshakes_cut: u64,
     endings: BTreeMap<&'static str, u64>,
@@ -49,6 +51,10 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    pub(super) fn begin(in_flight: usize) -> Self {
+        Self { in_flight, ..Self::default() }
+    }
+
     pub(super) fn add(&mut self, report: &ConnectionReport) {
         *self.endings.entry(report.ending().name()).or_default() += 1;
         self.responses_cut += report.responses_cut();
@@ -94,6 +100,12 @@ impl DrainReport {
     /// [`DrainLayer`](crate::server::DrainLayer).
     pub fn requests(&self) -> u64 {
         self.requests
+    }
+
+    /// The requests that were in flight at the signal. [`requests`](Self::requests) counts those that came later. Counted by a
+    /// [`Server`](crate::server::Server) and by a [`DrainLayer`](crate::server::DrainLayer).
+    pub fn in_flight(&self) -> usize {
+        self.tally.in_flight
     }
 
     /// The requests that reached the service, and whose response was not sent to its end. Counted by a [`Server`](crate::server::Server).
@@ -168,6 +180,10 @@ impl fmt::Display for DrainReport {
             Acknowledgement::Missing(bytes) => format!("all but {bytes} bytes"),
             Acknowledgement::Unknown => "unknown".to_owned(),
         };
+        let requests = match self.in_flight() {
+            0 => self.requests.to_string(),
+            in_flight => format!("{}, and {in_flight} in flight at the signal", self.requests),
+        };
         let optional = [
             ("responses cut", self.responses_cut()),
             ("left after response", self.left_after_response()),
@@ -183,7 +199,7 @@ impl fmt::Display for DrainReport {
                 format!("notice {notice:.1?} ({reason}), last request {last_request:.1?}{deadline}, exit {exit:.1?}"),
             ),
             ("connections", if endings.is_empty() { "none".to_owned() } else { endings.join(", ") }),
-            ("requests", self.requests.to_string()),
+            ("requests", requests),
             ("handshakes", format!("{} finished, {} cut", self.handshakes_finished(), self.handshakes_cut())),
         ];
         rows.extend(

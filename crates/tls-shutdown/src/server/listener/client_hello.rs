@@ -8,6 +8,11 @@ use rustls::{
 };
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
+use crate::{
+    server::handshake_failure::{FailedHandshake, HandshakeFailure},
+    tls::Alert,
+};
+
 /// The content type of an alert, and the length of a record that contains one in plaintext: its header, its level and its description.
 const ALERT: u8 = 21;
 const ALERT_RECORD: usize = 7;
@@ -21,20 +26,29 @@ const UNEXPECTED_MESSAGE: [u8; ALERT_RECORD] = [ALERT, 3, 3, 0, 2, 2, 10];
 ///
 /// A `LazyConfigAcceptor` of tokio-rustls sends only the alerts of rustls's `Acceptor`, which has none for another message: in a whole
 /// handshake, the code that calls the handshake's states adds it.
-pub(super) async fn read_client_hello(tcp: &mut TcpStream) -> io::Result<Accepted> {
-    let mut acceptor = Acceptor::default();
+pub(super) async fn read_client_hello(tcp: &mut TcpStream) -> Result<Accepted, FailedHandshake> {
     let mut reader = FirstBytes { tcp, bytes: [0; ALERT_RECORD], filled: 0 };
+    read(&mut reader).await.map_err(|failed| match failed.failure {
+        HandshakeFailure::UnexpectedEof | HandshakeFailure::Reset if reader.filled == 0 => {
+            FailedHandshake { failure: HandshakeFailure::NothingSent, ..failed }
+        }
+        _ => failed,
+    })
+}
+
+async fn read(reader: &mut FirstBytes<'_>) -> Result<Accepted, FailedHandshake> {
+    let mut acceptor = Acceptor::default();
     let (error, mut alert) = loop {
         reader.tcp.readable().await?;
-        match acceptor.read_tls(&mut reader) {
-            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+        match acceptor.read_tls(reader) {
+            Ok(0) => return Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
             Ok(_) => match acceptor.accept() {
                 Ok(Some(accepted)) => return Ok(accepted),
                 Ok(None) => {}
                 Err(failure) => break failure,
             },
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         }
     };
     let mut record = Vec::new();
@@ -42,15 +56,16 @@ pub(super) async fn read_client_hello(tcp: &mut TcpStream) -> io::Result<Accepte
     if matches!(error, Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. }) {
         match reader.alert() {
             // A client that has nothing to say to this server, which no alert answers.
-            Some(AlertDescription::CloseNotify) => return Err(ErrorKind::UnexpectedEof.into()),
-            Some(description) => return Err(tls_error(Error::AlertReceived(description))),
+            Some(AlertDescription::CloseNotify) => return Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
+            Some(description) => return Err(tls_error(Error::AlertReceived(description)).into()),
             None if record.is_empty() => record.extend(UNEXPECTED_MESSAGE),
             None => {}
         }
     }
     // The error tells more than a failure to send it.
-    let _ = tcp.write_all(&record).await;
-    Err(tls_error(error))
+    let _ = reader.tcp.write_all(&record).await;
+    let alert_sent = record.get(ALERT_RECORD - 1).map(|description| Alert(*description));
+    Err(FailedHandshake { alert_sent, ..tls_error(error).into() })
 }
 
 fn tls_error(error: Error) -> io::Error {
@@ -59,7 +74,7 @@ fn tls_error(error: Error) -> io::Error {
 
 /// Reads what has arrived, and remembers the first bytes: rustls does not keep an alert that it does not expect.
 struct FirstBytes<'a> {
-    tcp: &'a TcpStream,
+    tcp: &'a mut TcpStream,
     bytes: [u8; ALERT_RECORD],
     filled: usize,
 }

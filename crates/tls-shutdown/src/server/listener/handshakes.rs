@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     future::Future,
-    io::{self, ErrorKind},
+    io,
     net::SocketAddr,
     pin::Pin,
     sync::{
@@ -19,7 +19,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::{Instant, timeout},
 };
-use tokio_rustls::StartHandshake;
+use tokio_rustls::{StartHandshake, server::TlsStream};
 
 use super::{client_hello::read_client_hello, config::ConfigHandle, listening_socket::Arrival};
 use crate::{
@@ -27,6 +27,8 @@ use crate::{
     server::{
         connection::{Accepted, ConnectionObservers},
         drain::{DrainHandle, DrainPhase},
+        handshake_failure::{FailedHandshake, HandshakeFailure},
+        retirement::ConfigOfConnection,
         stream::ServerStream,
     },
     tls::{Reaper, ShutdownPolicy, ShutdownStream},
@@ -116,11 +118,10 @@ impl Handshakes {
         observers: &ConnectionObservers,
         options: Arc<HandshakeOptions>,
     ) {
-        let place = self.enter();
-        let id = place.id;
-        let accepted = Accepted::new(observers, arrival.peer.into());
+        let attempt = self.enter(Accepted::new(observers, arrival.peer.into()));
+        let id = attempt.id;
         let drain = observers.drain.clone();
-        let task = self.tasks.spawn(handshake(arrival, accepted, place, options, drain));
+        let task = self.tasks.spawn(handshake(arrival, attempt, options, drain));
         let mut pending = lock(&self.pending);
         let Pending { silent, speaking, .. } = &mut *pending;
         if let Some(pending) = silent.get_mut(&id).or_else(|| speaking.get_mut(&id)) {
@@ -151,24 +152,29 @@ impl Handshakes {
         }
     }
 
-    fn enter(&self) -> Place {
+    fn enter(&self, accepted: Accepted) -> Attempt {
         let mut pending = lock(&self.pending);
         let id = pending.next;
         pending.next += 1;
         pending.silent.insert(id, PendingHandshake { since: Instant::now(), task: None });
-        Place { pending: self.pending.clone(), id }
+        Attempt { pending: self.pending.clone(), id, accepted: Some(accepted) }
     }
 }
 
-/// The place of a handshake among those in progress. Dropped when its task ends, however it ends.
-struct Place {
+/// A handshake in progress, which has a place among the others. Dropped when its task ends, however it ends.
+struct Attempt {
     pending: Arc<Mutex<Pending>>,
     id: u64,
+    /// `None` once its end is known.
+    accepted: Option<Accepted>,
 }
 
-impl Place {
+impl Attempt {
     /// The ClientHello is complete.
-    fn begin_to_speak(&self) {
+    fn begin_to_speak(&mut self, server_name: Option<&str>) {
+        if let Some(accepted) = &mut self.accepted {
+            accepted.set_server_name(server_name);
+        }
         let mut pending = lock(&self.pending);
         if let Some(handshake) = pending.silent.remove(&self.id) {
             pending.speaking.insert(self.id, handshake);
@@ -176,92 +182,115 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Attempt {
     fn drop(&mut self) {
         let mut pending = lock(&self.pending);
-        pending.silent.remove(&self.id);
-        pending.speaking.remove(&self.id);
+        let place = pending.silent.remove(&self.id).or_else(|| pending.speaking.remove(&self.id));
+        drop(pending);
+        // Whoever sheds a handshake takes its place.
+        if let (None, Some(accepted)) = (place, self.accepted.take()) {
+            accepted.fail(HandshakeFailure::Shed.into());
+        }
     }
 }
 
 /// A handshake that failed.
 struct Failed {
-    error: io::Error,
+    reason: FailedHandshake,
     /// The socket, if an alert may be on its way.
     socket: Option<TcpStream>,
 }
 
-impl From<io::Error> for Failed {
-    fn from(error: io::Error) -> Self {
-        Self { error, socket: None }
+impl From<FailedHandshake> for Failed {
+    fn from(reason: FailedHandshake) -> Self {
+        Self { reason, socket: None }
+    }
+}
+
+impl From<HandshakeFailure> for Failed {
+    fn from(failure: HandshakeFailure) -> Self {
+        FailedHandshake::from(failure).into()
     }
 }
 
 /// Carries out one handshake. Returns `None`, and reports, if it fails.
 async fn handshake(
     arrival: Arrival<TcpListener>,
-    mut accepted: Accepted,
-    place: Place,
+    mut attempt: Attempt,
     options: Arc<HandshakeOptions>,
     drain: Option<DrainHandle>,
 ) -> Option<ServerStream> {
-    let Arrival { stream: tcp, mut peer, place: connection_place } = arrival;
-    let handshake = timeout(options.timeout, async {
-        tcp.set_nodelay(true)?;
-        if let Some(timeout) = options.tcp_user_timeout {
-            set_tcp_user_timeout(&tcp, timeout);
-        }
-        let client_hello = async {
-            let mut tcp = match &options.before_tls {
-                Some(hook) => {
-                    let (tcp, address) = hook(tcp, peer).await?;
-                    peer = address;
-                    accepted.peer = address.into();
-                    tcp
-                }
-                None => tcp,
-            };
-            match read_client_hello(&mut tcp).await {
-                Ok(accepted) => Ok(StartHandshake::from_parts(accepted, tcp)),
-                Err(error) => Err(Failed { error, socket: Some(tcp) }),
-            }
-        };
-        let finish = async |start: StartHandshake<TcpStream>| {
-            let (config, config_of_connection) = options.config.for_connection();
-            let stream = start.into_stream(config).into_fallible().await;
-            stream
-                .map(|stream| (stream, config_of_connection))
-                .map_err(|(error, socket)| Failed { error, socket: Some(socket) })
-        };
-        let Some(drain) = drain else {
-            let start = client_hello.await?;
-            place.begin_to_speak();
-            return finish(start).await;
-        };
-        // A draining server waits for a ClientHello no longer than for a last request.
-        let start = tokio::select! {
-            start = client_hello => start?,
-            () = drain.until_window_over() => return Err(io::Error::from(ErrorKind::TimedOut).into()),
-        };
-        place.begin_to_speak();
-        tokio::select! {
-            stream = finish(start) => stream,
-            () = drain.reached(DrainPhase::Deadline) => Err(io::Error::from(ErrorKind::TimedOut).into()),
-        }
-    });
-    match handshake.await.unwrap_or_else(|elapsed| Err(io::Error::from(elapsed).into())) {
+    let Arrival { stream: tcp, mut peer, place } = arrival;
+    let finished = timeout(options.timeout, make_handshake(tcp, &mut peer, &mut attempt, &options, drain)).await;
+    let accepted = attempt.accepted.take()?;
+    match finished.unwrap_or_else(|_| Err(HandshakeFailure::TimedOut.into())) {
         Ok((tls, config)) => {
+            let connection = accepted.finish(tls.get_ref().1, config);
             let stream = ShutdownStream::new(tls).with_policy(options.policy).with_reaper(&options.reaper);
-            Some(ServerStream::new(stream, accepted.finish(config), peer, connection_place))
+            Some(ServerStream::new(stream, connection, peer, place))
         }
-        Err(Failed { error, socket }) => {
-            tracing::debug!(%peer, %error, "the TLS handshake failed");
+        Err(Failed { reason, socket }) => {
             if let Some(socket) = socket {
                 options.reaper.linger(socket);
             }
-            accepted.fail(&error);
+            accepted.fail(reason);
             None
         }
+    }
+}
+
+/// Makes the handshake, without a time limit. Notes in `peer` and in `attempt` what it learns.
+async fn make_handshake(
+    tcp: TcpStream,
+    peer: &mut SocketAddr,
+    attempt: &mut Attempt,
+    options: &HandshakeOptions,
+    drain: Option<DrainHandle>,
+) -> Result<(TlsStream<TcpStream>, ConfigOfConnection), Failed> {
+    tcp.set_nodelay(true).map_err(FailedHandshake::from)?;
+    if let Some(timeout) = options.tcp_user_timeout {
+        set_tcp_user_timeout(&tcp, timeout);
+    }
+    let client_hello = async {
+        let mut tcp = match &options.before_tls {
+            Some(hook) => match hook(tcp, *peer).await {
+                Ok((tcp, address)) => {
+                    *peer = address;
+                    if let Some(accepted) = &mut attempt.accepted {
+                        accepted.peer = address.into();
+                    }
+                    tcp
+                }
+                Err(error) => return Err(FailedHandshake::refused(error).into()),
+            },
+            None => tcp,
+        };
+        match read_client_hello(&mut tcp).await {
+            Ok(hello) => {
+                attempt.begin_to_speak(hello.client_hello().server_name());
+                Ok(StartHandshake::from_parts(hello, tcp))
+            }
+            Err(reason) => Err(Failed { reason, socket: Some(tcp) }),
+        }
+    };
+    let finish = async |start: StartHandshake<TcpStream>| {
+        let (config, config_of_connection) = options.config.for_connection();
+        match start.into_stream(config).into_fallible().await {
+            Ok(stream) => Ok((stream, config_of_connection)),
+            Err((error, socket)) => Err(Failed { reason: error.into(), socket: Some(socket) }),
+        }
+    };
+    let Some(drain) = drain else {
+        return finish(client_hello.await?).await;
+    };
+    // A draining server waits for a ClientHello no longer than for a last request.
+    let start = tokio::select! {
+        start = client_hello => start?,
+        () = drain.until_window_over() => return Err(HandshakeFailure::Drained.into()),
+    };
+    tokio::select! {
+        stream = finish(start) => stream,
+        () = drain.reached(DrainPhase::Deadline) => Err(HandshakeFailure::Drained.into()),
     }
 }
 

@@ -23,9 +23,10 @@ use crate::{
     tls::{
         close_notify::{CloseNotify, Follower},
         close_state::{Begun, CloseState, Event, Goal, Limit, Remote, Step, UnexpectedEof},
+        observers::Observers,
         policy::{Abort, Limits, PeerData, ShutdownPolicy, Unwrap},
         record_scanner::RecordScanner,
-        report::{Ending, Observers},
+        report::Ending,
         session::{NextRead, TlsSession},
         session_io,
         socket::{deliver_on_close, reset_on_close},

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::CloseDriver;
 use crate::tls::{
     close_state::{Local, Remote, Step},
+    observers::EndLog,
     policy::ShutdownPolicy,
     report::{Ending, ShutdownError, ShutdownReport},
 };
@@ -70,14 +71,16 @@ impl CloseDriver {
 impl Drop for CloseDriver {
     fn drop(&mut self) {
         let report = self.report(self.ending());
-        tracing::debug!(
-            ending = %report.ending(),
-            sent = report.sent(),
-            received = report.received(),
-            discarded = report.discarded(),
-            elapsed = ?report.elapsed(),
-            "TLS connection ended"
-        );
+        if self.observers.log == EndLog::ByDriver {
+            tracing::debug!(
+                ending = %report.ending(),
+                sent = report.sent(),
+                received = report.received(),
+                discarded = report.discarded(),
+                elapsed = ?report.elapsed(),
+                "TLS connection ended"
+            );
+        }
         self.observers.report(&report);
     }
 }

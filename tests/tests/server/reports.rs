@@ -1,0 +1,184 @@
+//! What the report of a connection says of it, in each way to serve.
+
+use rustls::{HandshakeKind, ProtocolVersion};
+use tls_shutdown::{
+    Ending,
+    server::{ConnectionReport, Protocol, ResponseDelivery, Server, ServerDrain, TlsListener},
+};
+use tls_shutdown_tests::{
+    End, VERSIONS, client_config, server_config,
+    serving::{
+        Client, Integration, LONG, Running, ScriptedBody, Site, answer,
+        http2::{self, get, hello},
+        hyper_body, hyper_http2, hyper_request, listener,
+    },
+    soon,
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    drain::{asking, start},
+    routes::routes,
+};
+
+/// The report of a connection that the client closes after one exchange.
+async fn report_after_an_exchange(site: &mut Site) -> ConnectionReport {
+    let mut client = site.connect().await;
+    match site.integration {
+        Integration::Tonic => {
+            let (mut requests, connection) = hyper_http2(client).await;
+            hyper_body(requests.send_request(hyper_request("/"))).await.expect("a response");
+            drop(requests);
+            soon(connection).await.expect("no panic");
+        }
+        Integration::AcceptLoop => {
+            client.send("hello\n").await;
+            client.read_until("\n").await;
+            client.close().await;
+        }
+        _ => {
+            client.is_served().await;
+            client.close().await;
+        }
+    }
+    soon(site.ends.recv()).await.expect("a report")
+}
+
+#[tokio::test]
+async fn each_report_says_what_was_negotiated() {
+    for integration in Integration::EVERY {
+        let mut site = Site::start(integration).await;
+        let report = report_after_an_exchange(&mut site).await;
+        let protocol = if integration == Integration::Tonic { Protocol::Http2 } else { Protocol::Http1 };
+        assert_eq!(report.protocol(), Some(protocol), "{integration:?}: {report}");
+        let tls = (report.server_name(), report.tls_version(), report.handshake_kind());
+        let expected = match Integration::TLS.contains(&integration) {
+            true => (Some("localhost"), Some(ProtocolVersion::TLSv1_3), Some(HandshakeKind::Full)),
+            false => (None, None, None),
+        };
+        assert_eq!(tls, expected, "{integration:?}: {report}");
+        assert_eq!((report.handshake_failure(), report.alert_sent()), (None, None), "{integration:?}: {report}");
+        if Integration::SERVERS.contains(&integration) {
+            assert_eq!((report.requests(), report.delivery()), (1, ResponseDelivery::Delivered), "{report}");
+            assert!(report.to_string().ends_with(", 1 request over HTTP/1"), "{report}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_protocol_is_the_one_that_the_client_speaks() {
+    for integration in Integration::SERVERS {
+        let mut site = Site::start(integration).await;
+        let (mut requests, connection) = hyper_http2(site.connect_http2().await).await;
+        hyper_body(requests.send_request(hyper_request("/"))).await.expect("a response");
+        drop(requests);
+        soon(connection).await.expect("no panic");
+        let report = soon(site.ends.recv()).await.expect("a report");
+        assert_eq!(report.protocol(), Some(Protocol::Http2), "{integration:?}: {report}");
+    }
+    // As Envoy's health check does: it negotiates `h2` and speaks HTTP/1.
+    let mut site = Site::start(Integration::Server).await;
+    let mut client = site.connect_http2().await;
+    client.is_served().await;
+    client.close().await;
+    assert_eq!(soon(site.ends.recv()).await.expect("a report").protocol(), Some(Protocol::Http1));
+
+    // Without ALPN, the first request tells.
+    let mut running = Running::start(routes).await;
+    let mut client = Client::connect(running.address).await;
+    client.close().await;
+    assert_eq!(running.end().await.protocol(), None);
+    let mut client = Client::connect(running.address).await;
+    client.ask("/").await;
+    client.read_message().await;
+    client.close().await;
+    assert_eq!(running.end().await.protocol(), Some(Protocol::Http1));
+    let mut client = Client::connect(running.address).await;
+    client.send([hello(), get(1)].concat()).await;
+    client.frame_of(http2::DATA).await;
+    drop(client);
+    assert_eq!(running.end().await.protocol(), Some(Protocol::Http2));
+}
+
+#[tokio::test]
+async fn a_resumed_session_is_told_and_so_is_the_version_of_tls() {
+    for version in VERSIONS {
+        let listener = TlsListener::bind("127.0.0.1:0", server_config(version)).await;
+        let mut running = Running::start_with(listener.expect("a free port"), |server| server, |drain| drain, routes);
+        let config = client_config(version);
+        for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            let mut client = Client::connect_with(running.address, config.clone()).await;
+            client.ask("/").await;
+            client.read_message().await;
+            client.close().await;
+            let report = running.end().await;
+            assert_eq!(
+                (report.tls_version(), report.handshake_kind()),
+                (Some(version.version), Some(kind)),
+                "{report}"
+            );
+        }
+    }
+}
+
+/// A client that closes TCP alone has lost nothing. Nothing was closed, so that the text has no time.
+#[tokio::test]
+async fn a_client_that_skips_close_notify_does_not_look_like_a_loss() {
+    let mut running = Running::start(|_| async { answer(ScriptedBody::full(10)) }).await;
+    let mut client = Client::connect(running.address).await;
+    client.ask("/").await;
+    client.read_message().await;
+    let (tcp, _) = client.stream.into_inner();
+    drop(tcp);
+    let report = running.end().await;
+    assert_eq!((report.ending(), report.delivery()), (Ending::Truncated, ResponseDelivery::Sent));
+    let text = report.to_string();
+    assert!(text.ends_with("not received, 1 request over HTTP/1, every response was sent"), "{text}");
+}
+
+#[tokio::test]
+async fn nothing_was_closed_so_the_report_has_no_time() {
+    let mut listener = listener().await;
+    let address = listener.local_addr().expect("an address");
+    let (sender, mut ends) = mpsc::unbounded_channel();
+    listener = listener.on_end(move |end| sender.send(end.to_string()).expect("a test"));
+    let client = tokio::spawn(Client::connect(address));
+    drop(soon(listener.accept()).await.expect("a connection"));
+    let text = soon(ends.recv()).await.expect("a report");
+    assert!(text.ends_with(" aborted: close_notify not sent, not received"), "{text}");
+    assert_eq!(soon(client).await.expect("no panic").read_to_end().await.1, End::Truncation);
+}
+
+/// The observers of the listener, of the server and of the server again: none replaces another.
+#[tokio::test]
+async fn observers_of_the_listener_and_of_the_server_are_all_called() {
+    let (sender, mut calls) = mpsc::unbounded_channel();
+    let observer = |name: &'static str| {
+        let sender = sender.clone();
+        move |end: &ConnectionReport| sender.send((name, end.requests())).expect("a test")
+    };
+    let listener = listener().await.on_end(observer("listener")).on_end(|_| panic!("an observer"));
+    let address = listener.local_addr().expect("an address");
+    let server = Server::new(listener).on_end(observer("server")).on_end(observer("server again"));
+    let running = Running::start_server(server, address, |drain| drain, routes);
+    let mut client = Client::connect(running.address).await;
+    client.ask("/").await;
+    client.read_message().await;
+    client.close().await;
+    for name in ["listener", "server", "server again"] {
+        assert_eq!(soon(calls.recv()).await, Some((name, 1)));
+    }
+}
+
+/// The table has one request, though none came after the signal.
+#[tokio::test]
+async fn the_drain_counts_the_requests_in_flight_at_the_signal() {
+    let mut running = start(|drain: ServerDrain| drain.last_request(LONG)).await;
+    let mut client = asking(&running, "/told").await;
+    running.signal();
+    client.read_message().await;
+    client.read_to_end_and_close().await;
+    let report = running.report().await;
+    assert_eq!((report.in_flight(), report.requests(), report.responses_cut()), (1, 0, 0), "{report}");
+    assert!(report.to_string().contains("requests             0, and 1 in flight at the signal\n"), "{report}");
+}
