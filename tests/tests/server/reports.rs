@@ -1,5 +1,7 @@
 //! What the report of a connection says of it, in each way to serve.
 
+use std::sync::Arc;
+
 use rustls::{HandshakeKind, ProtocolVersion};
 use tls_shutdown::{
     Ending,
@@ -13,8 +15,12 @@ use tls_shutdown_tests::{
         hyper_body, hyper_http2, hyper_request, listener,
     },
     soon,
+    time::turns,
 };
-use tokio::sync::mpsc;
+use tokio::{
+    io::AsyncWriteExt,
+    sync::{Notify, mpsc},
+};
 
 use crate::{
     drain::{asking, start},
@@ -181,4 +187,35 @@ async fn the_drain_counts_the_requests_in_flight_at_the_signal() {
     let report = running.report().await;
     assert_eq!((report.in_flight(), report.requests(), report.responses_cut()), (1, 0, 0), "{report}");
     assert!(report.to_string().contains("requests             0, and 1 in flight at the signal\n"), "{report}");
+}
+
+/// close_notify before the response closes only the client's half, and says nothing of the response.
+#[tokio::test]
+async fn a_half_closed_client_has_confirmed_nothing() {
+    let gate = Arc::new(Notify::new());
+    let opened = gate.clone();
+    let mut running = Running::start(move |_| {
+        let opened = opened.clone();
+        async move {
+            opened.notified().await;
+            answer(ScriptedBody::full(10))
+        }
+    })
+    .await;
+    let http2 = [&hello()[..], &get(1)].concat();
+    for (mut client, request) in [
+        (Client::connect(running.address).await, &b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..]),
+        (Client::connect_http2(running.address).await, &http2),
+    ] {
+        client.send(request).await;
+        client.stream.shutdown().await.expect("sent");
+        // The server reads it meanwhile.
+        turns(100).await;
+        gate.notify_one();
+        assert_eq!(client.read_to_end().await.1, End::CloseNotify);
+        drop(client);
+        let report = running.end().await;
+        let (ending, cut) = (report.ending(), report.responses_cut());
+        assert_eq!((ending, cut, report.delivery()), (Ending::Complete, 0, ResponseDelivery::Sent), "{report}");
+    }
 }

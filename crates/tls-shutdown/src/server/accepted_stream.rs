@@ -168,6 +168,7 @@ impl AcceptedStream {
 
     /// The client's FIN has come while a response was due. With TLS, close_notify says that the client has closed only its half.
     pub(super) fn mark_half_closed(&mut self) {
+        self.connection().mark_half_closed();
         if let InnerStream::Plain(stream) = &mut self.inner {
             stream.mark_half_closed();
         }

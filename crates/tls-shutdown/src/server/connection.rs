@@ -17,7 +17,7 @@ use super::{
     handshake_failure::{FailedHandshake, HandshakeFailure},
     negotiated::{Negotiated, Protocol},
     peer::{Peer, Transport},
-    report::{ConnectionReport, Purpose},
+    report::{ClientHalf, ConnectionReport, Purpose},
     retirement::ConfigOfConnection,
 };
 use crate::{
@@ -109,6 +109,7 @@ impl Accepted {
             unserved: AtomicU64::new(0),
             has_unsent: AtomicBool::new(false),
             is_upgraded: AtomicBool::new(false),
+            is_half_closed: AtomicBool::new(false),
         })
     }
 }
@@ -138,6 +139,7 @@ impl Drop for Accepted {
             responses_cut: 0,
             failure: Some(failed),
             negotiated: mem::take(&mut self.negotiated),
+            half: ClientHalf::Open,
             purpose: Purpose::Served,
         });
     }
@@ -162,6 +164,8 @@ pub(super) struct ConnectionRecord {
     /// TLS holds the end of a response, and the transport has not accepted all of it.
     has_unsent: AtomicBool,
     is_upgraded: AtomicBool,
+    /// The client closed its half before its last response.
+    is_half_closed: AtomicBool,
 }
 
 impl ConnectionRecord {
@@ -203,6 +207,10 @@ impl ConnectionRecord {
         self.is_upgraded.store(true, Ordering::Relaxed);
     }
 
+    pub(super) fn mark_half_closed(&self) {
+        self.is_half_closed.store(true, Ordering::Relaxed);
+    }
+
     /// Logs and reports the end of the connection.
     pub(super) fn report(&self, shutdown: &ShutdownReport) {
         let requests = self.requests.load(Ordering::Relaxed);
@@ -222,6 +230,7 @@ impl ConnectionRecord {
                 + self.unserved.load(Ordering::Relaxed),
             failure: None,
             negotiated: Negotiated { protocol, ..self.negotiated.clone() },
+            half: if self.is_half_closed.load(Ordering::Relaxed) { ClientHalf::ClosedEarly } else { ClientHalf::Open },
             purpose: if self.is_upgraded.load(Ordering::Relaxed) { Purpose::Upgraded } else { Purpose::Served },
         };
         let (peer, ending, delivery) = (self.peer, report.ending(), report.delivery().name());

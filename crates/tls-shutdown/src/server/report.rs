@@ -35,6 +35,7 @@ pub struct ConnectionReport {
     /// `None` if the handshake was finished, or if there is none.
     pub(super) failure: Option<FailedHandshake>,
     pub(super) negotiated: Negotiated,
+    pub(super) half: ClientHalf,
     pub(super) purpose: Purpose,
 }
 
@@ -44,6 +45,14 @@ pub(super) enum Purpose {
     Served,
     /// Another protocol, after an HTTP/1 upgrade or CONNECT.
     Upgraded,
+}
+
+/// The client's half of the connection, when its last response began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClientHalf {
+    Open,
+    /// Its end confirms nothing.
+    ClosedEarly,
 }
 
 /// What the end of a connection means for its responses. [`ConnectionReport::delivery`] returns it.
@@ -67,7 +76,8 @@ pub enum ResponseDelivery {
     NoRequest,
     /// Every response was sent to its end, and the client has closed in order.
     Delivered,
-    /// Every response was sent to its end. The client has not confirmed that, by the way it left.
+    /// Every response was sent to its end. The client has not confirmed that: by the way it left, or because it had closed its half before
+    /// the response.
     Sent,
     /// [Some responses](ConnectionReport::responses_cut) were not sent to their end.
     Cut,
@@ -132,7 +142,7 @@ impl ConnectionReport {
         match (self.responses_cut, self.requests, self.ending()) {
             (1.., _, _) => ResponseDelivery::Cut,
             (0, 0, _) => ResponseDelivery::NoRequest,
-            (0, _, Ending::Complete) => ResponseDelivery::Delivered,
+            (0, _, Ending::Complete) if self.half == ClientHalf::Open => ResponseDelivery::Delivered,
             (0, _, _) => ResponseDelivery::Sent,
         }
     }
