@@ -101,9 +101,13 @@ pub(crate) fn events_are_listed(repository: &Repository) -> Vec<String> {
     let path = "docs/guides/observability.md";
     let mut complaints = Vec::new();
     for (file, text) in repository.files(LIBRARY, ".rs") {
-        for event in text.split("tracing::").skip(1).filter(|event| {
-            ["error!(", "warn!(", "info!(", "debug!(", "debug_span!("].iter().any(|name| event.starts_with(name))
-        }) {
+        let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        let macros = ["error!(", "warn!(", "info!(", "debug!(", "debug_span!("];
+        for (start, path_of_macro) in code.match_indices("tracing::") {
+            let event = &code[start + path_of_macro.len()..];
+            if !macros.iter().any(|name| event.starts_with(name)) {
+                continue;
+            }
             let event = event.split_once(';').map_or(event, |(event, _)| event);
             let name = event.split('"').nth(1).unwrap_or_default();
             if !repository.text(path).contains(&format!("`{name}`")) {
