@@ -179,6 +179,9 @@ impl Prober {
         let connecting = timeout(self.left(SILENCE_TIMEOUT), TcpStream::connect(&*self.addresses));
         let tcp = connecting.await.map_err(|_| Unreachable::new(Kind::Timeout, "the server accepts no connection"))?;
         let tcp = tcp.and_then(|tcp| tcp.set_nodelay(true).map(|()| tcp)).map_err(|error| {
+            if error.kind() == io::ErrorKind::ConnectionRefused {
+                timeline.add_segment(Sender::Server, What::Reset);
+            }
             let kind = match error.kind() {
                 io::ErrorKind::TimedOut => Kind::Timeout,
                 _ if is_reset(&error) => Kind::Reset,
