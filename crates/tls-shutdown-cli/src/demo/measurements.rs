@@ -47,7 +47,7 @@ pub(crate) const MEASUREMENTS: &[Measurement] = &[
     },
     Measurement {
         id: "early_answers",
-        what: "an upload of 3 MB is answered before it is read",
+        what: "an early answer to 3 MB; its client gives up as CPython",
         unit: "answers of 20",
         measure: |side, identity| Box::pin(early_answers(side, identity)),
     },
@@ -59,7 +59,7 @@ pub(crate) const MEASUREMENTS: &[Measurement] = &[
     },
     Measurement {
         id: "cut_responses",
-        what: "a response is cut, and its client takes it as whole",
+        what: "a cut response; its client accepts FIN as CPython does",
         unit: "responses of 10",
         measure: |side, identity| Box::pin(cut_responses(side, identity)),
     },
