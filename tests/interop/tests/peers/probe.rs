@@ -1,70 +1,128 @@
-//! Programs of others as servers of `tls-shutdown probe`: each report is true of the server.
+//! Programs of others as servers of `tls-shutdown probe`. The table in the guide is what the probe finds.
+//!
+//! `cargo test -p tls-shutdown-interop --test peers probe -- --nocapture` prints the rows of the table.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tls_shutdown_interop::{Background, Build, CERTIFICATE, Server, directory, peer_file, program, run};
+use tls_shutdown_interop::{
+    Background, Build, CERTIFICATE, Server, curl, directory, peer_file, program, python_program, python_with_packages,
+    run, run_well,
+};
 use tokio::process::Command;
 
-/// The values of the findings, but for the time, and who is at fault for an unexpected EOF.
-#[derive(Debug)]
-struct Expected {
-    answers_close_notify: bool,
-    closes_tcp_after_answer: &'static str,
-    idle_close: &'static str,
-    early_answer_survives: Option<bool>,
-    close_delimited_truthful: Option<bool>,
-    reads_after_close_notify: Option<bool>,
-    tickets: u64,
-    at_fault: &'static str,
-}
+/// The page with the table.
+const GUIDE: &str = include_str!("../../../../docs/guides/probe.md");
 
-/// A server that closes well, and speaks no HTTP.
-const GOOD: Expected = Expected {
-    answers_close_notify: true,
-    closes_tcp_after_answer: "fin",
-    idle_close: "none",
-    early_answer_survives: None,
-    close_delimited_truthful: None,
-    reads_after_close_notify: None,
-    tickets: 2,
-    at_fault: "nobody",
-};
+/// The columns of the table between the server's name and who is at fault for an unexpected EOF.
+const FINDINGS: [&str; 7] = [
+    "answers_close_notify",
+    "closes_tcp_after_answer",
+    "idle_close",
+    "early_answer_survives",
+    "close_delimited_truthful",
+    "reads_after_close_notify",
+    "tickets",
+];
 
-/// Every one of these servers resumes sessions, also after a connection that was only written to.
-async fn finds(port: u16, expected: Expected) {
+/// The rows of the table. Each is compared in a test.
+const SERVERS: [&str; 14] = [
+    "tls-shutdown",
+    "aiohttp",
+    "axum-server",
+    "Caddy",
+    "Envoy",
+    "GnuTLS `gnutls-serv`",
+    "Go `net/http`",
+    "HAProxy",
+    "Java `SSLServerSocket`",
+    "nginx",
+    "Node `https`",
+    "OpenSSL `s_server`",
+    "OpenSSL `s_server -www`",
+    "Traefik",
+];
+
+/// Probes a server, prints its row of the table, and compares it with the guide.
+async fn finds(server: &str, port: u16) {
     let mut command = Build::Tests.command("tls-shutdown");
     command.args(["probe", &format!("127.0.0.1:{port}"), "--json", "--ca", &CERTIFICATE.cert]);
     let output = run(&mut command, b"").await;
     let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
     assert!(output.status.success(), "{report}");
+    assert_eq!(report["tls"]["version"], "1.3", "{report}");
     let value = |id: &str| {
         let findings = report["findings"].as_array().expect("findings");
         &findings.iter().find(|finding| finding["id"] == id).expect("a finding")["value"]
     };
-    assert_eq!(report["tls"]["version"], "1.3", "{report}");
-    for (id, expected) in [
-        ("answers_close_notify", expected.answers_close_notify.into()),
-        ("closes_tcp_after_answer", expected.closes_tcp_after_answer.into()),
-        ("idle_close", expected.idle_close.into()),
-        ("early_answer_survives", expected.early_answer_survives.into()),
-        ("close_delimited_truthful", expected.close_delimited_truthful.into()),
-        ("reads_after_close_notify", expected.reads_after_close_notify.into()),
-        ("tickets", expected.tickets.into()),
-        ("resumes", Value::Bool(true)),
-        ("resumes_after_write_only", Value::Bool(true)),
-    ] {
-        assert_eq!(value(id), &expected, "{id}: {report:#}");
-    }
-    assert_eq!(value("answer_time_ms").is_f64(), expected.answers_close_notify, "{report:#}");
-    assert_eq!(report["unexpected_eof"]["at_fault"], expected.at_fault, "{report:#}");
+    // As the guide says below the table.
+    assert_eq!(value("answer_time_ms").is_f64(), value("answers_close_notify") == true, "{report:#}");
+    assert_eq!((value("resumes"), value("resumes_after_write_only")), (&true.into(), &true.into()), "{report:#}");
+
+    let at_fault = &report["unexpected_eof"]["at_fault"];
+    let cells: Vec<_> = FINDINGS.map(value).into_iter().chain([at_fault]).map(cell).collect();
+    let row = format!("| {server} | {} |", cells.join(" | "));
+    println!("{row}");
+    assert!(SERVERS.contains(&server), "{server}");
+    assert!(GUIDE.lines().any(|line| line == row), "the guide has no row\n{row}\n{report:#}");
 }
 
-async fn openssl(more: &[&str], expected: Expected) {
-    let mut server = program("openssl", "openssl");
-    server.args(["s_server", "-accept", "127.0.0.1:0", "-cert", &CERTIFICATE.cert, "-key", &CERTIFICATE.key]);
-    let mut server = Background::start(server.args(more));
-    finds(server.port("ACCEPT").await, expected).await;
+/// A value as a cell of the table.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    }
+}
+
+#[test]
+fn the_table_has_these_columns_and_no_other_rows() {
+    let header = format!("| server | `{}` | at fault |", FINDINGS.join("` | `"));
+    let rows = GUIDE.lines().skip_while(|line| *line != header).skip(2).take_while(|line| line.starts_with("| "));
+    let servers: Vec<_> = rows.filter_map(|row| row.split(" | ").next()).map(|cell| &cell[2..]).collect();
+    assert_eq!(servers, SERVERS, "{header}");
+}
+
+/// A file of `peers/probe`, for a server with the certificate of the tests on this port.
+fn configuration(name: &str, port: u16) -> PathBuf {
+    let text = std::fs::read_to_string(peer_file("probe").join(name)).expect("a configuration");
+    // HAProxy wants both in one file.
+    let cert = if name.starts_with("haproxy") { certificate_and_key() } else { CERTIFICATE.cert.clone() };
+    let text = text.replace("PORT", &port.to_string()).replace("CERT", &cert).replace("KEY", &CERTIFICATE.key);
+    let file = directory().join(format!("probe-{name}"));
+    std::fs::write(&file, text).expect("a configuration");
+    file
+}
+
+fn certificate_and_key() -> String {
+    let file = directory().join("probe-haproxy.pem");
+    let read = |file: &str| std::fs::read(Path::new(file)).expect("a PEM file");
+    std::fs::write(&file, [read(&CERTIFICATE.cert), read(&CERTIFICATE.key)].concat()).expect("a PEM file");
+    file.into_os_string().into_string().expect("a path in UTF-8")
+}
+
+/// A server that is configured by a file of `peers/probe`. Its output contains `ready` when it listens.
+async fn configured(server: &str, file: &str, ready: &str, command: impl Fn() -> Command) {
+    let command = |port| {
+        let mut command = command();
+        command.arg(configuration(file, port));
+        command
+    };
+    let (_server, port) = Background::start_on_free_port(command, ready).await;
+    finds(server, port).await;
+}
+
+/// A server that chooses its port and prints it behind `text`.
+async fn printing(server: &str, text: &str, command: &mut Command) {
+    let mut running = Background::start(command);
+    finds(server, running.port(text).await).await;
+}
+
+async fn openssl(server: &str, more: &[&str]) {
+    let mut command = program("openssl", "openssl");
+    command.args(["s_server", "-accept", "127.0.0.1:0", "-cert", &CERTIFICATE.cert, "-key", &CERTIFICATE.key]);
+    printing(server, "ACCEPT", command.args(more)).await;
 }
 
 async fn gnutls() {
@@ -75,18 +133,25 @@ async fn gnutls() {
         server
     };
     let (_server, port) = Background::start_on_free_port(command, "...done").await;
-    // Its page ends with the connection, and it leaves at once.
-    let expected = Expected { close_delimited_truthful: Some(true), reads_after_close_notify: Some(false), ..GOOD };
-    finds(port, expected).await;
+    finds("GnuTLS `gnutls-serv`", port).await;
 }
 
 /// It serves one connection after the other.
 async fn java() {
     program("javac", "default-jdk-headless");
-    let mut server = program("java", "default-jdk-headless");
-    server.arg(peer_file("Server.java")).args([&CERTIFICATE.cert, &CERTIFICATE.key, "5"]);
-    let mut server = Background::start(&mut server);
-    finds(server.port("port").await, Expected { tickets: 1, ..GOOD }).await;
+    let mut command = program("java", "default-jdk-headless");
+    command.arg(peer_file("Server.java")).args([&CERTIFICATE.cert, &CERTIFICATE.key, "5"]);
+    printing("Java `SSLServerSocket`", "port", &mut command).await;
+}
+
+async fn axum_server() {
+    let mut command = Build::Tests.command("axum_server");
+    printing("axum-server", "port", command.args([&CERTIFICATE.cert, &CERTIFICATE.key])).await;
+}
+
+async fn our_own() {
+    let server = Server::serve(&[]).await;
+    finds("tls-shutdown", server.address.port()).await;
 }
 
 /// The probe watches all of them for as long as it can.
@@ -94,130 +159,90 @@ async fn java() {
 async fn servers_that_end_no_idle_connection() {
     // The build of the command must not count as the time of another server.
     Build::Tests.command("tls-shutdown");
-    let web = Expected { close_delimited_truthful: Some(true), reads_after_close_notify: Some(true), ..GOOD };
-    tokio::join!(openssl(&[], GOOD), openssl(&["-www"], web), gnutls(), java());
+    let openssl =
+        async { tokio::join!(openssl("OpenSSL `s_server`", &[]), openssl("OpenSSL `s_server -www`", &["-www"])) };
+    tokio::join!(our_own(), openssl, gnutls(), java(), axum_server());
 }
 
 #[tokio::test]
 async fn nginx() {
-    let command = |port: u16| {
-        let configuration = format!(
-            "daemon off; master_process off; pid probe.pid; error_log stderr notice; events {{}}
-             http {{
-                 client_body_temp_path probe-body; proxy_temp_path probe-proxy; fastcgi_temp_path probe-fastcgi;
-                 uwsgi_temp_path probe-uwsgi; scgi_temp_path probe-scgi; access_log off;
-                 server {{
-                     listen 127.0.0.1:{port} ssl; ssl_protocols TLSv1.3; keepalive_timeout 1s;
-                     ssl_certificate {}; ssl_certificate_key {};
-                     location / {{ return 200 hello; }}
-                 }}
-             }}",
-            CERTIFICATE.cert, CERTIFICATE.key
-        );
-        let file = directory().join("probe-nginx.conf");
-        std::fs::write(&file, configuration).expect("a configuration");
-        let mut server = program("nginx", "nginx-light");
-        server.arg("-p").arg(directory()).arg("-c").arg(file).args(["-e", "stderr"]);
-        server
-    };
-    let (_server, port) = Background::start_on_free_port(command, "epoll").await;
-    // It ends TCP when it reads close_notify.
-    let expected = Expected {
-        answers_close_notify: false,
-        idle_close: "close_notify",
-        early_answer_survives: Some(true),
-        close_delimited_truthful: Some(true),
-        reads_after_close_notify: Some(false),
-        at_fault: "server",
-        ..GOOD
-    };
-    finds(port, expected).await;
+    configured("nginx", "nginx.conf", "epoll", || {
+        let mut command = program("nginx", "nginx-light");
+        command.arg("-p").arg(directory()).args(["-e", "stderr", "-c"]);
+        command
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn haproxy() {
-    let pem = directory().join("probe-haproxy.pem");
-    let read = |file: &str| std::fs::read(Path::new(file)).expect("a PEM file");
-    std::fs::write(&pem, [read(&CERTIFICATE.cert), read(&CERTIFICATE.key)].concat()).expect("a PEM file");
+    configured("HAProxy", "haproxy.cfg", "Using epoll", || {
+        let mut command = program("haproxy", "haproxy");
+        command.args(["-V", "-f"]);
+        command
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn caddy() {
+    configured("Caddy", "caddy.conf", "serving initial configuration", || {
+        let mut command = python_program("caddy");
+        command.env("XDG_DATA_HOME", directory()).env("XDG_CONFIG_HOME", directory());
+        command.args(["run", "--adapter", "caddyfile", "--config"]);
+        command
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn envoy() {
+    configured("Envoy", "envoy.yaml", "starting workers", || {
+        let mut command = python_program("envoy");
+        command.args(["--concurrency", "1", "--use-dynamic-base-id", "--config-path"]);
+        command
+    })
+    .await;
+}
+
+/// It serves with another certificate until it has read its file.
+#[tokio::test]
+async fn traefik() {
     let command = |port: u16| {
-        let configuration = format!(
-            "global
-               log stdout format raw local0
-             defaults
-               mode http
-               timeout client 1s
-               timeout server 1s
-               timeout connect 1s
-             frontend probe
-               bind 127.0.0.1:{port} ssl crt {} alpn h2,http/1.1
-               http-request return status 413 content-type text/plain string no if METH_POST
-               http-request return status 200 content-type text/plain string hello\n",
-            pem.display()
-        );
-        let file = directory().join("probe-haproxy.cfg");
-        std::fs::write(&file, configuration).expect("a configuration");
-        let mut server = program("haproxy", "haproxy");
-        server.args(["-V", "-f"]).arg(file);
-        server
+        let mut command = python_program("traefik");
+        command.arg(format!("--entrypoints.probe.address=127.0.0.1:{port}"));
+        command.arg("--entrypoints.probe.transport.respondingtimeouts.idletimeout=1s");
+        command.args(["--ping", "--ping.manualrouting", "--global.checknewversion=false", "--log.level=INFO"]);
+        command.arg(format!("--providers.file.filename={}", configuration("traefik.yaml", port).display()));
+        command
     };
-    let (_server, port) = Background::start_on_free_port(command, "Using epoll").await;
-    // It closes behind an early answer at once, and the rest of the request resets the connection.
-    let expected = Expected {
-        idle_close: "close_notify",
-        early_answer_survives: Some(false),
-        close_delimited_truthful: Some(true),
-        reads_after_close_notify: Some(false),
-        ..GOOD
-    };
-    finds(port, expected).await;
+    let (_server, port) = Background::start_on_free_port(command, "acme.ChallengeTLSALPN").await;
+    let mut request = curl("1.3");
+    request.args(["--retry", "30", "--retry-all-errors", "--retry-delay", "1", &format!("https://127.0.0.1:{port}/")]);
+    run_well(&mut request, b"").await;
+    finds("Traefik", port).await;
 }
 
 #[tokio::test]
 async fn node() {
-    let mut server = program("node", "nodejs");
-    server.arg(peer_file("http.js")).args([&CERTIFICATE.cert, &CERTIFICATE.key]);
-    let mut server = Background::start(&mut server);
-    // It ends idle connections after 5 s, and without close_notify.
-    let expected = Expected {
-        idle_close: "fin",
-        early_answer_survives: Some(true),
-        close_delimited_truthful: Some(true),
-        reads_after_close_notify: Some(false),
-        at_fault: "server",
-        ..GOOD
-    };
-    finds(server.port("port").await, expected).await;
+    let mut command = program("node", "nodejs");
+    command.arg(peer_file("probe/node.js")).args([&CERTIFICATE.cert, &CERTIFICATE.key]);
+    printing("Node `https`", "port", &mut command).await;
 }
 
 #[tokio::test]
 async fn go() {
     let executable = directory().join("go-http");
     let mut build = program("go", "golang-go").into_std();
-    build.args(["build", "-o"]).arg(&executable).arg(peer_file("http.go"));
+    build.args(["build", "-o"]).arg(&executable).arg(peer_file("probe/go.go"));
     build.env("GO111MODULE", "off").env("GOFLAGS", "").env("GOCACHE", directory().join("go-cache"));
     let built = build.output().expect("go runs");
     assert!(built.status.success(), "{built:?}");
-    let mut server = Background::start(Command::new(executable).args([&CERTIFICATE.cert, &CERTIFICATE.key]));
-    // It resets what it has not read half a second after an early answer.
-    let expected = Expected {
-        idle_close: "close_notify",
-        early_answer_survives: Some(true),
-        close_delimited_truthful: Some(true),
-        reads_after_close_notify: Some(false),
-        tickets: 1,
-        ..GOOD
-    };
-    finds(server.port("port").await, expected).await;
+    printing("Go `net/http`", "port", Command::new(executable).args([&CERTIFICATE.cert, &CERTIFICATE.key])).await;
 }
 
 #[tokio::test]
-async fn our_own() {
-    let server = Server::serve(&[]).await;
-    let expected = Expected {
-        early_answer_survives: Some(true),
-        close_delimited_truthful: Some(true),
-        reads_after_close_notify: Some(true),
-        ..GOOD
-    };
-    finds(server.address.port(), expected).await;
+async fn aiohttp() {
+    let mut command = python_with_packages("probe/aiohttp_server.py");
+    printing("aiohttp", "port", command.args([&CERTIFICATE.cert, &CERTIFICATE.key])).await;
 }
