@@ -12,10 +12,12 @@
 //!
 //! HTTP and whole programs:
 //!
-//! - `server` (feature `server`): `TlsListener` and `Server` accept and serve, `ServerDrain` ends the server without losing a request. `Server`
-//!   also serves TCP and Unix sockets without TLS. They also drain `axum::serve`, tonic and an accept loop of your own.
-//! - `client` (feature `tower`): `ShutdownLayer` for connectors, and `ClientDrain`, which ends all connections before the process exits.
-//! - `integrations`: axum, tonic and systemd (features of the same names).
+//! - [`server`] (feature `server`): [`TlsListener`](server::TlsListener) and [`Server`](server::Server) accept and serve,
+//!   [`ServerDrain`](server::ServerDrain) ends the server without losing a request. `Server` also serves TCP and Unix sockets without TLS.
+//!   They also drain `axum::serve`, tonic and an accept loop of your own.
+//! - [`client`] (feature `tower`): [`ShutdownLayer`](client::ShutdownLayer) for connectors, and [`ClientDrain`](client::ClientDrain), which
+//!   ends all connections before the process exits.
+//! - [`integrations`]: axum, tonic and systemd (features of the same names).
 //!
 //! # Promises
 //!
@@ -44,8 +46,31 @@
 //! ```
 //!
 //! Each failure on the way is an [`Ending`] of its own: truncated, reset, timed_out, peer_alert, and so on.
+//!
+//! # rustls and its crypto provider
+//!
+//! [`rustls`] and [`tokio_rustls`] are re-exported in the versions whose types this API takes and returns. Use `tls_shutdown::rustls` where
+//! your own dependencies might bring another version.
+//!
+//! No feature of this crate picks a crypto provider, because the choice would reach every user of rustls in the same build. Choose one in
+//! your own `Cargo.toml`, even if no line of yours names rustls:
+//!
+//! ```toml
+//! rustls = { version = "0.23", default-features = false, features = ["ring", "std", "tls12"] }
+//! ```
+//!
+//! With `aws_lc_rs` instead of `ring`, the provider is AWS-LC. Install it at the start of the program, so that it does not depend on what
+//! other crates enable: `rustls::crypto::ring::default_provider().install_default()`. It is needed by whatever builds a rustls configuration
+//! without naming a provider.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// The front page links what a feature adds. docs.rs builds it with all features.
+#![cfg_attr(not(all(feature = "server", feature = "tower")), allow(rustdoc::broken_intra_doc_links))]
 #![warn(missing_debug_implementations)]
+
+#[doc(no_inline)]
+pub use rustls;
+#[doc(no_inline)]
+pub use tokio_rustls;
 
 mod runtime;
 
