@@ -4,6 +4,7 @@ use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use bytesize::ByteSize;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap_complete::Shell;
 use humantime::parse_duration;
 use rustls::pki_types::ServerName;
 use tls_shutdown::{ShutdownPolicy, server::ServerDrain};
@@ -24,6 +25,8 @@ pub(crate) enum Command {
     Send(SendArguments),
     Probe(ProbeArguments),
     Demo(DemoArguments),
+    Completions(CompletionsArguments),
+    Man(ManArguments),
 }
 
 /// Serve HTTPS, HTTP and Unix sockets, and report how each connection ended.
@@ -226,6 +229,31 @@ pub(crate) struct DemoArguments {
     /// Print one JSON object per row.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Print a script with which a shell completes the arguments of this command.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  tls-shutdown completions bash > ~/.local/share/bash-completion/completions/tls-shutdown
+  tls-shutdown completions fish > ~/.config/fish/completions/tls-shutdown.fish
+  tls-shutdown completions zsh > ~/.zfunc/_tls-shutdown          if ~/.zfunc is in $fpath")]
+pub(crate) struct CompletionsArguments {
+    /// The shell.
+    pub(crate) shell: Shell,
+}
+
+/// Print a manual page.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  tls-shutdown man probe | man -l -
+  tls-shutdown man > /usr/local/share/man/man1/tls-shutdown.1
+  tls-shutdown man serve > /usr/local/share/man/man1/tls-shutdown-serve.1")]
+pub(crate) struct ManArguments {
+    /// The command that the page describes [default: tls-shutdown itself].
+    #[arg(value_name = "COMMAND")]
+    pub(crate) command: Option<String>,
 }
 
 /// An application protocol of `serve`.

@@ -51,9 +51,11 @@ impl ServerCertificate {
             Some(file) => builder.with_client_cert_verifier(client_verifier(file, provider)?),
             None => builder.with_no_client_auth(),
         };
-        let mut config = builder
-            .with_single_cert(chain, key)
-            .map_err(|error| Failure::new(format!("cannot use this certificate with this key: {error}")))?;
+        let mut config = builder.with_single_cert(chain, key).map_err(|error| {
+            Failure::new(format!(
+                "cannot use this certificate with this key: {error}; pass the certificate's own key with --key"
+            ))
+        })?;
         let names = self.arguments.alpn.iter().copied().flat_map(Protocol::alpn);
         config.alpn_protocols = names.map(|name| name.as_bytes().to_vec()).collect();
         Ok(config)
@@ -107,7 +109,9 @@ fn cannot_read(what: &str, file: &Path, error: &pem::Error) -> Failure {
     let file = file.display();
     Failure::new(match error {
         pem::Error::Io(error) => format!("cannot read the {what} {file}: {error}"),
-        pem::Error::NoItemsFound => format!("{file} contains no {what} in PEM format"),
+        pem::Error::NoItemsFound => {
+            format!("{file} contains no {what} in PEM format: convert a file in DER with openssl")
+        }
         error => format!("the {what} in {file} is not valid PEM: {error}"),
     })
 }

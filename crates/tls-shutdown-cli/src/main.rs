@@ -2,14 +2,18 @@
 
 mod arguments;
 mod certificate;
+mod completions;
 mod demo;
 mod events;
 mod explain;
 mod failure;
 mod log;
+mod man;
+mod output;
 mod probe;
 mod progress;
 mod routes;
+mod runtime;
 mod send;
 mod serve;
 mod watchdog;
@@ -27,6 +31,8 @@ fn main() -> ExitCode {
         Command::Send(arguments) => send::run(arguments),
         Command::Probe(arguments) => probe::run(arguments, &log),
         Command::Demo(arguments) => demo::run(arguments, &log),
+        Command::Completions(arguments) => completions::run(arguments),
+        Command::Man(arguments) => man::run(arguments),
     };
     match result {
         Ok(exit_code) => exit_code,

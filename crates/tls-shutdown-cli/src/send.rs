@@ -7,7 +7,6 @@ use tls_shutdown::{Abort, ShutdownPolicy, ShutdownReport, ShutdownStream};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, Stdin, stdin},
     net::{TcpStream, lookup_host},
-    runtime::Runtime,
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -18,12 +17,13 @@ use crate::{
     events::{Events, Handshake, SendReport},
     explain::Explanations,
     failure::Failure,
+    runtime,
 };
 
 const CHUNK: usize = 16 * 1024;
 
 pub(crate) fn run(arguments: &SendArguments) -> Result<ExitCode, Failure> {
-    let runtime = Runtime::new().map_err(|error| Failure::new(format!("cannot start the runtime: {error}")))?;
+    let runtime = runtime::start()?;
     let events = Events::new(arguments.format(), Explanations::None);
     let result = runtime.block_on(send(arguments, &events));
     let printed = events.finish();

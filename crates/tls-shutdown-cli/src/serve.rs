@@ -12,7 +12,6 @@ use tls_shutdown::server::{
 };
 use tokio::{
     net::TcpListener,
-    runtime,
     signal::unix::{SignalKind, signal},
     task::AbortHandle,
 };
@@ -23,7 +22,7 @@ use crate::{
     events::Events,
     failure::Failure,
     log::Log,
-    progress, routes,
+    progress, routes, runtime,
     watchdog::Watchdog,
 };
 
@@ -34,8 +33,7 @@ const RUNTIME_TIMEOUT: Duration = Duration::from_millis(100);
 
 pub(crate) fn run(arguments: &ServeArguments, log: &Log) -> Result<ExitCode, Failure> {
     let events = Arc::new(Events::new(arguments.format(), arguments.explanations()));
-    let runtime =
-        runtime::Runtime::new().map_err(|error| Failure::new(format!("cannot start the runtime: {error}")))?;
+    let runtime = runtime::start()?;
     let (report, watchdog) = runtime.block_on(serve(arguments, &events, log))?;
     watchdog.set_exit_code(REPORT_LOST);
     // Connections that are left end here. Their events come before the last one.

@@ -16,12 +16,9 @@ mod site;
 use std::{io, process::ExitCode, time::Duration};
 
 use serde_json::json;
-use tokio::{
-    runtime::Runtime,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 
-use crate::{arguments::DemoArguments, events::Events, explain::Explanations, failure::Failure, log::Log};
+use crate::{arguments::DemoArguments, events::Events, explain::Explanations, failure::Failure, log::Log, runtime};
 use identity::Identity;
 use measurements::{MEASUREMENTS, Measurement};
 use progress::Progress;
@@ -33,7 +30,7 @@ const MEASUREMENT_TIMEOUT: Duration = Duration::from_secs(20);
 const DEMO_TIMEOUT: Duration = Duration::from_secs(110);
 
 pub(crate) fn run(arguments: &DemoArguments, log: &Log) -> Result<ExitCode, Failure> {
-    let runtime = Runtime::new().map_err(|error| Failure::new(format!("cannot start the runtime: {error}")))?;
+    let runtime = runtime::start()?;
     let events = Events::new(arguments.format(), Explanations::None);
     let progress = Progress::new(log.writer(), 2 * MEASUREMENTS.len());
     let result = runtime.block_on(measure_all(&events, progress));
@@ -58,7 +55,10 @@ async fn measure_all(events: &Events, mut progress: Progress) -> Result<u64, Fai
         let measured = timeout(limit, measure(measurement, &identity, &mut progress)).await;
         let (bare, ours) = measured.unwrap_or_else(|elapsed| Err(elapsed.into())).map_err(|error| {
             progress.clear();
-            Failure::new(format!("cannot measure {}: {error}; is this machine very busy?", measurement.id))
+            Failure::new(format!(
+                "cannot measure {}: {error}; try again when this machine is less busy",
+                measurement.id
+            ))
         })?;
         ours_in_all += ours;
         let Measurement { id, what, unit, .. } = measurement;

@@ -13,12 +13,11 @@ mod transport;
 
 use std::{
     fs,
-    io::{self, ErrorKind, IsTerminal, Write},
+    io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
 use rustls::ProtocolVersion;
-use tokio::runtime::Runtime;
 
 use self::{
     connection::{Prober, Stream, Unreachable},
@@ -26,13 +25,13 @@ use self::{
     report::Report,
     steps::Protocol,
 };
-use crate::{arguments::ProbeArguments, failure::Failure, log::Log};
+use crate::{arguments::ProbeArguments, failure::Failure, log::Log, output, runtime};
 
 /// The exit code for a server that could not be probed.
 const UNREACHABLE: u8 = 3;
 
 pub(crate) fn run(arguments: &ProbeArguments, log: &Log) -> Result<ExitCode, Failure> {
-    let runtime = Runtime::new().map_err(|error| Failure::new(format!("cannot start the runtime: {error}")))?;
+    let runtime = runtime::start()?;
     let mut prober = Prober::new(arguments)?;
     if io::stderr().is_terminal() {
         // Nobody has to see it.
@@ -44,11 +43,12 @@ pub(crate) fn run(arguments: &ProbeArguments, log: &Log) -> Result<ExitCode, Fai
     let exit_code = if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(UNREACHABLE) };
     let report = Report::new(&arguments.server, result, prober.timelines);
     if let Some(file) = &arguments.svg {
-        fs::write(file, report.to_svg())
-            .map_err(|error| Failure::new(format!("cannot write {}: {error}", file.display())))?;
+        fs::write(file, report.to_svg()).map_err(|error| {
+            Failure::new(format!("cannot write {}: {error}; choose another file with --svg", file.display()))
+        })?;
     }
-    let output = if arguments.json { report.to_json().to_string() } else { report.to_text() };
-    print(&output).map_err(|error| Failure::new(format!("cannot write to standard output: {error}")))?;
+    let text = if arguments.json { report.to_json().to_string() } else { report.to_text() };
+    output::print(format!("{text}\n").as_bytes())?;
     Ok(exit_code)
 }
 
@@ -79,13 +79,4 @@ fn version(stream: &Stream) -> &'static str {
 fn alpn(stream: &Stream) -> Option<String> {
     let protocol = stream.get_ref().get_ref().1.alpn_protocol()?;
     Some(String::from_utf8_lossy(protocol).into_owned())
-}
-
-/// Prints everything at once. A closed pipe is no error.
-fn print(text: &str) -> io::Result<()> {
-    let mut output = io::stdout().lock();
-    match writeln!(output, "{text}").and_then(|()| output.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        result => result,
-    }
 }

@@ -2,11 +2,11 @@
 
 use tokio::net::TcpListener;
 
-use crate::process::{CERTIFICATE, Certificate, Serve, run};
+use crate::process::{CERTIFICATE, Certificate, Serve, run, within};
 
 #[tokio::test]
 async fn wrong_usage_is_reported_with_exit_code_2() {
-    let cases: [(&[&str], &str); 20] = [
+    let cases: [(&[&str], &str); 22] = [
         (&[], "Usage: tls-shutdown"),
         (&["serve", "--policy", "receive-first"], "possible values: quiet, unidirectional, bidirectional"),
         (&["serve", "--alpn", "h3"], "possible values: h2, http/1.1"),
@@ -27,6 +27,8 @@ async fn wrong_usage_is_reported_with_exit_code_2() {
         (&["probe"], "<HOST:PORT>"),
         (&["probe", "localhost:443", "--ca", "ca.pem", "--insecure"], "cannot be used with"),
         (&["probe", "localhost:21", "--starttls", "ftp"], "possible values: smtp, imap, postgres"),
+        (&["completions"], "<SHELL>"),
+        (&["completions", "csh"], "possible values: bash, elvish, fish, powershell, zsh"),
     ];
     for (arguments, expected) in cases {
         let output = run(arguments).await;
@@ -103,7 +105,7 @@ async fn a_server_with_a_long_chain_speaks_tls() {
 
 #[tokio::test]
 async fn help_has_examples() {
-    for command in ["serve", "send", "probe", "demo"] {
+    for command in ["serve", "send", "probe", "demo", "completions", "man"] {
         let output = run(&[command, "--help"]).await;
         assert!(output.status.success());
         let help = String::from_utf8_lossy(&output.stdout);
@@ -118,4 +120,15 @@ fn other_key() -> String {
     let key = rcgen::KeyPair::generate().unwrap();
     std::fs::write(&file, key.serialize_pem()).unwrap();
     file.to_str().unwrap().to_owned()
+}
+
+/// Standard streams take three of the files that this shell allows.
+#[tokio::test]
+async fn a_command_that_cannot_start_says_which_limits_to_raise() {
+    let script = format!("ulimit -n 4; exec {} demo", env!("CARGO_BIN_EXE_tls-shutdown"));
+    let mut shell = tokio::process::Command::new("sh");
+    let output = within(shell.args(["-c", &script]).kill_on_drop(true).output()).await.expect("sh runs");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.starts_with("tls-shutdown: cannot start: ") && message.contains("ulimit -n"), "{message}");
 }

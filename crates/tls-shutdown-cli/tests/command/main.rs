@@ -8,6 +8,7 @@ mod errors;
 mod probe;
 mod process;
 mod send;
+mod shells;
 mod slow_readers;
 mod sockets;
 mod standard_streams;
