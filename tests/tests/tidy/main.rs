@@ -6,6 +6,7 @@ mod files;
 mod layout;
 mod library;
 mod promises;
+mod readme;
 mod repository;
 
 use citations::citations_are_listed;
@@ -13,6 +14,7 @@ use files::{examples_are_short, nothing_is_left_behind, tests_await_events, the_
 use layout::{connections_know_no_features, files_are_short, files_have_no_circles, imports_go_down};
 use library::{documentation_has_its_headings, events_are_listed, rustls_is_touched_in_few_files, the_table_is_pure};
 use promises::{guarantees_name_their_tests, invariants_name_their_tests, rules_name_their_tests, tests_named_in};
+use readme::{the_comparison_has_its_sources, the_packaged_readme_has_absolute_links};
 use repository::Repository;
 
 type Rule = fn(&Repository) -> Vec<String>;
@@ -106,6 +108,16 @@ fn waits() {
     assert_kept(tests_await_events);
 }
 
+#[test]
+fn packaged_readme() {
+    assert_kept(the_packaged_readme_has_absolute_links);
+}
+
+#[test]
+fn comparison() {
+    assert_kept(the_comparison_has_its_sources);
+}
+
 /// A rule, the files of a repository, and how many complaints the rule must have.
 type Case<'a> = (Rule, &'a [(&'a str, &'a str)], usize);
 
@@ -126,6 +138,11 @@ fn every_rule_can_fail() {
     let rules = "CONTRIBUTING.md";
     let table = "docs/integrations.md";
     let warning = "tracing::warn!(%error, \"it fails\");";
+    let link = "![a](docs/a.svg) [b](https://b/c.svg) [c](#d)";
+    let absolute =
+        "![a](https://github.com/tls-shutdown/tls-shutdown/blob/main/docs/a.svg?raw=true) [b](https://b/c.svg) [c](#d)";
+    let packaged = "crates/tls-shutdown/README.md";
+    let compared = "## Comparison\n\n| | x |\n|---|---|\n| A | yes |\n";
     let version = "[workspace.package]\nversion = \"1.2.3\"";
     let cases: &[Case] = &[
         (the_table_is_pure, &[(closing, "use crate::tls::report::Ending;\n// tokio")], 0),
@@ -214,6 +231,12 @@ fn every_rule_can_fail() {
         ),
         (events_are_listed, &[(closing, warning), ("docs/guides/observability.md", "`it fails`")], 0),
         (events_are_listed, &[(closing, warning), ("docs/guides/observability.md", "it fails")], 1),
+        (the_packaged_readme_has_absolute_links, &[("README.md", link), ("docs/a.svg", ""), (packaged, absolute)], 0),
+        (the_packaged_readme_has_absolute_links, &[("README.md", link), ("docs/a.svg", ""), (packaged, link)], 1),
+        (the_packaged_readme_has_absolute_links, &[("README.md", link), (packaged, absolute)], 1),
+        (the_comparison_has_its_sources, &[("README.md", compared), ("docs/comparison.md", "# C\n\n## A\n\n- a")], 0),
+        (the_comparison_has_its_sources, &[("README.md", compared), ("docs/comparison.md", "## A\n\n## B")], 1),
+        (the_comparison_has_its_sources, &[], 1),
     ];
     for (number, (rule, files, complaints)) in cases.iter().enumerate() {
         let found = rule(&Repository::of(files));
