@@ -92,9 +92,9 @@ pub(crate) struct ServeArguments {
     /// flow-control window has five times as long.
     #[arg(long, alias = "stall-limit", value_name = "DURATION", value_parser = parse_timeout, default_value = "60s")]
     pub(crate) stall_timeout: Duration,
-    /// After the signal, serve as before for this long, but report not ready on /health [default: as long as the balancer needs].
+    /// After the signal, serve as before for this long, but report not ready on /ready [default: as long as the balancer needs].
     ///
-    /// By default, if something asks for /health regularly, the notice lasts until it has heard twice that the server is not ready,
+    /// By default, if something asks for /ready regularly, the notice lasts until it has heard twice that the server is not ready,
     /// and until nobody else has connected for a second; 10 seconds at most. If nothing asks, there is no notice.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) notice: Option<Duration>,

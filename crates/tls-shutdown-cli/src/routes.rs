@@ -26,7 +26,7 @@ const EVENT_INTERVAL: Duration = Duration::from_secs(1);
 
 const HELP: &str = "\
 GET  /               this text
-GET  /health         200 if ready, 503 if draining
+GET  /ready          200 if ready, 503 if draining; /health is the same
 GET  /bytes/{n}      n bytes, with Content-Length
 GET  /delay/{ms}     a response after ms milliseconds
 GET  /drip/{n}/{ms}  n chunks, one every ms milliseconds
@@ -45,6 +45,7 @@ const CHUNK: &[u8] = &[b'.'; 16 * 1024];
 pub(crate) fn router(drain: DrainHandle) -> Router {
     Router::new()
         .route("/", get(HELP))
+        .route_service("/ready", drain.readiness())
         .route_service("/health", drain.readiness())
         .route("/bytes/{n}", get(bytes))
         .route("/delay/{ms}", get(delay))

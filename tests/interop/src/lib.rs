@@ -211,6 +211,15 @@ impl Background {
         None
     }
 
+    /// What it has printed and nobody has asked for yet.
+    pub fn lines_so_far(&mut self) -> String {
+        let mut lines = Vec::new();
+        while let Ok(line) = self.lines.try_recv() {
+            lines.extend(line);
+        }
+        String::from_utf8_lossy(&lines).into_owned()
+    }
+
     /// The port at the end of the first line that contains `text`.
     pub async fn port(&mut self, text: &str) -> u16 {
         let line = self.line_with(text).await.expect("a line with the port");

@@ -44,10 +44,24 @@ impl Build {
         command
     }
 
+    /// `tls-shutdown serve` without TLS at an address, with more arguments.
+    pub fn serve_plain(self, listen: &str, arguments: &[&str]) -> Command {
+        let mut command = self.command("tls-shutdown");
+        command.args(["serve", "--json", "--plain", listen]).args(arguments);
+        command
+    }
+
     /// A server of hyper and tokio-rustls with nothing of ours.
     pub fn bare_server(self, listen: &str) -> Command {
         let mut command = self.command("bare_server");
         command.args([listen, &CERTIFICATE.cert, &CERTIFICATE.key]);
+        command
+    }
+
+    /// The same without TLS.
+    pub fn plain_bare_server(self, listen: &str) -> Command {
+        let mut command = self.command("bare_server");
+        command.arg(listen);
         command
     }
 }

@@ -66,7 +66,7 @@ const FILES_THAT_WAIT: [(&str, &str); 7] = [
     ("tests/src/openssl_peer.rs", "OpenSSL has only the real clock; the bound of a wait for a message"),
     ("tests/tests/budgets.rs", "its runtimes are paused"),
     ("tests/interop/src/lib.rs", "nothing reports what `/proc` shows of another process"),
-    ("tests/interop/tests/rolling_restart.rs", "the pace of the restarts"),
+    ("tests/interop/tests/rolling_restart/main.rs", "the pace of the restarts"),
     ("tests/interop/tests/floods.rs", "the pace of an endless peer"),
     (
         "crates/tls-shutdown-cli/tests/command/endings.rs",

@@ -1,7 +1,7 @@
-//! An HTTPS server of hyper, hyper-util and tokio-rustls, with a graceful shutdown as their documentation shows it. It is what
+//! A server of hyper, hyper-util and tokio-rustls, with TLS and without, with a graceful shutdown as their documentation shows it. It is what
 //! the proofs are held against: one that this server passes, too, proves nothing.
 //!
-//! `bare_server HOST:PORT CERT KEY`; the routes are those of `tls-shutdown serve`: `POST /count`, `POST /reject/{n}`,
+//! `bare_server HOST:PORT [CERT KEY]`; the routes are those of `tls-shutdown serve`: `POST /count`, `POST /reject/{n}`,
 //! `GET /bytes/{n}`.
 
 use std::{convert::Infallible, env, error::Error, sync::Arc, time::Duration};
@@ -15,7 +15,10 @@ use hyper::{
 };
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::{
+        conn::auto,
+        graceful::{GracefulShutdown, Watcher},
+    },
 };
 use rustls::{
     ServerConfig,
@@ -23,6 +26,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     signal::unix::{SignalKind, signal},
     time::timeout,
@@ -34,8 +38,11 @@ const GRACE_PERIOD: Duration = Duration::from_secs(20);
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [listen, cert, key] = &arguments[..] else { return Err("HOST:PORT CERT KEY".into()) };
-    let acceptor = TlsAcceptor::from(Arc::new(config(cert, key)?));
+    let (listen, acceptor) = match &arguments[..] {
+        [listen] => (listen, None),
+        [listen, cert, key] => (listen, Some(TlsAcceptor::from(Arc::new(config(cert, key)?)))),
+        _ => return Err("HOST:PORT [CERT KEY]".into()),
+    };
     let mut terminate = signal(SignalKind::terminate())?;
     let listener = TcpListener::bind(listen).await?;
     println!("{}", serde_json::json!({ "event": "listening", "addr": listener.local_addr()?.to_string() }));
@@ -49,15 +56,24 @@ async fn main() -> Result<(), Box<dyn Error>> {
         tcp.set_nodelay(true)?;
         let (acceptor, watcher) = (acceptor.clone(), graceful.watcher());
         tokio::spawn(async move {
-            let Ok(tls) = acceptor.accept(tcp).await else { return };
-            let builder = auto::Builder::new(TokioExecutor::new());
-            let connection = builder.serve_connection(TokioIo::new(tls), service_fn(answer)).into_owned();
-            // The clients report what becomes of them.
-            let _ = watcher.watch(connection).await;
+            match acceptor {
+                Some(acceptor) => {
+                    let Ok(tls) = acceptor.accept(tcp).await else { return };
+                    serve(tls, watcher).await;
+                }
+                None => serve(tcp, watcher).await,
+            }
         });
     }
     drop(listener);
     Ok(timeout(GRACE_PERIOD, graceful.shutdown()).await?)
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, watcher: Watcher) {
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let connection = builder.serve_connection(TokioIo::new(stream), service_fn(answer)).into_owned();
+    // The clients report what becomes of them.
+    let _ = watcher.watch(connection).await;
 }
 
 fn config(cert: &str, key: &str) -> Result<ServerConfig, Box<dyn Error>> {
