@@ -61,12 +61,11 @@ pub(crate) fn the_changelog_has_the_version(repository: &Repository) -> Vec<Stri
 }
 
 /// The files of tests that wait by the real clock, each with the reason why it awaits no event.
-const FILES_THAT_WAIT: [(&str, &str); 7] = [
+const FILES_THAT_WAIT: [(&str, &str); 6] = [
     ("tests/src/time.rs", "the helper for all others; each use of it has a reason of its own"),
     ("tests/src/openssl_peer.rs", "OpenSSL has only the real clock; the bound of a wait for a message"),
     ("tests/tests/budgets.rs", "its runtimes are paused"),
     ("tests/interop/src/lib.rs", "nothing reports what `/proc` shows of another process"),
-    ("tests/interop/tests/rolling_restart/main.rs", "the pace of the restarts"),
     ("tests/interop/tests/floods.rs", "the pace of an endless peer"),
     (
         "crates/tls-shutdown-cli/tests/command/endings.rs",
