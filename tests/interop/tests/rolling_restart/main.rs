@@ -210,6 +210,7 @@ struct Outcome {
     /// What ended the notices of the servers, and how many times.
     notices: BTreeMap<String, usize>,
     /// What the balancer has printed.
+    #[expect(dead_code, reason = "it is shown with the rest if a test fails")]
     log: String,
 }
 
