@@ -185,7 +185,9 @@ impl Trial {
         let summary = load.line_with("{\"requests\"").await.expect("the load ends with a summary");
         let load: BTreeMap<String, u64> = serde_json::from_str(&summary).expect("a JSON object");
         assert!(load["requests"] > REQUESTS_PER_RESTART * self.restarts as u64, "hardly any load: {load:?}");
-        let outcome = Outcome { trial: self, load, aborts: network.aborts(), notices, log: balancer.lines_so_far() };
+        // Shown if the test fails.
+        eprint!("{}", balancer.lines_so_far());
+        let outcome = Outcome { trial: self, load, aborts: network.aborts(), notices };
         println!("{}", outcome.row());
         outcome
     }
@@ -209,9 +211,6 @@ struct Outcome {
     aborts: Vec<(&'static str, u64)>,
     /// What ended the notices of the servers, and how many times.
     notices: BTreeMap<String, usize>,
-    /// What the balancer has printed.
-    #[expect(dead_code, reason = "it is shown with the rest if a test fails")]
-    log: String,
 }
 
 impl Outcome {
