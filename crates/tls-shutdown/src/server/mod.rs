@@ -235,7 +235,7 @@ impl Server {
     ///
     /// # Panics
     ///
-    /// If `max` is 0, or more than [x].
+    /// If `max` is 0.
     pub fn max_connections(mut self, max: usize) -> Self {
         assert!(max > 0, "a server without connections serves nothing");
         self.max_connections = Some(max);
