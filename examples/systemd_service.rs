@@ -1,5 +1,5 @@
 //! A systemd service: it uses the socket of its socket unit, and reports when it is ready and how its drain proceeds.
-//! `docs/guides/systemd.md` has the units.
+//! The page "Under systemd" of the handbook has the units.
 //!
 //! `systemd-socket-activate -l 127.0.0.1:8443 target/debug/systemd_service cert.pem`
 

@@ -35,13 +35,3 @@ pub use wire::Wire;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 pub struct Readme;
-
-/// The examples of a guide.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/guides/unwrap.md")]
-pub struct UnwrapGuide;
-
-/// The examples of a guide.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/guides/kubernetes.md")]
-pub struct KubernetesGuide;

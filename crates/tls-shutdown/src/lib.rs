@@ -19,6 +19,9 @@
 //!   ends all connections before the process exits.
 //! - [`integrations`]: axum, tonic and systemd (features of the same names).
 //!
+//! The [handbook](https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/index.html) has quick starts, deployment, migration from other
+//! servers, and an index of error messages.
+//!
 //! # Promises
 //!
 //! - close_notify is sent once, after all application data and before FIN. Nothing is written after it.
@@ -88,3 +91,7 @@ pub mod client;
 
 #[cfg(feature = "server")]
 pub mod integrations;
+
+// Its programs need all features, and signals of Unix.
+#[cfg(all(doc, unix, feature = "axum", feature = "hyper-rustls", feature = "systemd", feature = "tonic"))]
+pub mod guide;

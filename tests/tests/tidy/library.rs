@@ -98,7 +98,7 @@ pub(crate) fn documentation_has_its_headings(repository: &Repository) -> Vec<Str
 
 /// The guide lists every event.
 pub(crate) fn events_are_listed(repository: &Repository) -> Vec<String> {
-    let path = "docs/guides/observability.md";
+    let path = "crates/tls-shutdown/guide/src/observability.md";
     let mut complaints = Vec::new();
     for (file, text) in repository.files(LIBRARY, ".rs") {
         let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();

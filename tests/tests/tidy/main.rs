@@ -3,14 +3,20 @@
 
 mod citations;
 mod files;
+mod handbook;
 mod layout;
 mod library;
+mod pictures;
 mod promises;
 mod readme;
 mod repository;
 
 use citations::citations_are_listed;
 use files::{examples_are_short, nothing_is_left_behind, tests_await_events, the_changelog_has_the_version};
+use handbook::{
+    error_messages_are_one_line, generated, generated_files_are_current, links_reach_something, pages_are_published,
+    pages_with_their_files,
+};
 use layout::{connections_know_no_features, files_are_short, files_have_no_circles, imports_go_down};
 use library::{documentation_has_its_headings, events_are_listed, rustls_is_touched_in_few_files, the_table_is_pure};
 use promises::{guarantees_name_their_tests, invariants_name_their_tests, rules_name_their_tests, tests_named_in};
@@ -118,6 +124,33 @@ fn comparison() {
     assert_kept(the_comparison_has_its_sources);
 }
 
+#[test]
+fn pages() {
+    assert_kept(pages_are_published);
+}
+
+#[test]
+fn links() {
+    assert_kept(links_reach_something);
+}
+
+#[test]
+fn handbook_is_current() {
+    if std::env::var_os("TLS_SHUTDOWN_WRITE_HANDBOOK").is_some() {
+        for write in [pages_with_their_files, generated] {
+            for (path, text) in write(&Repository::here()).expect("pages that are understood") {
+                Repository::write(&path, &text);
+            }
+        }
+    }
+    assert_kept(generated_files_are_current);
+}
+
+#[test]
+fn error_messages() {
+    assert_kept(error_messages_are_one_line);
+}
+
 /// A rule, the files of a repository, and how many complaints the rule must have.
 type Case<'a> = (Rule, &'a [(&'a str, &'a str)], usize);
 
@@ -144,7 +177,47 @@ fn every_rule_can_fail() {
     let packaged = "crates/tls-shutdown/README.md";
     let compared = "## Comparison\n\n| | x |\n|---|---|\n| A | yes |\n";
     let version = "[workspace.package]\nversion = \"1.2.3\"";
+    let page = "crates/tls-shutdown/guide/src/a-b.md";
+    let summary = ("crates/tls-shutdown/guide/src/SUMMARY.md", "[A](a-b.md)");
+    let module = ("crates/tls-shutdown/src/guide.rs", "page!(a_b, \"../guide/src/a-b.md\");");
+    let links = "crates/tls-shutdown/guide/rustdoc-links.md";
+    let picture = "crates/tls-shutdown/guide/src/pictures/a.txt";
+    let shown = "# A\n<!-- file: balancers/a -->\n\n```text\nx\n```\n";
+    let published = "// https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/a_b/index.html";
     let cases: &[Case] = &[
+        (pages_are_published, &[(page, "# A"), summary, module], 0),
+        (pages_are_published, &[(page, "A"), summary, module], 1),
+        (pages_are_published, &[(page, "# A"), module], 1),
+        (pages_are_published, &[(page, "# A"), summary], 2),
+        (links_reach_something, &[(page, "# A\n[x][a] [y](#a) [z](https://b)\n[a]: a-b.md#a")], 0),
+        (links_reach_something, &[(page, "# A\n[x](a-b.md)"), ("README.md", "[x](docs)"), ("docs/a.md", "")], 1),
+        (links_reach_something, &[(page, "[x][a] [y][b]\n[a]: a-b.md#c\n[c]: a-b.md")], 3),
+        (links_reach_something, &[("a/b.md", "[x](../c.md) [y](c.md) `[z](d.md)`"), ("c.md", "")], 1),
+        (links_reach_something, &[(page, "# A"), (server, published)], 0),
+        (links_reach_something, &[(page, "# A"), (server, &format!("{published}#b"))], 1),
+        (generated_files_are_current, &[(page, "# A"), (links, "")], 0),
+        (generated_files_are_current, &[(page, "[x][a]\n[a]: a-b.md#a"), (links, "[a]: crate::guide::a_b#a\n")], 0),
+        (generated_files_are_current, &[(page, "[x][a]\n[a]: a-b.md#a"), (links, "")], 1),
+        (
+            generated_files_are_current,
+            &[(page, shown), ("crates/tls-shutdown/guide/balancers/a", "x\n"), (links, "")],
+            0,
+        ),
+        (
+            generated_files_are_current,
+            &[(page, shown), ("crates/tls-shutdown/guide/balancers/a", "y\n"), (links, "")],
+            1,
+        ),
+        (generated_files_are_current, &[(page, shown), (links, "")], 1),
+        (generated_files_are_current, &[("crates/tls-shutdown/guide/balancers/a", "y\n"), (links, "")], 1),
+        (generated_files_are_current, &[(picture, "title a"), (links, "")], 1),
+        (generated_files_are_current, &[(picture, "unknown"), (links, "")], 1),
+        (generated_files_are_current, &[("crates/tls-shutdown/guide/src/pictures/b.svg", ""), (links, "")], 1),
+        (
+            error_messages_are_one_line,
+            &[("crates/tls-shutdown/guide/src/errors.md", "```text\na\n```\n```text\nb\nc\n```")],
+            1,
+        ),
         (the_table_is_pure, &[(closing, "use crate::tls::report::Ending;\n// tokio")], 0),
         (the_table_is_pure, &[(closing, "use crate::session::TlsSession;")], 1),
         (the_table_is_pure, &[(closing, "let now = tokio::time::Instant::now();")], 1),
@@ -229,8 +302,8 @@ fn every_rule_can_fail() {
             &[("tests/tests/a.rs", "// Nothing reports it.\nreal_time(t).await;\nreal_time(t).await;")],
             1,
         ),
-        (events_are_listed, &[(closing, warning), ("docs/guides/observability.md", "`it fails`")], 0),
-        (events_are_listed, &[(closing, warning), ("docs/guides/observability.md", "it fails")], 1),
+        (events_are_listed, &[(closing, warning), ("crates/tls-shutdown/guide/src/observability.md", "`it fails`")], 0),
+        (events_are_listed, &[(closing, warning), ("crates/tls-shutdown/guide/src/observability.md", "it fails")], 1),
         (the_packaged_readme_has_absolute_links, &[("README.md", link), ("docs/a.svg", ""), (packaged, absolute)], 0),
         (the_packaged_readme_has_absolute_links, &[("README.md", link), ("docs/a.svg", ""), (packaged, link)], 1),
         (the_packaged_readme_has_absolute_links, &[("README.md", link), (packaged, absolute)], 1),

@@ -30,6 +30,14 @@ impl Repository {
         Self(files)
     }
 
+    /// Writes a file of this repository, if its text has changed.
+    pub(crate) fn write(path: &str, text: &str) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
+        if fs::read_to_string(&path).ok().as_deref() != Some(text) {
+            fs::write(&path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        }
+    }
+
     /// A repository of these files, by path and text.
     pub(crate) fn of(files: &[(&str, &str)]) -> Self {
         Self(files.iter().map(|(path, text)| (String::from(*path), String::from(*text))).collect())

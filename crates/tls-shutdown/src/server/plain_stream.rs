@@ -1,6 +1,6 @@
 //! [`PlainStream`]: a connection without TLS, and how it ends.
 //!
-//! FIN takes the place of close_notify. Nobody signs it, so that it proves less: [`Ending`] has the same names, and `docs/endings.md` states
+//! FIN takes the place of close_notify. Nobody signs it, so that it proves less: [`Ending`] has the same names, and the handbook states
 //! what each of them proves without TLS.
 
 use std::{

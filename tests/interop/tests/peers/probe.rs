@@ -12,7 +12,7 @@ use tls_shutdown_interop::{
 use tokio::process::Command;
 
 /// The page with the table.
-const GUIDE: &str = include_str!("../../../../docs/guides/probe.md");
+const GUIDE: &str = include_str!("../../../../crates/tls-shutdown/guide/src/probe.md");
 
 /// The columns of the table between the server's name and who is at fault for an unexpected EOF.
 const FINDINGS: [&str; 7] = [
