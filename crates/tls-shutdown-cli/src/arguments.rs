@@ -164,7 +164,7 @@ pub(crate) struct SendArguments {
 /// whole takes at most 30 seconds. If the server speaks HTTP/1, the command sends GET / and uploads 1 MB with POST /.
 ///
 /// Each finding is good, tolerable, bad or unknown. The last line tells who is at fault if clients of this server report "unexpected
-/// EOF". docs/guides/probe.md explains the findings and documents the JSON.
+/// EOF". <https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/probe/index.html> explains the findings and documents the JSON.
 ///
 /// The exit code is 0 if the server was probed, whatever the findings are. It is 3 if the server could not be probed, 2 if the
 /// arguments are wrong, and 1 if the report could not be written.

@@ -123,7 +123,7 @@ impl Events {
         }
     }
 
-    /// Reports the end of a connection of `send`.
+    /// Reports the end of a connection of `send`. For people, with the page that explains an end that is not clean.
     pub(crate) fn sent(&self, report: &SendReport) {
         let SendReport { shutdown, handshake, bytes } = report;
         let mut event = json!({ "event": "closed" });
@@ -135,7 +135,10 @@ impl Events {
             Handshake::Full => "",
             Handshake::Resumed => ", session resumed",
         };
-        self.print(&event, || format!("{shutdown}, {bytes} bytes written{resumed}"));
+        self.print(&event, || match shutdown.ending() {
+            ending if ending.is_clean() => format!("{shutdown}, {bytes} bytes written{resumed}"),
+            ending => format!("{shutdown}, {bytes} bytes written{resumed}\n  see {}", ending.page()),
+        });
     }
 
     /// Reports the phase that the server drain has entered, as text only. In JSON, the `drained` event has the time in each phase.

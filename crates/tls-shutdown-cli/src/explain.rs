@@ -12,7 +12,7 @@ pub(crate) enum Explanations {
     Each,
 }
 
-/// Says in plain words how a connection ended, and what that means for its responses.
+/// Says in plain words how a connection ended, what that means for its responses, and which page explains an end that is not clean.
 pub(crate) fn explain(report: &ConnectionReport) -> String {
     if let Some(failure) = report.handshake_failure() {
         return format!("The TLS handshake failed: {failure}.{}", usual_reason(failure));
@@ -44,7 +44,11 @@ pub(crate) fn explain(report: &ConnectionReport) -> String {
         }
         _ => "There was no request.".to_owned(),
     };
-    format!("{end} {delivery}")
+    let page = match report.ending() {
+        ending if ending.is_clean() => String::new(),
+        ending => format!(" See {}", ending.page()),
+    };
+    format!("{end} {delivery}{page}")
 }
 
 /// A further sentence about failures that have one usual reason.

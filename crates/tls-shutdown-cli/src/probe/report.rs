@@ -12,6 +12,10 @@ use super::{
 };
 use crate::arguments::Endpoint;
 
+/// The page that explains who is at fault, and why.
+const FAULT_PAGE: &str =
+    "https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/probe/index.html#who-is-at-fault-for-an-unexpected-eof";
+
 #[derive(Debug)]
 pub(crate) struct Report {
     target: String,
@@ -84,7 +88,7 @@ impl Report {
             let _ = write!(text, "\n{}", picture::draw(timeline));
         }
         let fault = self.fault();
-        let _ = write!(text, "\nunexpected EOF: at fault: {}: {}", fault.at_fault, fault.meaning);
+        let _ = write!(text, "\nunexpected EOF: at fault: {}: {}; see {FAULT_PAGE}", fault.at_fault, fault.meaning);
         text
     }
 

@@ -147,6 +147,7 @@ async fn a_client_that_leaves_without_close_notify_is_truncated_and_has_lost_not
     assert_eq!((&event["delivery"], &event["responses_cut"]), (&"sent".into(), &0.into()));
     let explanation = event["explanation"].as_str().unwrap();
     assert!(explanation.contains("without closing TLS") && explanation.contains("sent to its end"), "{explanation}");
+    assert!(explanation.ends_with("/guide/endings/index.html#truncated"), "{explanation}");
     // In the middle of a response.
     let mut stream = connect(server.address).await;
     request(&mut stream, "GET /drip/1000/1000").await;

@@ -140,6 +140,23 @@ async fn a_server_that_never_closes_is_timed_out() {
 }
 
 #[tokio::test]
+async fn a_failure_names_the_page_that_explains_it() {
+    let (listener, address) = listen().await;
+    let sending = tokio::spawn(async move { run(&["send", &address, "--insecure", "--bytes", "1"]).await });
+    let mut stream = accept(&listener).await;
+    within(stream.read_to_end(&mut Vec::new())).await.unwrap();
+    drop(stream);
+    let output = within(sending).await.unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.starts_with("truncated: "), "{printed}");
+    assert!(
+        printed
+            .ends_with("\n  see https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#truncated\n"),
+        "{printed}"
+    );
+}
+
+#[tokio::test]
 async fn the_close_timeout_limits_the_handshake() {
     let (listener, address) = listen().await;
     let output = run(&["send", &address, "--insecure", "--bytes", "1", "--close-timeout", "200ms", "--json"]).await;

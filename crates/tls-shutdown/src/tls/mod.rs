@@ -4,6 +4,7 @@ mod close_notify;
 mod close_state;
 mod connection;
 mod driver;
+mod handbook;
 mod linger;
 mod observers;
 mod plaintext;

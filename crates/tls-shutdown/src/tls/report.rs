@@ -18,37 +18,53 @@ use std::{error, fmt, io, sync::Arc, time::Duration};
 pub enum Ending {
     /// The peer's close_notify was read, no application byte of ours is unsent, and our close_notify was accepted by the
     /// transport, or failed only after theirs had come (then [`ShutdownReport::sent`] is false).
+    /// [Handbook](https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#complete).
     Complete,
     /// Our close_notify was sent. The shutdown did not wait for the peer's, or did not need it.
+    /// [Handbook](https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#sent).
     Sent,
     /// Nothing was sent and nothing was read, as [`ShutdownPolicy::quiet`](crate::ShutdownPolicy::quiet) demands.
+    /// [Handbook](https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#quiet).
     Quiet,
     /// The transport ended before the peer's close_notify. The received data may be incomplete (RFC 9846 section 6.1).
+    /// [Handbook](https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#truncated).
     Truncated,
     /// The peer reset the transport (`ECONNRESET`, `ECONNABORTED`, or, at a write, `EPIPE`).
+    /// [Handbook](https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#reset).
     Reset,
     /// The transport failed in another way.
+    /// [Handbook](https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#transport).
     Transport(io::ErrorKind),
     /// The stall timeout or the close timeout passed.
+    /// [Handbook](https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#timed_out).
     TimedOut,
     /// The peer sent more than the [drain limit](crate::ShutdownPolicy::with_max_drain_bytes) allows.
+    /// [Handbook](https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#drain_limit).
     DrainLimit,
     /// Application data arrived, and the policy [rejects](crate::PeerData::Reject) it.
+    /// [Handbook](https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#peer_data).
     PeerData,
     /// The peer sent an alert that ends the connection.
+    /// [Handbook](https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#peer_alert).
     PeerAlert(Alert),
     /// The peer violated the TLS protocol: it sent a record that cannot be decrypted, or a forbidden message.
+    /// [Handbook](https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#protocol_error).
     ProtocolError,
     /// The peer sent more than rustls accepts of what TLS allows: a second request to renegotiate TLS 1.2, a handshake message of more
     /// than 64 KiB, or many warnings, empty records or requests for new keys.
+    /// [Handbook](https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#tls_limit).
     TlsLimit,
     /// The TLS handshake did not finish.
+    /// [Handbook](https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#not_started).
     NotStarted,
     /// The connection had failed before the shutdown began, and close_notify must not follow a fatal error.
+    /// [Handbook](https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#refused).
     Refused,
     /// The peer sent bytes that are not TLS where a record must begin.
+    /// [Handbook](https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#not_tls).
     NotTls,
     /// The connection ended without our close_notify, because of an abort or because the stream was dropped.
+    /// [Handbook](https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#aborted).
     Aborted,
 }
 
@@ -410,7 +426,7 @@ impl fmt::Display for ShutdownError {
             Ending::Aborted => "the connection was aborted",
             Ending::Complete | Ending::Sent | Ending::Quiet => "the shutdown stopped short of the requested goal",
         };
-        write!(f, "TLS shutdown failed: {what} [{}]", self.report)
+        write!(f, "TLS shutdown failed: {what} [{}]; see {}", self.report, self.report.ending.page())
     }
 }
 

@@ -22,7 +22,9 @@ async fn the_report_for_people_and_the_picture() {
         assert!(text.contains(part), "{part}: {text}");
     }
     let last = text.lines().last().unwrap();
-    assert_eq!(last, "unexpected EOF: at fault: server: it ends TCP without close_notify when the connection is idle");
+    let (fault, page) = last.split_once("; see ").expect("a page");
+    assert_eq!(fault, "unexpected EOF: at fault: server: it ends TCP without close_notify when the connection is idle");
+    assert!(page.ends_with("/guide/probe/index.html#who-is-at-fault-for-an-unexpected-eof"), "{page}");
     let picture = std::fs::read_to_string(&svg).unwrap();
     assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"));
     for part in ["an idle connection</text>", ">close_notify, 24 bytes</text>", ">FIN</text>"] {
