@@ -6,4 +6,6 @@ pub(crate) mod forward;
 pub(crate) mod lock;
 pub(crate) mod timer;
 pub(crate) mod wakers;
+#[cfg(feature = "server")]
+pub(crate) mod when_woken;
 pub(crate) mod yield_once;

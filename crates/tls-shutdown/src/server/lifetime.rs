@@ -18,7 +18,7 @@ use super::{
     drain::{DrainHandle, DrainPhase},
     retirement::ConfigOfConnection,
 };
-use crate::runtime::timer::from_now;
+use crate::runtime::{timer::from_now, when_woken::WhenWoken};
 
 /// [`Server::HEADER_TIMEOUT`](super::Server::HEADER_TIMEOUT).
 pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -210,14 +210,14 @@ impl ConnectionLifetime {
     }
 }
 
-/// Drives `connection` until `event`.
+/// Drives `connection` until `event`, which wakes the task when it comes.
 pub(super) async fn until<C: Future<Output = hyper::Result<()>>, T>(
     connection: Pin<&mut C>,
     event: impl Future<Output = T>,
 ) -> Flow<T> {
     tokio::select! {
         biased;
-        event = event => Flow::Continue(event),
+        event = WhenWoken::new(event) => Flow::Continue(event),
         result = connection => Flow::Break(result),
     }
 }

@@ -16,7 +16,7 @@ use super::{
     http_stream::{FirstBytes, HttpStream, http2::Http2Frames},
     lifetime::{ClientWait, ConnectionLifetime, Flow, until, until_pending},
 };
-use crate::runtime::lock::lock;
+use crate::runtime::{lock::lock, when_woken::WhenWoken};
 
 /// The executor of [`Server::http2`](super::Server::http2): hyper spawns a task for each HTTP/2 request. It spawns them on Tokio, in the current `tracing` span.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ pub(super) async fn serve_http2<C: Future<Output = hyper::Result<()>>>(
     let end = tokio::select! {
         biased;
         end = until(connection.as_mut(), lifetime.until_end(|| lock(frames).wait())) => end?,
-        () = preface_timeout => return Flow::Continue(()),
+        () = WhenWoken::new(preface_timeout) => return Flow::Continue(()),
     };
     if has_preface() {
         // An idle client has had its time.
