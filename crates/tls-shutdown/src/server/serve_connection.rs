@@ -4,7 +4,7 @@ use std::{
     error::Error,
     future::{Future, pending},
     ops::ControlFlow,
-    pin::pin,
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
@@ -104,8 +104,13 @@ pub(super) async fn serve_connection<S, B>(
 }
 
 impl ConnectionOptions {
-    /// Serves a connection whose protocol is known.
-    async fn serve<S, B>(&self, stream: HttpStream, service: HttpService<S>, lifetime: &ConnectionLifetime) -> Flow
+    /// Serves a connection whose protocol is known. Boxed, so that a connection takes no memory for what it does not speak.
+    fn serve<'a, S, B>(
+        &self,
+        stream: HttpStream,
+        service: HttpService<S>,
+        lifetime: &'a ConnectionLifetime,
+    ) -> Pin<Box<dyn Future<Output = Flow> + Send + 'a>>
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
         S::Error: Into<BoxError>,
@@ -115,14 +120,17 @@ impl ConnectionOptions {
         let io = TokioIo::new(stream);
         match service.messages.clone() {
             MessagesInFlight::Http1(messages) => {
-                let connection = self.http1.serve_connection(io, service).with_upgrades();
-                serve_http1(pin!(connection), http1::UpgradeableConnection::graceful_shutdown, &messages, lifetime)
-                    .await
+                let mut connection = Box::pin(self.http1.serve_connection(io, service).with_upgrades());
+                let graceful_shutdown = http1::UpgradeableConnection::graceful_shutdown;
+                Box::pin(async move { serve_http1(connection.as_mut(), graceful_shutdown, &messages, lifetime).await })
             }
             MessagesInFlight::Http2(frames) => {
                 let calls = service.endless.grpc_calls().clone();
-                let connection = self.http2.serve_connection(io, service);
-                serve_http2(pin!(connection), http2::Connection::graceful_shutdown, &frames, &calls, lifetime).await
+                let mut connection = Box::pin(self.http2.serve_connection(io, service));
+                let graceful_shutdown = http2::Connection::graceful_shutdown;
+                Box::pin(
+                    async move { serve_http2(connection.as_mut(), graceful_shutdown, &frames, &calls, lifetime).await },
+                )
             }
         }
     }
