@@ -136,10 +136,20 @@ impl MessageScanner {
     /// Takes bytes of a head. Returns the head when it is complete.
     fn scan_head(&mut self, data: &mut &[u8]) -> Option<MessageHead> {
         while let Some((&byte, rest)) = data.split_first() {
-            if matches!(self.line, Line::Other) && byte != b'\n' {
-                // Most bytes of most heads.
-                let end = data.iter().position(|byte| *byte == b'\n').unwrap_or(data.len());
-                *data = &data[end..];
+            // Most bytes of most heads.
+            match self.line {
+                Line::Begin if self.head.has_start() && says_nothing_of_body(byte) => self.line = Line::Other,
+                Line::Start if byte != b'\n' => {
+                    self.line = self.head.push_start(data);
+                    continue;
+                }
+                _ => {}
+            }
+            if matches!(self.line, Line::Other) {
+                match data.iter().position(|byte| *byte == b'\n') {
+                    Some(end) => (*data, self.line) = (&data[end + 1..], Line::Begin),
+                    None => *data = &[],
+                }
                 continue;
             }
             *data = rest;
@@ -160,8 +170,7 @@ impl MessageScanner {
     fn on_byte(&mut self, byte: u8) {
         self.line = match self.line {
             Line::Begin if byte == b'\r' => Line::Empty,
-            Line::Begin if !self.head.has_start() => self.head.push_start(byte),
-            Line::Start => self.head.push_start(byte),
+            Line::Begin if !self.head.has_start() => self.head.push_start(&mut &[byte][..]),
             Line::Begin if byte.eq_ignore_ascii_case(&b'c') => {
                 Line::Name(FramingField::ContentLength, &CONTENT_LENGTH[1..])
             }
@@ -175,9 +184,14 @@ impl MessageScanner {
             }
             Line::Length(value) => Line::Length(self.head.on_length_byte(value, byte)),
             Line::Coding(value) => Line::Coding(value.on_byte(byte)),
-            Line::Begin | Line::Empty | Line::Name(..) | Line::Other => Line::Other,
+            Line::Begin | Line::Empty | Line::Start | Line::Name(..) | Line::Other => Line::Other,
         };
     }
+}
+
+/// Whether a line of a head that begins with this byte cannot be a field that frames a body, and is no end of the head.
+fn says_nothing_of_body(first: u8) -> bool {
+    !matches!(first, b'c' | b'C' | b't' | b'T' | b'\r' | b'\n')
 }
 
 impl CodingValue {
@@ -202,13 +216,15 @@ impl MessageHead {
         self.start_length > 0
     }
 
-    fn push_start(&mut self, byte: u8) -> Line {
-        if self.start_length == Self::START_LENGTH {
-            return Line::Other;
-        }
-        self.start[self.start_length] = byte;
-        self.start_length += 1;
-        Line::Start
+    /// Takes bytes of the first line. Returns how far that line is.
+    fn push_start(&mut self, data: &mut &[u8]) -> Line {
+        let room = &mut self.start[self.start_length..];
+        let length = data.len().min(room.len());
+        let length = data[..length].iter().position(|byte| *byte == b'\n').unwrap_or(length);
+        room[..length].copy_from_slice(&data[..length]);
+        self.start_length += length;
+        *data = &data[length..];
+        if self.start_length == Self::START_LENGTH { Line::Other } else { Line::Start }
     }
 
     fn on_line_end(&mut self, line: Line) {

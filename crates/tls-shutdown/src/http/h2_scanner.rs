@@ -75,6 +75,7 @@ impl FrameScanner {
     }
 
     /// Takes the rest of a frame from `bytes`. Returns the frame if that is all of it.
+    #[cfg(feature = "tower")]
     pub(crate) fn next_frame(&mut self, bytes: &mut &[u8]) -> Option<Frame> {
         self.head(bytes)?;
         let (payload, rest) = bytes.split_at(bytes.len().min(self.left));
@@ -84,6 +85,15 @@ impl FrameScanner {
 
     /// Takes the rest of a frame's head from `bytes`. Returns the head if that is all of it, and again until its payload passes.
     pub(crate) fn head(&mut self, bytes: &mut &[u8]) -> Option<FrameHead> {
+        // Most heads come whole.
+        if self.have == 0
+            && let Some((head, rest)) = bytes.split_first_chunk::<HEAD_LENGTH>()
+        {
+            self.head[..HEAD_LENGTH].copy_from_slice(head);
+            self.have = HEAD_LENGTH;
+            self.begin_payload();
+            *bytes = rest;
+        }
         while self.have < self.head_length() {
             let (piece, rest) = bytes.split_at(bytes.len().min(self.head_length() - self.have));
             if piece.is_empty() {
@@ -93,9 +103,7 @@ impl FrameScanner {
             self.have += piece.len();
             *bytes = rest;
             if self.have == HEAD_LENGTH {
-                let [a, b, c, ..] = self.head;
-                self.left = u32::from_be_bytes([0, a, b, c]) as usize;
-                self.kept = 0;
+                self.begin_payload();
             } else if self.have > HEAD_LENGTH {
                 self.left -= 1;
             }
@@ -104,6 +112,29 @@ impl FrameScanner {
         let padding = if self.have > HEAD_LENGTH { usize::from(padding) } else { 0 };
         let stream = u32::from_be_bytes([a, b, c, d]) & EVERY_STREAM;
         Some(FrameHead { kind, flags, stream, data: self.left.saturating_sub(padding) })
+    }
+
+    fn begin_payload(&mut self) {
+        let [a, b, c, ..] = self.head;
+        self.left = u32::from_be_bytes([0, a, b, c]) as usize;
+        self.kept = 0;
+    }
+
+    /// Takes the rest of a payload from `bytes`, and does not look at it.
+    #[cfg(feature = "server")]
+    pub(crate) fn skip_payload(&mut self, bytes: &mut &[u8]) {
+        let amount = bytes.len().min(self.left);
+        *bytes = &bytes[amount..];
+        self.left -= amount;
+        if self.left == 0 {
+            self.have = 0;
+        }
+    }
+
+    /// Whether the next byte is the first one of a frame.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_at_head(&self) -> bool {
+        self.have == 0
     }
 
     /// The head that has passed.

@@ -236,7 +236,10 @@ impl AsyncRead for AcceptedStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.ahead.is_empty() {
-            return with_stream!(&mut this.inner, |stream| Pin::new(stream).poll_read(cx, buffer));
+            return match &mut this.inner {
+                InnerStream::Tls(stream) => poll_read_record(Pin::new(&mut **stream), cx, buffer),
+                InnerStream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            };
         }
         let amount = this.ahead().len().min(buffer.remaining());
         buffer.put_slice(&this.ahead()[..amount]);
@@ -247,6 +250,20 @@ impl AsyncRead for AcceptedStream {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+/// Reads one TLS record, as hyper does over the bare stream. [`ShutdownStream`](crate::ShutdownStream) looks for more, which most requests
+/// do not have.
+fn poll_read_record(
+    mut stream: Pin<&mut ServerStream>,
+    cx: &mut Context<'_>,
+    buffer: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    let data = ready!(stream.as_mut().poll_fill_buf(cx))?;
+    let amount = data.len().min(buffer.remaining());
+    buffer.put_slice(&data[..amount]);
+    stream.consume(amount);
+    Poll::Ready(Ok(()))
 }
 
 impl AsyncBufRead for AcceptedStream {

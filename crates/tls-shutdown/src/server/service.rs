@@ -24,7 +24,7 @@ use super::{
         MessagesInFlight,
         http1::{Http1Messages, ResponseInProgress},
     },
-    unread_body::AnswerAfterRead,
+    unread_body::{AnswerAfterRead, Read},
 };
 use crate::runtime::lock::lock;
 
@@ -73,7 +73,12 @@ where
         let unanswered = self.endless.on_request(&mut request);
         let endless = self.endless.clone();
         let (method, version) = (request.method().clone(), request.version());
-        let answer = AnswerAfterRead::begin(request, |request| self.service.call(request));
+        let read = match &self.messages {
+            // hyper knows whether there is a body.
+            MessagesInFlight::Http1(_) if !request.body().is_end_stream() => Read::of(&request),
+            _ => Read::All,
+        };
+        let answer = AnswerAfterRead::new(read, self.service.call(request));
         Answer { messages, in_flight, endless, unanswered, method, version, answer }
     }
 }

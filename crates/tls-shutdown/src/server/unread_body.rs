@@ -23,50 +23,64 @@ pin_project! {
     /// there, and if that is not the rest, it closes the connection after the response. It can say `Connection: close` only before it writes
     /// the head. So the response waits for one turn of hyper's task.
     #[derive(Debug)]
-    pub(super) struct AnswerAfterRead<F, R> {
-        read: Read,
-        response: Option<R>,
-        #[pin]
-        answer: F,
+    #[project = AnswerProjection]
+    pub(super) enum AnswerAfterRead<F, R> {
+        // The service has not answered.
+        Awaited {
+            read: Read,
+            #[pin]
+            answer: F,
+        },
+        // The response waits for hyper's read.
+        Withheld { response: Option<R> },
     }
 }
 
 /// What hyper has read when the service has answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Read {
+pub(super) enum Read {
     /// The whole request: it has no body, or its version is HTTP/2, which ends streams and not connections.
     All,
     /// The head. The service may have dropped the body.
     Head,
 }
 
-impl<F, R> AnswerAfterRead<F, R> {
-    /// Calls the service.
-    pub(super) fn begin<B>(request: Request<B>, call: impl FnOnce(Request<B>) -> F) -> Self {
+impl Read {
+    /// What is read when the service is given `request`.
+    pub(super) fn of<B>(request: &Request<B>) -> Self {
+        if request.version() == Version::HTTP_2 {
+            return Self::All;
+        }
         let headers = request.headers();
         let has_body =
             headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
-        let read = if has_body && request.version() < Version::HTTP_2 { Read::Head } else { Read::All };
-        Self { read, response: None, answer: call(request) }
+        if has_body { Self::Head } else { Self::All }
+    }
+}
+
+impl<F, R> AnswerAfterRead<F, R> {
+    /// The answer of a service that was given the request.
+    pub(super) fn new(read: Read, answer: F) -> Self {
+        Self::Awaited { read, answer }
     }
 }
 
 impl<F: Future<Output = Result<R, E>>, R, E> Future for AnswerAfterRead<F, R> {
     type Output = Result<R, E>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<R, E>> {
-        let this = self.project();
-        let response = match this.response.take() {
-            Some(response) => response,
-            None => ready!(this.answer.poll(cx))?,
-        };
-        match this.read {
-            Read::All => Poll::Ready(Ok(response)),
-            Read::Head => {
-                *this.read = Read::All;
-                *this.response = Some(response);
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<R, E>> {
+        match self.as_mut().project() {
+            AnswerProjection::Awaited { read, answer } => {
+                let response = ready!(answer.poll(cx))?;
+                if *read == Read::All {
+                    return Poll::Ready(Ok(response));
+                }
+                self.set(Self::Withheld { response: Some(response) });
                 cx.waker().wake_by_ref();
                 Poll::Pending
+            }
+            AnswerProjection::Withheld { response } => {
+                Poll::Ready(Ok(response.take().expect("a future that has ended is not polled")))
             }
         }
     }

@@ -20,7 +20,7 @@ use tower_service::Service;
 use super::{DrainHandle, DrainPhase, handle::InFlight};
 use crate::server::{
     endless::{EndlessBody, EndlessResponse, EndlessResponses, UnansweredRequest},
-    unread_body::AnswerAfterRead,
+    unread_body::{AnswerAfterRead, Read},
 };
 
 /// Adds `Connection: close` to the HTTP/1 responses of a draining server, ends its [endless responses](EndlessResponse), and counts its
@@ -88,13 +88,14 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> DrainResponse<S::Future, R> {
+        let (unanswered, read) = (self.endless.on_request(&mut request), Read::of(&request));
         DrainResponse {
-            unanswered: self.endless.on_request(&mut request),
+            unanswered,
             endless: self.endless.clone(),
             version: request.version(),
             in_flight: Some(self.drain.begin_request()),
             drain: self.drain.clone(),
-            response: AnswerAfterRead::begin(request, |request| self.inner.call(request)),
+            response: AnswerAfterRead::new(read, self.inner.call(request)),
         }
     }
 }

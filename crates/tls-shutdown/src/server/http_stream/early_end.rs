@@ -79,7 +79,7 @@ impl EarlyEnds {
     /// The service is given a request. Returns its stream, if it has a body.
     pub(super) fn on_request<B: Body>(&mut self, request: &Request<B>) -> Option<u32> {
         self.has_yielded = false;
-        if request.body().is_end_stream() { None } else { self.awaiting.take() }
+        self.awaiting.take_if(|_| !request.body().is_end_stream())
     }
 
     pub(super) fn withhold(&mut self, stream: u32) {
@@ -105,6 +105,9 @@ impl EarlyEnds {
 
     /// Takes a stream whose end is due.
     pub(super) fn take_due(&mut self) -> Option<u32> {
+        if self.withheld.is_empty() {
+            return None;
+        }
         let (&stream, &last) = self.withheld.iter().min_by_key(|(_, last)| **last)?;
         if last + PROGRESS_TIMEOUT > Instant::now() {
             return None;
@@ -124,14 +127,14 @@ pub(super) fn length_before_reset(outbound: &FrameScanner, buffers: &[IoSlice<'_
     for buffer in buffers {
         let mut rest = &buffer[..];
         while !rest.is_empty() {
-            if scanner.is_between() {
+            if scanner.is_at_head() {
                 frame = length + buffer.len() - rest.len();
             }
             let Some(head) = scanner.head(&mut rest) else { break };
             if head.kind == RST_STREAM && frame > 0 {
                 return frame;
             }
-            scanner.next_frame(&mut rest);
+            scanner.skip_payload(&mut rest);
         }
         length += buffer.len();
     }

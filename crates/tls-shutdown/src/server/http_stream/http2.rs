@@ -149,6 +149,9 @@ impl Http2Frames {
     /// Gives h2 what it is to read before `bytes` of the client, then as many of those as there is room for. Returns how many it took.
     pub(super) fn pass(&mut self, bytes: &[u8], room: &mut ReadBuf<'_>) -> usize {
         let mut rest = bytes;
+        if bytes.is_empty() && self.staged.is_empty() && !self.holds_request() {
+            return 0;
+        }
         loop {
             let mut staged = &self.staged[..];
             let amount = hand_over(&mut staged, room, usize::MAX).len();
@@ -157,6 +160,7 @@ impl Http2Frames {
                 break;
             }
             match self.next {
+                NextInbound::Head if rest.is_empty() => break,
                 NextInbound::Head | NextInbound::HeldHead => {
                     let Some(head) = self.inbound.head(&mut rest) else { break };
                     if self.stage_head(head).is_break() {
@@ -261,7 +265,9 @@ impl Http2Frames {
     /// Notes what the transport has accepted of h2. Returns how many responses h2 has cut by that.
     pub(super) fn on_sent(&mut self, mut bytes: &[u8]) -> u64 {
         let mut cut = 0;
-        while let Some(head) = self.outbound.head(&mut bytes) {
+        while !bytes.is_empty()
+            && let Some(head) = self.outbound.head(&mut bytes)
+        {
             let (payload, rest) = bytes.split_at(bytes.len().min(self.outbound.left()));
             bytes = rest;
             if head.kind == SETTINGS && head.flags & ACK == 0 {

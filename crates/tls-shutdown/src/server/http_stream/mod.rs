@@ -166,7 +166,9 @@ impl Http1Stream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if lock(&self.messages).is_upgraded() {
+        let mut messages = lock(&self.messages);
+        if messages.is_upgraded() {
+            drop(messages);
             check_deadline(&stream)?;
             let read = stream.as_mut().poll_read(cx, buffer);
             return if read.is_pending() { self.read_deadline.poll(&stream, cx).map(Err) } else { read };
@@ -177,11 +179,11 @@ impl Http1Stream {
         let bytes = &buffer.filled()[before..];
         if !bytes.is_empty() {
             self.reading.on_progress();
-            lock(&self.messages).on_received(bytes);
-        } else if read.is_pending() && lock(&self.messages).lacks_body() {
+            messages.on_received(bytes);
+        } else if read.is_pending() && messages.lacks_body() {
             return self.reading.poll(cx, || None).map(Err);
         } else if buffer.remaining() > 0 && matches!(read, Poll::Ready(Ok(()))) {
-            lock(&self.messages).on_end(stream.get_mut());
+            messages.on_end(stream.get_mut());
         }
         read
     }

@@ -1,13 +1,14 @@
 //! [`OpenRequests`]: the requests of an HTTP/2 connection without a complete response, and for what each of them waits.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
 use super::{early_end::Upload, flow_control::FlowControl};
 
 pub(super) struct OpenRequests {
-    streams: BTreeMap<u32, OpenRequest>,
+    /// By their streams, in ascending order, in which they are opened.
+    streams: VecDeque<(u32, OpenRequest)>,
     /// When the last of them ended, or when the connection began.
     idle_since: Instant,
     /// How much of the responses the client lets through.
@@ -29,19 +30,19 @@ pub(super) struct OpenRequest {
 impl Default for OpenRequests {
     fn default() -> Self {
         let (responses, uploads) = (FlowControl::default(), FlowControl::default());
-        Self { streams: BTreeMap::new(), idle_since: Instant::now(), responses, uploads }
+        Self { streams: VecDeque::new(), idle_since: Instant::now(), responses, uploads }
     }
 }
 
 impl OpenRequests {
     pub(super) fn insert(&mut self, stream: u32, upload: Upload) {
         let (window, upload_window) = (self.responses.initial, self.uploads.initial);
-        self.streams.insert(stream, OpenRequest { upload, is_answered: false, window, upload_window });
+        self.streams.push_back((stream, OpenRequest { upload, is_answered: false, window, upload_window }));
     }
 
     /// Forgets a request that is answered or reset.
     pub(super) fn remove(&mut self, stream: u32) -> Option<OpenRequest> {
-        let open = self.streams.remove(&stream)?;
+        let (_, open) = self.streams.remove(self.index(stream)?)?;
         if self.streams.is_empty() {
             self.idle_since = Instant::now();
         }
@@ -49,12 +50,21 @@ impl OpenRequests {
     }
 
     pub(super) fn get_mut(&mut self, stream: u32) -> Option<&mut OpenRequest> {
-        self.streams.get_mut(&stream)
+        let index = self.index(stream)?;
+        self.streams.get_mut(index).map(|(_, open)| open)
+    }
+
+    fn index(&self, stream: u32) -> Option<usize> {
+        self.streams.binary_search_by_key(&stream, |(stream, _)| *stream).ok()
     }
 
     /// The streams up to `last`.
     pub(super) fn streams(&self, last: u32) -> impl Iterator<Item = u32> + '_ {
-        self.streams.range(..=last).map(|(stream, _)| *stream)
+        self.up_to(last).map(|(stream, _)| *stream)
+    }
+
+    fn up_to(&self, last: u32) -> impl Iterator<Item = &(u32, OpenRequest)> {
+        self.streams.iter().take_while(move |(stream, _)| *stream <= last)
     }
 
     /// Since when there is no request. `None` if there is one.
@@ -64,7 +74,7 @@ impl OpenRequests {
 
     /// Whether the client has not sent all of a request.
     pub(super) fn has_upload(&self) -> bool {
-        self.streams.values().any(|open| !open.upload.has_ended)
+        self.streams.iter().any(|(_, open)| !open.upload.has_ended)
     }
 
     /// Notes DATA of the client.
@@ -85,7 +95,7 @@ impl OpenRequests {
 
     /// Notes WINDOW_UPDATE of the client. Stream 0 is the connection.
     pub(super) fn widen_responses(&mut self, stream: u32, increment: u32) {
-        match self.streams.get_mut(&stream) {
+        match self.get_mut(stream) {
             Some(open) => open.window += i64::from(increment),
             None if stream == 0 => self.responses.widen(increment.into()),
             None => {}
@@ -94,7 +104,7 @@ impl OpenRequests {
 
     /// Notes WINDOW_UPDATE of h2.
     pub(super) fn widen_uploads(&mut self, stream: u32, increment: u32) {
-        match self.streams.get_mut(&stream) {
+        match self.get_mut(stream) {
             Some(open) => open.upload_window += i64::from(increment),
             None if stream == 0 => self.uploads.widen(increment.into()),
             None => {}
@@ -105,7 +115,7 @@ impl OpenRequests {
     pub(super) fn read_client_settings(&mut self, payload: &[u8]) {
         let change = self.responses.read_settings(payload);
         if change != 0 {
-            self.streams.values_mut().for_each(|open| open.window += change);
+            self.streams.iter_mut().for_each(|(_, open)| open.window += change);
         }
     }
 
@@ -113,7 +123,7 @@ impl OpenRequests {
     pub(super) fn read_server_settings(&mut self, payload: &[u8]) {
         let change = self.uploads.read_settings(payload);
         if change != 0 {
-            self.streams.values_mut().for_each(|open| open.upload_window += change);
+            self.streams.iter_mut().for_each(|(_, open)| open.upload_window += change);
         }
     }
 
@@ -122,13 +132,19 @@ impl OpenRequests {
     /// Whether a client that has closed its half can still be answered: a request up to `last` is whole, and the windows let its response
     /// through. They open no more. h2 takes the end of what it reads for the end of the connection.
     pub(super) fn can_answer(&self, last: u32) -> bool {
-        self.streams.range(..=last).any(|(_, open)| open.upload.has_ended && !self.is_blocked(open))
+        self.up_to(last).any(|(_, open)| open.upload.has_ended && !self.is_blocked(open))
     }
 
     /// Whether all requests up to `last` wait until the client sends more of them, or lets more of their responses through, and there is one.
     pub(super) fn waits_for_client(&self, last: u32) -> bool {
-        let mut open = self.streams.range(..=last).map(|(_, open)| open).peekable();
-        open.peek().is_some() && open.all(|open| self.is_blocked(open) || self.waits_for_upload(open))
+        let mut there_is_one = false;
+        for (_, open) in self.up_to(last) {
+            if !self.is_blocked(open) && !self.waits_for_upload(open) {
+                return false;
+            }
+            there_is_one = true;
+        }
+        there_is_one
     }
 
     fn is_blocked(&self, open: &OpenRequest) -> bool {
@@ -148,7 +164,7 @@ impl OpenRequests {
     /// How many requests the client has ended, and how many it has not.
     #[cfg(test)]
     pub(super) fn count(&self) -> (usize, usize) {
-        let ended = self.streams.values().filter(|open| open.upload.has_ended).count();
+        let ended = self.streams.iter().filter(|(_, open)| open.upload.has_ended).count();
         (ended, self.streams.len() - ended)
     }
 }
