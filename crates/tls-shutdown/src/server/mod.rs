@@ -33,7 +33,7 @@ pub use endless::EndlessResponse;
 pub use handshake_failure::HandshakeFailure;
 #[cfg(unix)]
 pub use listener::UnixSocket;
-pub use listener::{ConfigHandle, Listener, ServerListener, TlsListener};
+pub use listener::{ConfigHandle, Listener, ServerListener, TlsAcceptor, TlsListener};
 pub use negotiated::Protocol;
 pub use peer::{Peer, Transport};
 pub use report::{ConnectionReport, ResponseDelivery};

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::{AbortHandle, JoinSet},
@@ -34,6 +35,10 @@ use crate::{
     tls::{Reaper, ShutdownPolicy, ShutdownStream},
 };
 
+/// [`TlsListener::MAX_HANDSHAKES`](super::TlsListener::MAX_HANDSHAKES).
+pub(super) const MAX_HANDSHAKES: usize = 1000;
+/// [`TlsListener::HANDSHAKE_TIMEOUT`](super::TlsListener::HANDSHAKE_TIMEOUT).
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a peer may be silent before the limit can shed it. Connections of one burst do not shed each other.
 const SILENCE: Duration = Duration::from_millis(250);
 /// The part of the handshake timeout that a peer has after its ClientHello before the limit can shed it.
@@ -55,9 +60,24 @@ pub(super) struct HandshakeOptions {
     pub(super) before_tls: Option<Arc<BeforeTls>>,
 }
 
+impl HandshakeOptions {
+    /// The defaults of [`TlsListener`](super::TlsListener).
+    pub(super) fn new(config: Arc<ServerConfig>) -> Self {
+        Self {
+            config: ConfigHandle::new(config),
+            policy: ShutdownPolicy::unidirectional(),
+            reaper: Reaper::new(),
+            timeout: HANDSHAKE_TIMEOUT,
+            max: MAX_HANDSHAKES,
+            tcp_user_timeout: None,
+            before_tls: None,
+        }
+    }
+}
+
 /// The handshakes in progress.
 pub(super) struct Handshakes {
-    tasks: JoinSet<Option<ServerStream>>,
+    tasks: JoinSet<Result<ServerStream, HandshakeFailure>>,
     pending: Arc<Mutex<Pending>>,
     /// The number of handshakes that were shed.
     pub(super) shed: Arc<AtomicU64>,
@@ -104,7 +124,7 @@ impl Handshakes {
     /// The next stream whose handshake is finished. Pending if there is none now.
     pub(super) fn poll_finished(&mut self, cx: &mut Context<'_>) -> Poll<ServerStream> {
         while let Poll::Ready(Some(handshake)) = self.tasks.poll_join_next(cx) {
-            if let Ok(Some(stream)) = handshake {
+            if let Ok(Ok(stream)) = handshake {
                 return Poll::Ready(stream);
             }
         }
@@ -152,7 +172,7 @@ impl Handshakes {
         }
     }
 
-    fn enter(&self, accepted: Accepted) -> Attempt {
+    pub(super) fn enter(&self, accepted: Accepted) -> Attempt {
         let mut pending = lock(&self.pending);
         let id = pending.next;
         pending.next += 1;
@@ -162,7 +182,7 @@ impl Handshakes {
 }
 
 /// A handshake in progress, which has a place among the others. Dropped when its task ends, however it ends.
-struct Attempt {
+pub(super) struct Attempt {
     pending: Arc<Mutex<Pending>>,
     id: u64,
     /// `None` once its end is known.
@@ -213,28 +233,29 @@ impl From<HandshakeFailure> for Failed {
     }
 }
 
-/// Carries out one handshake. Returns `None`, and reports, if it fails.
-async fn handshake(
+/// Carries out one handshake. Reports also if it fails.
+pub(super) async fn handshake(
     arrival: Arrival<TcpListener>,
     mut attempt: Attempt,
     options: Arc<HandshakeOptions>,
     drain: Option<DrainHandle>,
-) -> Option<ServerStream> {
+) -> Result<ServerStream, HandshakeFailure> {
     let Arrival { stream: tcp, mut peer, place } = arrival;
     let finished = timeout(options.timeout, make_handshake(tcp, &mut peer, &mut attempt, &options, drain)).await;
-    let accepted = attempt.accepted.take()?;
+    let accepted = attempt.accepted.take().ok_or(HandshakeFailure::Aborted)?;
     match finished.unwrap_or_else(|_| Err(HandshakeFailure::TimedOut.into())) {
         Ok((tls, config)) => {
             let connection = accepted.finish(tls.get_ref().1, config);
             let stream = ShutdownStream::new(tls).with_policy(options.policy).with_reaper(&options.reaper);
-            Some(ServerStream::new(stream, connection, peer, place))
+            Ok(ServerStream::new(stream, connection, peer, place))
         }
         Err(Failed { reason, socket }) => {
             if let Some(socket) = socket {
                 options.reaper.linger(socket);
             }
+            let failure = reason.failure;
             accepted.fail(reason);
-            None
+            Err(failure)
         }
     }
 }

@@ -1,6 +1,7 @@
 //! [`TlsListener`]: accepts TLS connections side by side, and stops without losing one.
 
 mod accept_errors;
+mod acceptor;
 mod bind;
 mod client_auth;
 mod client_hello;
@@ -13,6 +14,7 @@ mod server_listener;
 #[cfg(unix)]
 mod unix;
 
+pub use acceptor::TlsAcceptor;
 pub use config::ConfigHandle;
 pub use listening_socket::Listener;
 pub use server_listener::ServerListener;
@@ -63,8 +65,8 @@ use crate::tls::{Reaper, ShutdownPolicy};
 ///   the connections whose handshakes are in progress.
 /// - It logs errors of the system, a lack of file descriptors for example, and retries after a pause.
 ///
-/// [`accept`](Self::accept) returns the connections. The listener is also a [`Stream`] of them, as tonic needs it, and, with feature
-/// `axum`, axum's `Listener`.
+/// [`accept`](Self::accept) returns the connections. The listener is also a [`Stream`] of them, as tonic needs it, and, with features
+/// of these names, what `axum::serve`, axum-server, poem and salvo accept from.
 ///
 /// ```
 /// # use std::sync::Arc;
@@ -95,9 +97,9 @@ pub struct TlsListener {
 
 impl TlsListener {
     /// Default [number of handshakes](Self::max_handshakes) in progress.
-    pub const MAX_HANDSHAKES: usize = 1000;
+    pub const MAX_HANDSHAKES: usize = handshakes::MAX_HANDSHAKES;
     /// Default [time of a handshake](Self::handshake_timeout).
-    pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+    pub const HANDSHAKE_TIMEOUT: Duration = handshakes::HANDSHAKE_TIMEOUT;
 
     /// Listens on the first of the addresses that is possible.
     ///
@@ -177,20 +179,11 @@ impl TlsListener {
 
     /// Listens on a Tokio socket.
     pub fn from_tcp(tcp: TcpListener, config: impl Into<Arc<ServerConfig>>) -> Self {
-        let options = HandshakeOptions {
-            config: ConfigHandle::new(config.into()),
-            policy: ShutdownPolicy::unidirectional(),
-            reaper: Reaper::new(),
-            timeout: Self::HANDSHAKE_TIMEOUT,
-            max: Self::MAX_HANDSHAKES,
-            tcp_user_timeout: None,
-            before_tls: None,
-        };
         Self {
             address: tcp.local_addr(),
             socket: ListeningSocket::new(tcp),
             handshakes: Handshakes::new(),
-            options: Arc::new(options),
+            options: Arc::new(HandshakeOptions::new(config.into())),
             observers: ConnectionObservers::default(),
             user: ListenerUser::default(),
         }
