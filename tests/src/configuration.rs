@@ -6,6 +6,7 @@ use rustls::{
     ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion,
     crypto::ring::default_provider,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    server::WebPkiClientVerifier,
 };
 
 /// TLS 1.2 and TLS 1.3.
@@ -46,4 +47,24 @@ pub fn server_config(version: &'static SupportedProtocolVersion) -> ServerConfig
         .expect("a certificate");
     config.enable_secret_extraction = true;
     config
+}
+
+/// A server that admits only clients with [`certificate`], and such a client.
+pub fn mutual_tls() -> (ServerConfig, ClientConfig) {
+    let (provider, mut roots) = (Arc::new(default_provider()), RootCertStore::empty());
+    roots.add(certificate().0).expect("a root");
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots.clone()), provider.clone());
+    let server = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_client_cert_verifier(verifier.build().expect("a verifier"))
+        .with_single_cert(vec![certificate().0], certificate().1)
+        .expect("a certificate");
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_client_auth_cert(vec![certificate().0], certificate().1)
+        .expect("a certificate");
+    (server, client)
 }

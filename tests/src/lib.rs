@@ -24,7 +24,7 @@ pub mod wire_script {
     pub use crate::wire::{Buffering, Done, Full, Script, Then};
 }
 
-pub use configuration::{VERSIONS, certificate, client_config, server_config};
+pub use configuration::{VERSIONS, certificate, client_config, mutual_tls, server_config};
 pub use end::End;
 pub use forge::Forge;
 pub use peer::{Peer, Side, connect, connect_over, connect_with};

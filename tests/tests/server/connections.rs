@@ -6,21 +6,22 @@ use std::{
     time::Duration,
 };
 
-use axum::{Router, body::Body, http::StatusCode, routing};
+use axum::{Router, body::Body, extract::ConnectInfo, http::StatusCode, routing};
+use futures_util::FutureExt;
 use hyper::{Request, body::Incoming};
 use tls_shutdown::{
     integrations::tonic::TlsConnectInfo,
-    server::{ConnectionInfo, Server, ServerDrain, TlsListener},
+    server::{ConnectionInfo, Server, ServerDrain, TlsListener, Transport},
 };
 use tls_shutdown_tests::{
-    End,
+    End, certificate, mutual_tls,
     serving::{
         Client, LONG, Running, ScriptedBody, answer,
         http2::{self, PING, get, goaways, hello, pong},
         listener, offering,
     },
 };
-
+use tokio::task::JoinHandle;
 use tonic::transport::server::TcpConnectInfo;
 use tower::ServiceExt;
 
@@ -54,26 +55,7 @@ async fn requests_carry_what_is_known_of_their_connection() {
 
 #[tokio::test]
 async fn requests_carry_the_clients_certificate() {
-    use rustls::{RootCertStore, ServerConfig, crypto::ring::default_provider, server::WebPkiClientVerifier};
-    use tls_shutdown_tests::certificate;
-    let provider = Arc::new(default_provider());
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate().0).expect("a root");
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots.clone()), provider.clone())
-        .build()
-        .expect("a verifier");
-    let config = ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(vec![certificate().0], certificate().1)
-        .expect("a certificate");
-    let client = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_client_auth_cert(vec![certificate().0], certificate().1)
-        .expect("a certificate");
+    let (config, client) = mutual_tls();
     let listener = TlsListener::bind("127.0.0.1:0", config).await.expect("a free port");
     let service = |request: Request<Incoming>| async move {
         let info = request.extensions().get::<ConnectionInfo>().expect("known");
@@ -81,7 +63,7 @@ async fn requests_carry_the_clients_certificate() {
         // What axum's and tonic's handlers look for.
         let peer = info.peer().address().expect("an address");
         let extensions = request.extensions();
-        assert_eq!(extensions.get::<axum::extract::ConnectInfo<SocketAddr>>().expect("axum's").0, peer);
+        assert_eq!(extensions.get::<ConnectInfo<SocketAddr>>().expect("axum's").0, peer);
         assert_eq!(extensions.get::<TcpConnectInfo>().expect("tonic's").remote_addr(), Some(peer));
         let tls = extensions.get::<TlsConnectInfo>().expect("tonic's");
         assert_eq!(tls.get_ref().remote_addr(), Some(peer));
@@ -148,22 +130,42 @@ async fn connections_under_an_old_certificate_are_retired() {
     assert!(!new.read_message().await.0.contains("connection: close"), "it was made under the new one");
 }
 
-/// An axum handler takes it as an argument.
-#[tokio::test]
-async fn a_handler_of_axum_extracts_its_connection() {
-    async fn peer(connection: ConnectionInfo) -> String {
-        connection.peer().to_string()
-    }
-    let app = Router::new().route("/", routing::get(peer));
-    let response = app.clone().oneshot(Request::get("/").body(Body::empty()).expect("a request")).await;
-    assert_eq!(response.expect("infallible").status(), StatusCode::INTERNAL_SERVER_ERROR, "there is no connection");
+/// What a handler of axum sees of its connection, one line for each way to ask.
+async fn seen(connection: ConnectionInfo, ConnectInfo(info): ConnectInfo<ConnectionInfo>) -> String {
+    [connection, info]
+        .map(|info| {
+            assert_eq!(info.certificates(), [certificate().0]);
+            assert_eq!(info.transport(), Transport::Tls);
+            format!("{} {:?} {:?}\n", info.peer(), info.server_name().expect("a name"), info.drain().is_ready())
+        })
+        .concat()
+}
 
-    let listener = listener().await;
-    let address = listener.local_addr().expect("an address");
-    let server = tokio::spawn(Server::new(listener).serve(app));
-    let mut client = Client::connect(address).await;
-    client.ask("/").await;
-    let local = client.stream.get_ref().0.local_addr().expect("an address");
-    assert_eq!(client.read_message().await.1, local.to_string().as_bytes());
-    server.abort();
+/// The same handler, under both servers.
+#[tokio::test]
+async fn handlers_of_axum_see_one_connection_info_under_both_servers() {
+    let app = Router::new().route("/", routing::get(seen));
+    let request = Request::get("/").body(Body::empty()).expect("a request");
+    let response = app.clone().oneshot(request).await.expect("infallible");
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR, "there is no connection");
+
+    let (config, client) = mutual_tls();
+    let config = Arc::new(config);
+    let bind = async || TlsListener::bind("127.0.0.1:0", config.clone()).await.expect("a free port");
+    let (ours, axums) = (bind().await, bind().await);
+    let addresses = [&ours, &axums].map(|listener| listener.local_addr().expect("an address"));
+    let drain = ServerDrain::on(std::future::pending());
+    let service = app.clone().into_make_service_with_connect_info::<ConnectionInfo>();
+    let servers = [
+        tokio::spawn(Server::new(ours).serve(app).map(drop)),
+        tokio::spawn(axum::serve(axums.with_drain(&drain.handle()), service).into_future().map(drop)),
+    ];
+    for address in addresses {
+        let mut client = Client::connect_with(address, client.clone()).await;
+        client.ask("/").await;
+        let local = client.stream.get_ref().0.local_addr().expect("an address");
+        let body = client.read_message().await.1;
+        assert_eq!(String::from_utf8_lossy(&body), format!("{local} \"localhost\" true\n").repeat(2));
+    }
+    servers.iter().for_each(JoinHandle::abort);
 }

@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr};
 
 use axum::{
-    extract::{FromRequestParts, connect_info::Connected},
+    extract::{ConnectInfo, FromRequestParts, connect_info::Connected},
     http::{StatusCode, request::Parts},
     serve::{IncomingStream, Listener},
 };
@@ -28,9 +28,11 @@ impl Listener for TlsListener {
     }
 }
 
+/// Under `axum::serve`, serve `app.into_make_service_with_connect_info::<ConnectionInfo>()`.
+///
 /// # Errors
 ///
-/// Status 500 if the request did not come through a [`Server`](crate::server::Server).
+/// Status 500 if the request came neither through a [`Server`](crate::server::Server) nor through such a service.
 ///
 /// ```
 /// use tls_shutdown::server::ConnectionInfo;
@@ -44,12 +46,24 @@ impl<S: Sync> FromRequestParts<S> for ConnectionInfo {
     type Rejection = (StatusCode, &'static str);
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        let info = parts.extensions.get::<Self>().cloned();
-        info.ok_or((StatusCode::INTERNAL_SERVER_ERROR, "the request did not come through tls_shutdown::server::Server"))
+        let of_axum_serve = || parts.extensions.get::<ConnectInfo<Self>>().map(|ConnectInfo(info)| info);
+        let info = parts.extensions.get::<Self>().or_else(of_axum_serve).cloned();
+        info.ok_or((
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the request did not come with a tls_shutdown::server::ConnectionInfo",
+        ))
     }
 }
 
-/// The peer's address, for `into_make_service_with_connect_info::<PeerAddress>()`.
+/// For `into_make_service_with_connect_info::<ConnectionInfo>()`.
+impl Connected<IncomingStream<'_, TlsListener>> for ConnectionInfo {
+    fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
+        Self::from(stream.io())
+    }
+}
+
+/// The peer's address alone, for `into_make_service_with_connect_info::<PeerAddress>()`. axum implements its trait for `SocketAddr` and its
+/// own listeners; Rust lets no other crate do this for another listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddress(
     /// The address.

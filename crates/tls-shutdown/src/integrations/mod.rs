@@ -12,7 +12,9 @@ use crate::server::Server;
 /// Inserts what the frameworks look for in a request.
 pub(crate) fn add_connect_info(server: Server) -> Server {
     #[cfg(feature = "axum")]
-    let server = server.connect_info(|stream| stream.peer().address().map(::axum::extract::ConnectInfo));
+    let server = server
+        .connect_info(|stream| stream.peer().address().map(::axum::extract::ConnectInfo))
+        .insert_into_requests(|_, info| Some(::axum::extract::ConnectInfo(info.clone())));
     #[cfg(feature = "tonic")]
     let server = server
         .connect_info(tonic::tls_connect_info)

@@ -1,18 +1,30 @@
 //! [`ConnectionInfo`]: what a request can know of its connection.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, future::pending, sync::Arc};
 
-use rustls::pki_types::CertificateDer;
+use rustls::{ServerConnection, pki_types::CertificateDer};
 
 use super::{
     accepted_stream::AcceptedStream,
-    drain::DrainHandle,
-    lifetime::ConnectionLifetime,
+    connection::ConnectionRecord,
+    drain::{DrainHandle, ServerDrain},
+    lifetime::{ConnectionLifetime, Limits},
     peer::{Peer, Transport},
+    stream::ServerStream,
 };
 
-/// A request's connection, in the extensions of each request of a [`Server`](super::Server). Clones are cheap. With feature `axum`, it is an
-/// extractor of axum.
+/// A request's connection, in the extensions of each request of a [`Server`](super::Server). Clones are cheap.
+///
+/// Under another server over a [`TlsListener`](super::TlsListener), make one from the connection's stream. With feature `axum`, it is an
+/// extractor of axum, under a `Server` and under `axum::serve`.
+///
+/// ```
+/// use tls_shutdown::server::{ConnectionInfo, ServerStream};
+///
+/// fn is_known(stream: &ServerStream) -> bool {
+///     !ConnectionInfo::from(stream).certificates().is_empty()
+/// }
+/// ```
 #[derive(Clone)]
 pub struct ConnectionInfo {
     facts: Arc<Facts>,
@@ -30,13 +42,21 @@ struct Facts {
 impl ConnectionInfo {
     pub(super) fn new(stream: &AcceptedStream, lifetime: Arc<ConnectionLifetime>) -> Self {
         let tls = stream.tls().map(|stream| stream.get_ref().get_ref().get_ref().1);
+        Self::of_connection(stream.connection(), tls, lifetime)
+    }
+
+    fn of_connection(
+        connection: &ConnectionRecord,
+        tls: Option<&ServerConnection>,
+        lifetime: Arc<ConnectionLifetime>,
+    ) -> Self {
         let certificates = tls.and_then(|tls| tls.peer_certificates()).unwrap_or_default();
         Self {
             facts: Arc::new(Facts {
-                peer: stream.peer(),
-                transport: stream.transport(),
+                peer: connection.peer,
+                transport: connection.transport,
                 protocol: tls.and_then(|tls| tls.alpn_protocol()).map(<[u8]>::to_vec),
-                server_name: stream.connection().server_name().cloned(),
+                server_name: connection.server_name().cloned(),
                 certificates: certificates.iter().cloned().map(CertificateDer::into_owned).collect(),
                 lifetime,
             }),
@@ -69,13 +89,15 @@ impl ConnectionInfo {
     }
 
     /// The server drain, so that endless responses and upgraded connections can end with it. The server itself ends
-    /// [some kinds](super::EndlessResponse).
+    /// [some kinds](super::EndlessResponse). If the connection takes part in no drain, this one never begins.
     pub fn drain(&self) -> &DrainHandle {
         self.facts.lifetime.drain()
     }
 
     /// Ends the connection after the requests in progress, as a server drain does. An HTTP/1 client reads `Connection: close` in the next
     /// response, an HTTP/2 client receives GOAWAY. For a handler that has learned that this client should go elsewhere.
+    ///
+    /// Only a [`Server`](super::Server) can do this. Under another server, the call has no effect.
     ///
     /// ```
     /// use tls_shutdown::server::ConnectionInfo;
@@ -87,6 +109,15 @@ impl ConnectionInfo {
     /// ```
     pub fn close(&self) {
         self.facts.lifetime.close();
+    }
+}
+
+impl From<&ServerStream> for ConnectionInfo {
+    fn from(stream: &ServerStream) -> Self {
+        let connection = stream.connection();
+        let drain = connection.drain().cloned().unwrap_or_else(|| ServerDrain::on(pending()).handle());
+        let lifetime = Arc::new(ConnectionLifetime::new(Limits::default(), drain, None));
+        Self::of_connection(connection, Some(stream.get_ref().get_ref().get_ref().1), lifetime)
     }
 }
 

@@ -86,8 +86,8 @@ use crate::{http::BoxError, integrations::add_connect_info};
 ///   [protocol](EndlessResponse), and the application need not know of that.
 /// - A truncation or a reset by the client ends its connection at once, and drops the service's future.
 /// - What the server and the service log about a connection is in a span `connection` with its `peer` and `protocol`, at level DEBUG.
-/// - Each request carries a [`ConnectionInfo`] in its extensions. With feature `axum` also `axum::extract::ConnectInfo<SocketAddr>` if the
-///   peer has an address, with feature `tonic` what `request.remote_addr()` and `peer_certs()` need.
+/// - Each request carries a [`ConnectionInfo`] in its extensions. With feature `axum` also axum's `ConnectInfo<ConnectionInfo>`, and
+///   `ConnectInfo<SocketAddr>` if the peer has an address, with feature `tonic` what `request.remote_addr()` and `peer_certs()` need.
 ///   [`connect_info`](Self::connect_info) adds values of your own.
 ///
 /// To offer HTTP/2 over TLS, use [`TlsListener::bind_pem`], or set `config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()]` in
@@ -216,12 +216,20 @@ impl Server {
     /// # }
     /// ```
     pub fn connect_info<T: Clone + Send + Sync + 'static>(
-        mut self,
+        self,
         make: impl Fn(&AcceptedStream) -> Option<T> + Send + Sync + 'static,
     ) -> Self {
-        self.options.connect_info.push(Box::new(move |stream| {
-            let info = make(stream)?;
-            let insert: Insert = Box::new(move |extensions| drop(extensions.insert(info.clone())));
+        self.insert_into_requests(move |stream, _| make(stream))
+    }
+
+    /// As [`connect_info`](Self::connect_info), and `make` receives what requests know of the connection.
+    pub(crate) fn insert_into_requests<T: Clone + Send + Sync + 'static>(
+        mut self,
+        make: impl Fn(&AcceptedStream, &ConnectionInfo) -> Option<T> + Send + Sync + 'static,
+    ) -> Self {
+        self.options.connect_info.push(Box::new(move |stream, info| {
+            let value = make(stream, info)?;
+            let insert: Insert = Box::new(move |extensions| drop(extensions.insert(value.clone())));
             Some(insert)
         }));
         self

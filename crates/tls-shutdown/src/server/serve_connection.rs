@@ -61,7 +61,7 @@ pub(super) async fn serve_connection<S, B>(
     let endless = Arc::new(EndlessResponses::new(options.left_to_application, lifetime.clone()));
     let peer = info.peer();
     let connection = stream.connection().clone();
-    let connect_info = options.connect_info.iter().filter_map(|make| make(&stream)).collect();
+    let connect_info = options.connect_info.iter().filter_map(|make| make(&stream, &info)).collect();
     let facts = info.clone();
     let messages = match facts.protocol() {
         Some(b"h2") => MessagesInFlight::Http2(Arc::default()),

@@ -31,7 +31,7 @@ use crate::runtime::lock::lock;
 /// Inserts a value into the extensions of a request.
 pub(super) type Insert = Box<dyn Fn(&mut Extensions) + Send + Sync>;
 /// Makes that value for a connection, if it has one.
-pub(super) type MakeInsert = Box<dyn Fn(&AcceptedStream) -> Option<Insert> + Send + Sync>;
+pub(super) type MakeInsert = Box<dyn Fn(&AcceptedStream, &ConnectionInfo) -> Option<Insert> + Send + Sync>;
 
 #[derive(Clone)]
 pub(super) struct HttpService<S> {
