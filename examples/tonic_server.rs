@@ -1,4 +1,4 @@
-//! A tonic gRPC server over `TlsListener`. With a `.proto` file, pass the generated service to `add_service` instead.
+//! A tonic gRPC server by `Server`, with gRPC's health checks. With a `.proto` file, pass the generated service to `add_service` instead.
 //!
 //! `cargo run --bin tonic_server 127.0.0.1:8443 cert.pem`
 
@@ -6,18 +6,18 @@ use std::{convert::Infallible, error::Error};
 
 use axum::{Router, body::Body, http, routing::post_service};
 use tls_shutdown::{
-    integrations::tonic::TlsConnectInfo,
-    server::{ServerDrain, TlsListener},
+    integrations::tonic_health::health_server,
+    server::{Server, ServerDrain, TlsListener},
 };
 use tls_shutdown_examples::{Arguments, server_config};
-use tonic::{Request, Response, Status, server::Grpc, service::Routes, transport::Server};
+use tonic::{Request, Response, Status, server::Grpc, service::Routes};
+use tonic_health::{ServingStatus::Serving, server::HealthReporter};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
 
 /// Takes and returns a `google.protobuf.StringValue`.
 async fn greet(request: Request<String>) -> Result<Response<String>, Status> {
-    let info = request.extensions().get::<TlsConnectInfo>();
-    let peer = info.and_then(|info| info.get_ref().remote_addr()).ok_or_else(|| Status::internal("no address"))?;
+    let peer = request.remote_addr().ok_or_else(|| Status::internal("no address"))?;
     Ok(Response::new(format!("hello {} at {peer}", request.into_inner())))
 }
 
@@ -30,17 +30,15 @@ async fn greeter(request: http::Request<Body>) -> Result<http::Response<tonic::b
 async fn main() -> Result<(), Box<dyn Error>> {
     let Arguments { address, cert } = Arguments::parse();
     let drain = ServerDrain::on_terminate_signal()?;
-    let handle = drain.handle();
-    let listener = TlsListener::bind(address, server_config(cert, &["h2"])?)
-        .await?
-        .on_end(|end| println!("{end}"))
-        .with_drain(&handle);
+    let listener = TlsListener::bind(address, server_config(cert, &["h2"])?).await?;
     println!("listening on https://{}", listener.local_addr()?);
 
-    let routes = Routes::from(Router::new().route("/example.Greeter/Greet", post_service(service_fn(greeter))));
-    let serving =
-        Server::builder().add_routes(routes).serve_with_incoming_shutdown(listener, handle.last_request_over());
-    let (report, served) = drain.run(serving).await;
-    println!("{report}");
-    Ok(served.unwrap_or(Ok(()))?)
+    // From the drain's notice on, health checks are told that no service is serving.
+    let reporter = HealthReporter::new();
+    reporter.set_service_status("example.Greeter", Serving).await;
+    let routes = Routes::from(Router::new().route("/example.Greeter/Greet", post_service(service_fn(greeter))))
+        .add_service(health_server(&reporter, drain.handle()));
+    let server = Server::new(listener).on_end(|end| println!("{end}")).drain(drain);
+    println!("{}", server.serve(routes).await);
+    Ok(())
 }

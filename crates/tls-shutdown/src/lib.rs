@@ -17,7 +17,7 @@
 //!   They also drain `axum::serve`, tonic and an accept loop of your own.
 //! - [`client`] (feature `tower`): [`ShutdownLayer`](client::ShutdownLayer) for connectors, and [`ClientDrain`](client::ClientDrain), which
 //!   ends all connections before the process exits.
-//! - [`integrations`]: axum, tonic and systemd (features of the same names).
+//! - [`integrations`]: axum, axum-server, poem, salvo, systemd, tls-listener, tonic and tonic-health (features of the same names).
 //!
 //! The [handbook](https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/index.html) has quick starts, deployment, migration from other
 //! servers, and an index of error messages.

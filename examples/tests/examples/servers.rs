@@ -91,7 +91,25 @@ async fn the_tonic_server_responds_and_drains() {
     let response = within(response.into_body().collect()).await.unwrap();
     assert_eq!(response.trailers().and_then(|trailers| trailers.get("grpc-status")).unwrap(), "0");
     assert!(String::from_utf8_lossy(&response.to_bytes()).contains("hello you at 127.0.0.1:"));
+    let mut health = async || {
+        // HealthCheckRequest { service: "" }.
+        let request = hyper::Request::post("https://localhost/grpc.health.v1.Health/Check")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(Full::new(Bytes::from_static(b"\0\0\0\0\0")))
+            .unwrap();
+        let response = within(calls.send_request(request)).await.unwrap();
+        within(response.into_body().collect()).await.unwrap().to_bytes()
+    };
+    let [serving, not_serving] = [1, 2].map(|status| Bytes::from(vec![0, 0, 0, 0, 2, 8, status]));
+    assert_eq!(health().await, serving);
     server.signal(Signal::TERM);
+    // The drain gives those who check the time to see it twice.
+    let mut answer = health().await;
+    while answer == serving {
+        answer = health().await;
+    }
+    assert_eq!((&answer, &health().await), (&not_serving, &not_serving));
     within(connection).await.unwrap().unwrap();
     let printed = server.wait_for_exit().await;
     assert!(printed.contains("drained in ") && printed.contains("1 complete"), "{printed}");

@@ -3,6 +3,8 @@
 mod app;
 mod client;
 mod driven_body;
+#[cfg(feature = "frameworks")]
+mod frameworks;
 pub mod http2;
 mod scripted_body;
 mod server;
@@ -14,5 +16,6 @@ pub use driven_body::{BodyDriver, DrivenBody};
 pub use scripted_body::{KnowsItsEnd, ScriptedBody, Step, answer};
 pub use server::{LONG, Running, listener, offering};
 pub use site::{
-    GET, HttpRequests, Integration, Site, SiteAddress, Untouched, hyper_body, hyper_http2, hyper_request, socket_path,
+    Framework, GET, HttpRequests, Integration, Site, SiteAddress, Untouched, hyper_body, hyper_http2, hyper_request,
+    socket_path,
 };

@@ -26,6 +26,8 @@ use tokio::{
 };
 use tonic::service::Routes;
 
+#[cfg(feature = "frameworks")]
+use crate::serving::frameworks::serve_framework;
 use crate::{
     End,
     serving::{
@@ -55,27 +57,82 @@ pub enum Integration {
     Tonic,
     /// A loop over [`TlsListener::accept`], without HTTP.
     AcceptLoop,
+    /// A server of another project. Only with the feature `frameworks`.
+    Framework(Framework),
 }
 use Integration::{AcceptLoop, AxumServe, PlainServer, Tonic, UnixServer};
 
+/// A server of another project.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framework {
+    /// axum-server, over a [`TlsListener`].
+    AxumServer,
+    /// axum-server over a socket of its own, with a `TlsAcceptor`.
+    AxumServerAccept,
+    /// `axum::serve` over the listener of the crate tls-listener, with a `TlsAcceptor`.
+    TlsListenerCrate,
+    /// poem, over a [`TlsListener`].
+    Poem,
+    /// salvo, over a [`TlsListener`].
+    Salvo,
+}
+
+impl Framework {
+    #[cfg(feature = "frameworks")]
+    const ALL: &[Self] = &[Self::AxumServer, Self::AxumServerAccept, Self::TlsListenerCrate, Self::Poem, Self::Salvo];
+    #[cfg(not(feature = "frameworks"))]
+    const ALL: &[Self] = &[];
+}
+
 impl Integration {
-    /// Every way.
-    pub const EVERY: [Self; 6] = [Self::Server, PlainServer, UnixServer, AxumServe, Tonic, AcceptLoop];
     /// [`Server`] over every socket.
     pub const SERVERS: [Self; 3] = [Self::Server, PlainServer, UnixServer];
+
+    /// Every way.
+    pub fn every() -> Vec<Self> {
+        Self::with_frameworks(&[Self::Server, PlainServer, UnixServer, AxumServe, Tonic, AcceptLoop])
+    }
+
     /// Those that speak TLS.
-    pub const TLS: [Self; 4] = [Self::Server, AxumServe, Tonic, AcceptLoop];
+    pub fn tls() -> Vec<Self> {
+        Self::with_frameworks(&[Self::Server, AxumServe, Tonic, AcceptLoop])
+    }
+
     /// Those that speak HTTP/1.
-    pub const HTTP1: [Self; 4] = [Self::Server, PlainServer, UnixServer, AxumServe];
+    pub fn http1() -> Vec<Self> {
+        Self::with_frameworks(&[Self::Server, PlainServer, UnixServer, AxumServe])
+    }
+
     /// Those that speak HTTP/2.
-    pub const HTTP2: [Self; 5] = [Self::Server, PlainServer, UnixServer, AxumServe, Tonic];
+    pub fn http2() -> Vec<Self> {
+        Self::with_frameworks(&[Self::Server, PlainServer, UnixServer, AxumServe, Tonic])
+    }
+
+    fn with_frameworks(ours: &[Self]) -> Vec<Self> {
+        ours.iter().copied().chain(Framework::ALL.iter().copied().map(Self::Framework)).collect()
+    }
 
     /// How a connection of it ends in order.
     pub fn orderly_end(self) -> End {
         match self {
             PlainServer | UnixServer => End::Fin,
-            Self::Server | AxumServe | Tonic | AcceptLoop => End::CloseNotify,
+            Self::Server | AxumServe | Tonic | AcceptLoop | Self::Framework(_) => End::CloseNotify,
         }
+    }
+
+    /// Whether its requests pass a [`Server`] or the layer of the drain. poem has requests of its own type.
+    pub fn is_layered(self) -> bool {
+        !matches!(self, AcceptLoop | Self::Framework(Framework::Poem))
+    }
+
+    /// Whether the layer sees that a request is dropped: salvo keeps it until the layer has answered.
+    pub fn drops_requests_at_once(self) -> bool {
+        self.is_layered() && self != Self::Framework(Framework::Salvo)
+    }
+
+    /// Whether one of our listeners owns its socket.
+    pub fn owns_socket(self) -> bool {
+        !matches!(self, Self::Framework(Framework::AxumServerAccept | Framework::TlsListenerCrate))
     }
 }
 
@@ -136,6 +193,10 @@ impl Site {
                 let path = socket_path();
                 let listener = UnixSocket::bind(&path).await.expect("a free path");
                 (SiteAddress::Unix(path), serve_sockets(listener.into(), on_end, drain, app))
+            }
+            Integration::Framework(framework) => {
+                let (address, report) = serve_framework(framework, on_end, drain, app).await;
+                (SiteAddress::Tcp(address), report)
             }
             Integration::Server | AxumServe | Tonic | AcceptLoop => {
                 let listener = TlsListener::bind("127.0.0.1:0", offering(&["h2", "http/1.1"])).await;
@@ -248,10 +309,24 @@ impl Site {
         Client { stream }
     }
 
+    /// Asserts that the draining server answers with `body` over HTTP/1, and that the connection then ends: if the answer does not announce
+    /// that, by the client.
+    pub async fn answers_last(&self, mut client: Client<AnyStream>, body: &str) {
+        if self.integration.is_layered() {
+            return client.is_answered_last(body).await;
+        }
+        assert_eq!(client.read_message().await.1, body.as_bytes());
+        soon(client.stream.shutdown()).await.expect("sent");
+        assert_eq!(client.read_to_end_and_close().await, (String::new(), self.integration.orderly_end()));
+    }
+
     /// Asserts that the draining server answers a request on a new connection, and then ends the connection.
     pub async fn serves_last(&self, mut client: Client<AnyStream>) {
         match self.integration {
-            Integration::Server | PlainServer | UnixServer | AxumServe => client.is_served_last(GET).await,
+            Integration::Server | PlainServer | UnixServer | AxumServe | Integration::Framework(_) => {
+                client.send(GET).await;
+                self.answers_last(client, "hello").await;
+            }
             Tonic => {
                 let (mut requests, connection) = hyper_http2(client).await;
                 assert_eq!(hyper_body(requests.send_request(hyper_request("/"))).await.expect("a response"), "hello");
@@ -290,7 +365,9 @@ fn serve_sockets(
 fn serve(integration: Integration, listener: TlsListener, drain: ServerDrain, app: Router) -> JoinHandle<DrainReport> {
     let handle = drain.handle();
     match integration {
-        Integration::Server | PlainServer | UnixServer => serve_sockets(listener.into(), |_| {}, drain, app),
+        Integration::Server | PlainServer | UnixServer | Integration::Framework(_) => {
+            serve_sockets(listener.into(), |_| {}, drain, app)
+        }
         AxumServe => {
             let app = app.layer(handle.layer());
             let serving = axum::serve(listener.with_drain(&handle), app)
@@ -370,4 +447,14 @@ pub async fn hyper_body(response: impl Future<Output = hyper::Result<Response<In
     let response = soon(response).await?;
     assert_eq!(response.status(), StatusCode::OK);
     Ok(soon(response.into_body().collect()).await?.to_bytes())
+}
+
+#[cfg(not(feature = "frameworks"))]
+async fn serve_framework(
+    framework: Framework,
+    _: impl Fn(&ConnectionReport) + Send + Sync + 'static,
+    _: ServerDrain,
+    _: Router,
+) -> (SocketAddr, JoinHandle<DrainReport>) {
+    unreachable!("{framework:?} needs the feature `frameworks`")
 }

@@ -1,11 +1,30 @@
-//! How other projects see the types of this library, by its public API alone.
+//! How other projects see the types of this library, by its public API alone. Each has a feature of its name.
+//!
+//! - axum, tonic: handlers find what they look for under [`Server`]; [`TlsListener`](crate::server::TlsListener) under `axum::serve` and under
+//!   tonic's server.
+//! - tonic-health: health checks of a server that drains.
+//! - axum-server, poem, salvo: [`TlsListener`](crate::server::TlsListener) as what these servers accept from.
+//! - axum-server, tls-listener: [`TlsAcceptor`](crate::server::TlsAcceptor), for a socket that the server owns.
+//! - systemd: notifications, and sockets that it has opened.
+//!
+//! `docs/integrations.md` lists what each way to serve guarantees.
 
 #[cfg(feature = "axum")]
 pub mod axum;
+#[cfg(feature = "axum-server")]
+pub mod axum_server;
+#[cfg(feature = "poem")]
+mod poem;
+#[cfg(feature = "salvo")]
+mod salvo;
 #[cfg(all(feature = "systemd", unix))]
 pub mod systemd;
+#[cfg(feature = "tls-listener")]
+mod tls_listener;
 #[cfg(feature = "tonic")]
 pub mod tonic;
+#[cfg(feature = "tonic-health")]
+pub mod tonic_health;
 
 use crate::server::Server;
 

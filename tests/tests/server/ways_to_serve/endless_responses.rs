@@ -20,7 +20,7 @@ const CLIENT_CLOSE: &[u8] = &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9];
 
 #[tokio::test]
 async fn event_streams_end_between_two_events() {
-    for integration in Integration::HTTP1 {
+    for integration in Integration::http1().into_iter().filter(|integration| integration.is_layered()) {
         let mut site = Site::start(integration).await;
         let begun = each(async || {
             let mut client = site.connect().await;
@@ -36,7 +36,7 @@ async fn event_streams_end_between_two_events() {
         .await;
         site.ends_completely().await;
     }
-    for integration in Integration::HTTP2 {
+    for integration in Integration::http2().into_iter().filter(|integration| integration.is_layered()) {
         let mut site = Site::start(integration).await;
         let begun = each(async || {
             let (mut requests, connection) = hyper_http2(site.connect_http2().await).await;
@@ -57,7 +57,7 @@ async fn event_streams_end_between_two_events() {
 
 #[tokio::test]
 async fn websockets_are_closed_with_1001() {
-    for integration in Integration::HTTP1 {
+    for integration in Integration::http1().into_iter().filter(|integration| integration.is_layered()) {
         let mut site = Site::start(integration).await;
         let open = each(async || {
             let mut client = site.connect().await;
@@ -81,7 +81,7 @@ async fn websockets_are_closed_with_1001() {
 
 #[tokio::test]
 async fn websockets_over_http2_are_closed_with_1001() {
-    for integration in Integration::SERVERS.into_iter().chain([Integration::AxumServe]) {
+    for integration in Integration::http1().into_iter().filter(|integration| integration.is_layered()) {
         let mut site = Site::start(integration).await;
         let open = each(async || {
             let (mut requests, connection) = hyper_http2(site.connect_http2().await).await;
@@ -109,7 +109,7 @@ async fn websockets_over_http2_are_closed_with_1001() {
 
 #[tokio::test]
 async fn grpc_calls_are_unavailable_at_the_deadline() {
-    for integration in Integration::HTTP2 {
+    for integration in Integration::http2().into_iter().filter(|integration| integration.is_layered()) {
         let mut site = Site::start_with(integration, |drain| drain.grace_period(4 * SHORT)).await;
         let open = each(async || {
             let (mut requests, connection) = hyper_http2(site.connect_http2().await).await;

@@ -31,7 +31,7 @@ async fn next_goaway(client: &mut Client<AnyStream>) -> u32 {
 
 #[tokio::test]
 async fn endless_http2_responses_are_told_to_end() {
-    for integration in Integration::HTTP2 {
+    for integration in Integration::http2() {
         let mut site = Site::start(integration).await;
         let begun = each(async || {
             let (mut requests, connection) = hyper_http2(site.connect_http2().await).await;
@@ -52,7 +52,7 @@ async fn endless_http2_responses_are_told_to_end() {
 
 #[tokio::test]
 async fn http2_streams_in_progress_are_finished() {
-    for integration in Integration::HTTP2 {
+    for integration in Integration::http2() {
         let mut site = Site::start(integration).await;
         let begun = each(async || {
             let (mut requests, connection) = hyper_http2(site.connect_http2().await).await;
@@ -75,7 +75,7 @@ async fn http2_streams_in_progress_are_finished() {
 
 #[tokio::test]
 async fn http2_clients_get_two_goaways_and_close_notify() {
-    for integration in Integration::HTTP2 {
+    for integration in Integration::http2() {
         // `axum::serve` sends GOAWAY only at the end of the window.
         let mut site = Site::start_with(integration, |drain| drain.last_request(SHORT)).await;
         let idle = each(|| settled(&site)).await;

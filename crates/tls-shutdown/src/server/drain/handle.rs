@@ -18,7 +18,7 @@ use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use tracing::Span;
 
 use super::{
-    Acknowledgement, DrainGuard, DrainLayer, DrainPhase, DrainReport, Readiness, ServerDrain,
+    Acknowledgement, DrainGuard, DrainLayer, DrainPhase, DrainReport, ServerDrain,
     listener::{Delivery, ListenerInDrain, ListenerUser},
     notice::{Notice, Probes},
     report::Tally,
@@ -136,6 +136,20 @@ impl DrainHandle {
         }
     }
 
+    /// Waits until the server is [ready](Self::is_ready). After the signal, that is only if the drain is [cancelled](Self::cancel).
+    ///
+    /// # Cancel safety
+    ///
+    /// You can drop the future and call this again.
+    pub fn ready(&self) -> impl Future<Output = ()> + Send + Sync + use<> {
+        let shared = self.shared.clone();
+        async move {
+            let mut phases = shared.phase.subscribe();
+            // Cannot fail: `shared` owns the sender.
+            let _ = phases.wait_for(|phase| *phase == DrainPhase::Serving).await;
+        }
+    }
+
     /// Begins the drain, as the signal does. For a route of an administrator, or for a failed part of the program. Does nothing once the
     /// drain has begun. Before [`run`](ServerDrain::run), the drain begins at once with it.
     pub fn start(&self) {
@@ -217,11 +231,6 @@ impl DrainHandle {
     /// those [in flight](Self::in_flight).
     pub fn layer(&self) -> DrainLayer {
         DrainLayer::new(self)
-    }
-
-    /// Returns a service for readiness probes: 200 while the server is [ready](Self::is_ready), 503 after the signal.
-    pub fn readiness(&self) -> Readiness {
-        Readiness { drain: self.clone() }
     }
 
     /// Waits until a connection has had its time for a last request. The time starts now, or when the server stops accepting.
@@ -306,13 +315,6 @@ impl DrainHandle {
         self.shared.requests.store(0, Ordering::Relaxed);
         *lock(&self.shared.tally) = Tally::begin(self.in_flight());
         self.enter(DrainPhase::Notice);
-    }
-
-    /// Waits until the drain is [cancelled](Self::cancel).
-    pub(super) async fn cancelled(&self) {
-        let mut phases = self.shared.phase.subscribe();
-        // Cannot fail: this handle owns the sender.
-        let _ = phases.wait_for(|phase| *phase == DrainPhase::Serving).await;
     }
 
     /// Ends the notice, unless the drain is cancelled. Returns whether it is not.

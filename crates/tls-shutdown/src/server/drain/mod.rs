@@ -259,7 +259,7 @@ impl ServerDrain {
             };
             tokio::select! {
                 biased;
-                () = handle.cancelled() => {}
+                () = handle.ready() => {}
                 () = in_order => break DrainOutcome::Finished,
                 () = sleep_until(budget.deadline()) => break DrainOutcome::OutOfTime,
                 () = &mut force => break DrainOutcome::Forced,

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use hyper::{Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode, http::Extensions};
 use tower_service::Service;
 
 use super::DrainHandle;
@@ -24,7 +24,22 @@ use super::DrainHandle;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Readiness {
-    pub(super) drain: DrainHandle,
+    drain: DrainHandle,
+}
+
+impl DrainHandle {
+    /// Returns a service for readiness probes: 200 while the server is [ready](Self::is_ready), 503 after the signal.
+    pub fn readiness(&self) -> Readiness {
+        Readiness { drain: self.clone() }
+    }
+
+    /// Answers a probe of another protocol: returns whether the server is [ready](Self::is_ready), and counts the question, so that the
+    /// [notice](super::ServerDrain::notice) waits for those who ask. `extensions` are those of the request.
+    pub fn answer_probe(&self, extensions: &Extensions) -> bool {
+        let is_ready = self.is_ready();
+        self.probes().on_probe(is_ready, extensions.get());
+        is_ready
+    }
 }
 
 impl<B> Service<Request<B>> for Readiness {
@@ -37,9 +52,7 @@ impl<B> Service<Request<B>> for Readiness {
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let is_ready = self.drain.is_ready();
-        self.drain.probes().on_probe(is_ready, request.extensions().get());
-        let (status, text) = match is_ready {
+        let (status, text) = match self.drain.answer_probe(request.extensions()) {
             true => (StatusCode::OK, "ready\n"),
             false => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         };

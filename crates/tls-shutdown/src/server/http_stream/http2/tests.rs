@@ -121,27 +121,27 @@ fn the_final_frames_reset_what_is_open_and_go_away() {
 fn a_ping_is_answered_once_between_frames_and_only_if_asked() {
     let sent = [frame(GOAWAY, 0, 0, &[0x7f, 255, 255, 255, 0, 0, 0, 0]), frame(PING, 0, 0, b"12345678")];
     let mut all = frames(9, &[], &sent);
-    assert_eq!(receive(&mut all, &[], 100), [], "not asked for");
+    assert!(receive(&mut all, &[], 100).is_empty(), "not asked for");
     all.answer_ping();
     let data = frame(DATA, 0, 1, &[0; 4]);
     assert_eq!(receive(&mut all, &data[..5], 100), frame(PING, ACK, 0, b"12345678"), "before the frame");
     assert_eq!(receive(&mut all, &data[5..], 5), data);
-    assert_eq!(receive(&mut all, &[], 5), []);
+    assert!(receive(&mut all, &[], 5).is_empty());
 
     let mut all = frames(9, &[data[..5].to_vec()], &sent);
     all.answer_ping();
-    assert_eq!(receive(&mut all, &[], 100), [], "within a frame");
+    assert!(receive(&mut all, &[], 100).is_empty(), "within a frame");
     assert_eq!(receive(&mut all, &data[5..], 4), [data, frame(PING, ACK, 0, b"12345678")].concat());
 
     let mut answered = frames(9, &[], &sent);
     let pong = frame(PING, ACK, 0, b"12345678");
     assert_eq!(receive(&mut answered, &pong, 100), pong);
     answered.answer_ping();
-    assert_eq!(receive(&mut answered, &[], 100), [], "the client has answered");
+    assert!(receive(&mut answered, &[], 100).is_empty(), "the client has answered");
 
     let mut other = frames(9, &[], &[frame(PING, 0, 0, b"12345678")]);
     other.answer_ping();
-    assert_eq!(receive(&mut other, &[], 5), [], "that was a keep-alive");
+    assert!(receive(&mut other, &[], 5).is_empty(), "that was a keep-alive");
 }
 
 #[test]
@@ -202,10 +202,10 @@ async fn the_end_of_a_request_that_is_cut_short_waits_for_its_response() {
     tokio::time::advance(PROGRESS_TIMEOUT / 2).await;
     all.on_sent(&frame(DATA, 0, 1, &[0; 10]));
     tokio::time::advance(PROGRESS_TIMEOUT / 2).await;
-    assert_eq!(receive(&mut all, &[], 100), []);
+    assert!(receive(&mut all, &[], 100).is_empty());
     tokio::time::advance(PROGRESS_TIMEOUT / 2).await;
     assert_eq!(receive(&mut all, &[], 100), end(1));
-    assert_eq!(receive(&mut all, &[], 100), []);
+    assert!(receive(&mut all, &[], 100).is_empty());
 }
 
 /// Within a frame of the client nothing can be given to h2, and a timer that is over would be polled for ever.
