@@ -3,6 +3,7 @@
 //! They share a process: each test has processes, ports and files of its own, and no time in them is short.
 
 mod clients;
+mod grpc;
 mod half_close;
 mod pools;
 mod probe;
