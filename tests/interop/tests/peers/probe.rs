@@ -145,7 +145,7 @@ async fn java() {
 }
 
 async fn axum_server() {
-    let mut command = Build::Tests.command("axum_server");
+    let mut command = Build::Tests.command("bare_axum_server");
     printing("axum-server", "port", command.args([&CERTIFICATE.cert, &CERTIFICATE.key])).await;
 }
 

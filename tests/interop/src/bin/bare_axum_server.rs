@@ -1,6 +1,6 @@
 //! An HTTPS server of axum-server, as its documentation shows it. It answers `POST /` without reading the body.
 //!
-//! `axum_server CERT KEY` prints the port.
+//! `bare_axum_server CERT KEY` prints the port.
 
 use std::{env, error::Error, net::SocketAddr};
 
