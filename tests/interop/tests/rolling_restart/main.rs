@@ -83,7 +83,7 @@ async fn nothing_is_lost_behind_a_balancer_that_retries_refused_connections() {
 async fn without_a_notice_requests_are_lost_behind_a_balancer_that_does_not_retry() {
     for balancer in [Balancer::Envoy, Balancer::Traefik, Balancer::Caddy] {
         let trial = Trial::new(balancer, HTTPS, WITHOUT_NOTICE, RESTARTS_OF_THE_CONTROL);
-        run([trial]).await.iter().for_each(Outcome::assert_requests_are_lost);
+        assert_requests_are_lost(&run([trial]).await);
     }
 }
 
@@ -94,7 +94,7 @@ async fn nothing_is_lost(balancer: Balancer) {
     let ours = run(upstreams.iter().map(|upstream| Trial::new(balancer, *upstream, DEFAULTS, restarts))).await;
     let controls = run(upstreams.iter().map(|upstream| Trial::control(balancer, *upstream))).await;
     ours.iter().for_each(Outcome::assert_nothing_is_lost);
-    controls.iter().for_each(Outcome::assert_requests_are_lost);
+    assert_requests_are_lost(&controls);
 }
 
 /// What is restarted.
@@ -233,10 +233,12 @@ impl Outcome {
         let notice = if self.trial.balancer.has_checks() { "seen" } else { "unwatched" };
         assert!(self.notices.keys().all(|reason| reason == notice), "{self:?}");
     }
+}
 
-    fn assert_requests_are_lost(&self) {
-        assert!(self.lost() > 0, "the control proves nothing: {self:?}");
-    }
+/// A control. Over HTTP/2 behind HAProxy, it is a matter of chance whether a restart loses anything, since hyper sends GOAWAY. Over HTTP/1,
+/// each restart loses something.
+fn assert_requests_are_lost(controls: &[Outcome]) {
+    assert!(controls.iter().any(|control| control.lost() > 0), "the control proves nothing: {controls:?}");
 }
 
 /// Whether a balancer passes a request on and the answer back.
