@@ -1,7 +1,7 @@
 //! A tonic server over a [`TlsListener`](crate::server::TlsListener).
 //!
-//! - [`Server::serve`](crate::server::Server::serve) takes tonic's `Routes`, and guarantees most. `request.remote_addr()`, `local_addr()` and `peer_certs()` work
-//!   as under tonic's own TLS.
+//! - [`Server::serve`](crate::server::Server::serve) takes tonic's `Routes`, and guarantees most. `request.remote_addr()`,
+//!   `local_addr()` and `peer_certs()` work as under tonic's own TLS.
 //! - `serve_with_incoming` takes the listener. There, these methods work if a feature of tonic for TLS is enabled. Without such a feature,
 //!   use [`TlsConnectInfo`].
 //!

@@ -18,7 +18,8 @@ use super::{
 };
 use crate::runtime::{lock::lock, when_woken::WhenWoken};
 
-/// The executor of [`Server::http2`](super::Server::http2): hyper spawns a task for each HTTP/2 request. It spawns them on Tokio, in the current `tracing` span.
+/// The executor of [`Server::http2`](super::Server::http2): hyper spawns a task for each HTTP/2 request. It spawns them
+/// on Tokio, in the current `tracing` span.
 #[derive(Clone, Debug)]
 pub struct HyperExecutor(());
 

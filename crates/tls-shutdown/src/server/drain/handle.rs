@@ -119,8 +119,8 @@ impl DrainHandle {
         self.timing().ends_at
     }
 
-    /// Waits until the drain is in `phase` or later. Use it to end endless responses and upgraded connections in order at
-    /// [`LastRequest`](DrainPhase::LastRequest), if they are of no [kind that the server ends](crate::server::EndlessResponse). The future owns what it needs, so that a stream can [end] with it.
+    /// Waits until the drain is in `phase` or later. Use it to end endless responses and upgraded connections in order, if the server ends
+    /// none of [their kind](crate::server::EndlessResponse). The future owns what it needs, so that a stream can [end] with it.
     ///
     /// [end]: https://docs.rs/futures/latest/futures/stream/trait.StreamExt.html#method.take_until
     ///

@@ -55,8 +55,8 @@ type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
 ///    `Connection: close`, and HTTP/2 clients receive GOAWAY. Event streams and WebSockets
 ///    [end](crate::server::EndlessResponse). Other endless responses and upgraded connections can [wait for this
 ///    phase](DrainHandle::reached).
-/// 4. **Deadline**: open gRPC calls end with `UNAVAILABLE`, and other incomplete messages are cut. All other connections receive close_notify. [`force_on`](Self::force_on) starts this phase
-///    early.
+/// 4. **Deadline**: open gRPC calls end with `UNAVAILABLE`, and other incomplete messages are cut. All other connections
+///    receive close_notify. [`force_on`](Self::force_on) starts this phase early.
 /// 5. **Exit**: the server waits until the peers' systems have [acknowledged](Self::ack_timeout) what it sent (RFC 9112 section 9.6).
 ///
 /// The drain ends as soon as nothing is left to do. A client of a [`Server`](crate::server::Server) that was idle, and whose system has
@@ -111,7 +111,8 @@ impl ServerDrain {
     /// Default [acknowledgement timeout](Self::ack_timeout).
     pub const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 
-    /// Creates a drain that begins when `signal` resolves. It installs no signal handler; [`on_terminate_signal`](Self::on_terminate_signal) does.
+    /// Creates a drain that begins when `signal` resolves. It installs no signal handler;
+    /// [`on_terminate_signal`](Self::on_terminate_signal) does.
     pub fn on(signal: impl Future<Output = ()> + Send + 'static) -> Self {
         Self {
             signal: once(signal),

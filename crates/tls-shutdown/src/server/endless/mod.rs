@@ -38,8 +38,8 @@ pub enum EndlessResponse {
     /// Not followed, and so left to the application: a response with a Content-Length or a Content-Encoding, and a body whose data is not
     /// [`bytes::Bytes`].
     EventStream,
-    /// A WebSocket (RFC 6455), over HTTP/1, or over HTTP/2 (RFC 8441) if hyper's `enable_connect_protocol` is set. At the [last request](super::DrainPhase::LastRequest) the client
-    /// receives a Close frame with code 1001. If the application is writing a message, the Close frame follows the end of the message.
+    /// A WebSocket (RFC 6455), over HTTP/1, or over HTTP/2 (RFC 8441) if hyper's `enable_connect_protocol` is set. At the
+    /// [last request](super::DrainPhase::LastRequest) the client receives a Close frame with code 1001. If the application is writing a message, the Close frame follows the end of the message.
     ///
     /// After that, the application's writes of data fail with [`BrokenPipe`](std::io::ErrorKind::BrokenPipe), its Ping, Pong and Close
     /// frames are discarded, and it reads on until the client's Close frame. If the application has sent a Close frame before, nothing
