@@ -59,6 +59,22 @@ async fn a_health_port_without_tls_ends_in_the_drain_of_https() {
 }
 
 #[tokio::test]
+async fn queued_jobs_are_done_before_the_exit() {
+    let server = Example::start(env!("CARGO_BIN_EXE_worker"), "worker.pem").await;
+    let mut client = server.client(Some("http/1.1")).connect().await;
+    for job in ["first", "second", "third"] {
+        let head = format!("POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", job.len());
+        client.send(&[&head, job].concat()).await;
+        assert_eq!(client.response().await.body, "queued\n");
+    }
+    server.signal(Signal::TERM);
+    client.wait_for_close().await;
+    let printed = server.wait_for_exit().await;
+    let order = ["done: first", "done: second", "done: third", "drained in "].map(|line| printed.find(line));
+    assert!(order.is_sorted() && order[0].is_some(), "{printed}");
+}
+
+#[tokio::test]
 async fn axum_serve_announces_the_close_and_closes() {
     let server = Example::start(env!("CARGO_BIN_EXE_axum_serve"), "axum.pem").await;
     let client = server.client(None);
