@@ -59,19 +59,19 @@ struct Row {
 }
 
 const ROWS: &[Row] = &[
-    row("small request, HTTP/1", Transport::Tls, request(Version::Http1, Path::Small, 1), 1.07),
-    row("small request, HTTP/2", Transport::Tls, request(Version::Http2, Path::Small, 1), 1.14),
-    row("small request, HTTP/2, 10 at a time", Transport::Tls, request(Version::Http2, Path::Small, 10), 1.16),
-    row("100 kB response, HTTP/2", Transport::Tls, request(Version::Http2, Path::Large, 1), 1.04),
-    row("small request, HTTP/1, no TLS", Transport::Plain, request(Version::Http1, Path::Small, 1), 1.17),
+    row("small request, HTTP/1", Transport::Tls, request(Version::Http1, Path::Small, 1), 1.09),
+    row("small request, HTTP/2", Transport::Tls, request(Version::Http2, Path::Small, 1), 1.16),
+    row("small request, HTTP/2, 10 at a time", Transport::Tls, request(Version::Http2, Path::Small, 10), 1.18),
+    row("100 kB response, HTTP/2", Transport::Tls, request(Version::Http2, Path::Large, 1), 1.06),
+    row("small request, HTTP/1, no TLS", Transport::Plain, request(Version::Http1, Path::Small, 1), 1.19),
     row("small request, HTTP/2, no TLS", Transport::Plain, request(Version::Http2, Path::Small, 1), 1.19),
     row("new connection, HTTP/1", Transport::Tls, connection(Version::Http1, Session::New), 1.1),
     row("new connection, HTTP/1, resumed", Transport::Tls, connection(Version::Http1, Session::Resumed), 1.1),
     row("new connection, HTTP/2", Transport::Tls, connection(Version::Http2, Session::New), 1.1),
     row("new connection, HTTP/2, resumed", Transport::Tls, connection(Version::Http2, Session::Resumed), 1.1),
-    row("drain of an idle connection", Transport::Tls, Subject::Drain, 3.25),
-    row("bytes of an idle connection, HTTP/1", Transport::Tls, Subject::Memory { version: Version::Http1 }, 0.95),
-    row("bytes of an idle connection, HTTP/2", Transport::Tls, Subject::Memory { version: Version::Http2 }, 1.18),
+    row("drain of an idle connection", Transport::Tls, Subject::Drain, 3.4),
+    row("bytes of an idle connection, HTTP/1", Transport::Tls, Subject::Memory { version: Version::Http1 }, 0.97),
+    row("bytes of an idle connection, HTTP/2", Transport::Tls, Subject::Memory { version: Version::Http2 }, 1.2),
 ];
 
 const fn row(name: &'static str, transport: Transport, subject: Subject, limit: f64) -> Row {
