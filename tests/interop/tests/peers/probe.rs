@@ -78,7 +78,7 @@ fn cell(value: &Value) -> String {
 
 #[test]
 fn the_table_has_these_columns_and_no_other_rows() {
-    let header = format!("| server | `{}` | at fault |", FINDINGS.join("` | `"));
+    let header = format!("| server | {} | at fault |", FINDINGS.join(" | ").replace('_', " "));
     let rows = GUIDE.lines().skip_while(|line| *line != header).skip(2).take_while(|line| line.starts_with("| "));
     let servers: Vec<_> = rows.filter_map(|row| row.split(" | ").next()).map(|cell| &cell[2..]).collect();
     assert_eq!(servers, SERVERS, "{header}");
