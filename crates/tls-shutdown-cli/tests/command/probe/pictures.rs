@@ -27,7 +27,9 @@ async fn the_report_for_people_and_the_picture() {
     assert!(page.ends_with("/guide/probe/index.html#who-is-at-fault-for-an-unexpected-eof"), "{page}");
     let picture = std::fs::read_to_string(&svg).unwrap();
     assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"));
-    for part in ["an idle connection</text>", ">close_notify, 24 bytes</text>", ">FIN</text>"] {
+    for part in
+        ["an idle connection</text>", ">close_notify, 24 bytes</text>", ">FIN</text>", "(prefers-color-scheme: dark)"]
+    {
         assert!(picture.contains(part), "{part}: {picture}");
     }
     let output = run(&["probe", &address, "--insecure", "--json", "--svg", "/nonexistent/exchange.svg"]).await;
