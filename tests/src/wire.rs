@@ -43,7 +43,9 @@ pub struct Script {
     pub log: Vec<Done>,
     /// Number of polls of a read.
     pub reads: usize,
-    wakers: Vec<Waker>,
+    /// The last task that waits to read, and the last that waits to write. No other is woken, as with a socket of tokio.
+    reader: Option<Waker>,
+    writer: Option<Waker>,
 }
 
 /// What a read returns after the last byte.
@@ -102,19 +104,20 @@ impl Default for Script {
             buffered: Vec::new(),
             log: Vec::new(),
             reads: 0,
-            wakers: Vec::new(),
+            reader: None,
+            writer: None,
         }
     }
 }
 
 impl Wire {
-    /// Changes the script, and wakes all tasks that wait for the transport.
+    /// Changes the script, and wakes the tasks that wait for the transport.
     pub fn script<R>(&self, change: impl FnOnce(&mut Script) -> R) -> R {
         let mut script = self.lock();
         let result = change(&mut script);
-        let wakers = std::mem::take(&mut script.wakers);
+        let wakers = [script.reader.take(), script.writer.take()];
         drop(script);
-        wakers.iter().for_each(Waker::wake_by_ref);
+        wakers.into_iter().flatten().for_each(Waker::wake);
         result
     }
 
@@ -128,7 +131,6 @@ impl Wire {
         let mut script = self.lock();
         script.log.reserve(1000);
         script.outbound.reserve(1 << 20);
-        script.wakers.reserve(1000);
     }
 
     /// The number of handles to the transport.
@@ -174,7 +176,7 @@ impl AsyncRead for Wire {
             Then::End => Poll::Ready(Ok(())),
             Then::Error(kind) => Poll::Ready(Err(kind.into())),
             Then::Pending => {
-                script.wakers.push(cx.waker().clone());
+                script.reader = Some(cx.waker().clone());
                 Poll::Pending
             }
         }
@@ -189,7 +191,7 @@ impl AsyncWrite for Wire {
             return match script.full {
                 Full::Error(kind) => Poll::Ready(Err(kind.into())),
                 Full::Pending => {
-                    script.wakers.push(cx.waker().clone());
+                    script.writer = Some(cx.waker().clone());
                     Poll::Pending
                 }
             };

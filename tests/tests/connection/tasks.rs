@@ -139,6 +139,29 @@ async fn a_reader_that_meets_the_end_wakes_the_writer_that_closes() {
     }
 }
 
+/// A shutdown looks for the reason of a failed write. If it is dropped meanwhile, data still wakes the task that reads.
+#[tokio::test(start_paused = true)]
+async fn a_dropped_shutdown_leaves_its_reader_awake() {
+    for (side, version) in each_kind() {
+        for breaks_writes in [false, true] {
+            let (stream, mut peer) = connect(side, version);
+            if breaks_writes {
+                peer.wire.break_writes();
+            }
+            let (mut reader, mut writer) = tokio::io::split(stream.with_policy(BIDIRECTIONAL));
+            let mut byte = [0];
+            let mut read = task::spawn(reader.read(&mut byte));
+            assert_pending!(read.poll());
+            let mut shutdown = task::spawn(writer.shutdown());
+            assert_pending!(shutdown.poll());
+            drop(shutdown);
+            peer.send(b"x");
+            assert!(read.is_woken());
+            assert_eq!(assert_ready!(read.poll()).expect("data"), 1);
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_reader_sees_the_end_of_a_closing_that_failed() {
     for (side, version) in each_kind() {

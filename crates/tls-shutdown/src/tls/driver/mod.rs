@@ -308,12 +308,14 @@ impl CloseDriver {
                         result => result,
                     });
                 }
-                Step::Drain => {
+                Step::Drain | Step::ReadPending => {
                     let waker = wake_both(cx.waker(), &self.reader);
                     let cx = &mut Context::from_waker(waker.as_ref().unwrap_or(cx.waker()));
-                    ready!(self.poll_drain(session, cx));
+                    ready!(match step {
+                        Step::Drain => self.poll_drain(session, cx),
+                        _ => self.poll_read_pending(session, cx),
+                    });
                 }
-                Step::ReadPending => ready!(self.poll_read_pending(session, cx)),
                 Step::End(ending) => {
                     self.count_tickets(session);
                     self.times.ended.get_or_insert_with(Instant::now);
