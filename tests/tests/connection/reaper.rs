@@ -19,7 +19,7 @@ use tls_shutdown_tests::{
     wire_script::Then,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     sync::oneshot,
     task::yield_now,
     time::{Instant, Sleep, sleep, timeout},
@@ -60,6 +60,25 @@ async fn a_silent_peer_is_listened_to_and_lingered_for() {
         let idle = after_idle(&reaper, began).await;
         assert_eq!(idle, ShutdownPolicy::CLOSE_TIMEOUT + ReaperLimits::LINGER_IDLE_TIMEOUT);
         assert_eq!(peer.wire.handles(), 1, "the transport is gone");
+    }
+}
+
+/// The peer may have closed its half long before it has received our data: bytes that it sends meanwhile must not reset the connection.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_was_closed_by_close_notify_alone_is_lingered_for() {
+    for (side, version) in each_kind() {
+        let reaper = Reaper::new();
+        let (stream, mut peer) = connect(side, version);
+        let (mut stream, end) = reaped(stream, &reaper);
+        assert_ready!(task::spawn(Box::pin(stream.close_notify())).poll()).expect("sent");
+        peer.close_notify();
+        assert_eq!(stream.read(&mut [0; 9]).await.expect("zero-return"), 0);
+        let began = Instant::now();
+        drop(stream);
+        let (report, _) = end.await.expect("once");
+        assert_eq!((report.ending(), report.sent(), report.received()), (Ending::Complete, true, true));
+        assert_eq!(after_idle(&reaper, began).await, ReaperLimits::LINGER_IDLE_TIMEOUT);
+        assert!(peer.wire.is_finished());
     }
 }
 

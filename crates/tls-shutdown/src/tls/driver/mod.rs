@@ -240,7 +240,7 @@ impl CloseDriver {
             //# HTTP response.
             // The peer's close_notify does not prove that the peer has our last data, even if it came after ours was sent: the peer may
             // have closed its half while it still receives. Its FIN, which mostly is there already, ends the linger.
-            Step::End(Ending::Complete) => self.state.sent() && !self.state.goal.keeps_transport(),
+            Step::End(Ending::Complete) => self.state.sent(),
             Step::End(_) => false,
             // Whoever drops the future of an unwrap has given it up.
             _ => self.has_begun() && !self.state.is_unwrapping(),
