@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use tls_shutdown::{ShutdownState, ShutdownStream};
+use tls_shutdown::{Abort, Records, ShutdownState, ShutdownStream, Unwrap};
 use tls_shutdown_tests::{VERSIONS, soon, time::real_time};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional, split},
@@ -19,12 +19,16 @@ const UPLOADS: usize = 50;
 type Client = ShutdownStream<client::TlsStream<TcpStream>>;
 type Server = ShutdownStream<server::TlsStream<TcpStream>>;
 
-/// Both ends of a connection, in the version of TLS that is due in this run.
-async fn connected(run: usize) -> (Client, Server) {
+async fn sockets() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-    connect(VERSIONS[run % VERSIONS.len()], (client.expect("a server"), accepted.expect("a client").0)).await
+    (client.expect("a server"), accepted.expect("a client").0)
+}
+
+/// Both ends of a connection, in the version of TLS that is due in this run.
+async fn connected(run: usize) -> (Client, Server) {
+    connect(VERSIONS[run % VERSIONS.len()], sockets().await).await
 }
 
 /// Runs a case some times, side by side. Each answer is due in some of the runs.
@@ -121,4 +125,38 @@ async fn an_upload_to_a_server_that_talks_arrives_whole() {
         assert_eq!(server.await.expect("no panic"), UPLOAD);
     })
     .await;
+}
+
+/// A cut message is to be reset. This one is whole, since close_notify is sent.
+#[tokio::test]
+async fn close_notify_alone_ends_the_abort_mode() {
+    for run in 0..VERSIONS.len() {
+        let (mut client, mut server) = connected(run).await;
+        server.set_abort_mode(Abort::Reset);
+        server.write_all(&[b'.'; 100_000]).await.expect("written");
+        server.close_notify().await.expect("sent");
+        drop(server);
+        let mut received = Vec::new();
+        soon(client.read_to_end(&mut received)).await.expect("to the end");
+        assert_eq!(received.len(), 100_000);
+    }
+}
+
+#[tokio::test]
+async fn the_abort_mode_ends_with_tls() {
+    for version in VERSIONS {
+        for unwrap in [Unwrap::Initiate, Unwrap::Reply, Unwrap::Silent] {
+            let (client, server) = sockets().await;
+            let (mut client, mut server) = connect(version, (Records::new(client), Records::new(server))).await;
+            server.set_abort_mode(Abort::Reset);
+            client.close_notify().await.expect("sent");
+            let mut plaintext = server.into_plaintext(unwrap).await.expect("TLS is off");
+            plaintext.write_all(b"220 plain").await.expect("written");
+            drop(plaintext);
+            let (_, mut client) = client.into_inner().into_inner().0.into_parts();
+            let mut received = Vec::new();
+            soon(client.read_to_end(&mut received)).await.expect("to the end");
+            assert!(received.ends_with(b"220 plain"), "{unwrap:?}");
+        }
+    }
 }

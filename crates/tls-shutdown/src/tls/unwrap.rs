@@ -4,7 +4,7 @@ use std::{error, fmt, future::poll_fn, io};
 
 use crate::tls::{
     plaintext::Plaintext,
-    policy::Unwrap,
+    policy::{Abort, Unwrap},
     records::Records,
     report::{Ending, ShutdownError},
     session::TlsSession,
@@ -67,12 +67,14 @@ where
             connection.poll_close(cx)
         })
         .await;
-        let driver = &self.connection_mut().driver;
+        let (session, driver) = self.parts_mut();
         let ending = match ending {
             Ending::Complete | Ending::Sent if !driver.state.goal.keeps_transport() => Ending::Refused,
             ending => ending,
         };
         if ending == Ending::Complete {
+            // The abort mode was for TLS, and ends with it.
+            driver.set_abort_mode(Abort::Fin, session);
             return Ok(Plaintext::without_tls(self.into_inner().into_transport()));
         }
         Err(UnwrapError { error: driver.error(ending), stream: Box::new(self) })

@@ -296,11 +296,12 @@ impl CloseDriver {
                 //# When using a buffering BIO, like a BIO pair, data must be written into
                 //# or retrieved out of the BIO before being able to continue.
                 Step::FlushTransport => {
+                    // close_notify is sent: the kernel has to deliver it, whatever becomes of the transport.
+                    self.set_abort_mode(Abort::Fin, session);
                     let result = Pin::new(session.transport_mut()).poll_flush(cx);
                     self.on_written(ready!(result));
                 }
                 Step::Finish => {
-                    self.set_abort_mode(Abort::Fin, session);
                     let result = ready!(Pin::new(session.transport_mut()).poll_shutdown(cx));
                     self.on_written(match result {
                         // The peer has closed TCP already, so that nothing is left to shut down.
