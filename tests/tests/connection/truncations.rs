@@ -52,6 +52,31 @@ async fn the_end_after_every_byte_of_the_peer() {
     }
 }
 
+/// tokio-rustls returns a clean end to the second read after an aborted transport.
+#[tokio::test(start_paused = true)]
+async fn no_read_after_a_failed_one_returns_a_clean_end() {
+    for (side, version) in each_kind() {
+        for kind in [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof] {
+            for then_end in [false, true] {
+                let (mut stream, mut peer) = connect(side, version);
+                peer.send(b"some");
+                peer.wire.script(|script| script.then = Then::Error(kind));
+                let mut data = Vec::new();
+                let error = assert_ready!(task::spawn(stream.read_to_end(&mut data)).poll()).expect_err("cut");
+                assert_eq!((error.kind(), &data[..]), (kind, &b"some"[..]));
+                if then_end {
+                    peer.wire.script(|script| script.then = Then::End);
+                }
+                for _ in 0..2 {
+                    assert_ready!(task::spawn(stream.read(&mut [0; 9])).poll()).expect_err("cut");
+                }
+                shut_down_now(&mut stream, BIDIRECTIONAL).expect_err("cut");
+                assert_ready!(task::spawn(stream.read(&mut [0; 9])).poll()).expect_err("cut");
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_is_said_after_a_truncation_unless_it_is_accepted() {
     for (side, version) in each_kind() {

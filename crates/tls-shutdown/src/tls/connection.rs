@@ -16,7 +16,7 @@ use crate::{
         report::Ending,
         session::TlsSession,
         session_io,
-        tls_error::{failure_of_read_error_ref, failure_of_write_error_ref},
+        tls_error::{copy, failure_of_read_error_ref, failure_of_write_error_ref},
     },
 };
 
@@ -25,7 +25,7 @@ pub(crate) struct Connection<S> {
     pub(crate) session: S,
     pub(crate) driver: Box<CloseDriver>,
     timer: BoxedTimer,
-    /// An error that came behind data, for the next read.
+    /// An error for the next read: one that came behind data, or one that no later read may hide.
     pub(crate) read_error: Option<io::Error>,
 }
 
@@ -64,7 +64,7 @@ impl<S: TlsSession> Connection<S> {
         match &result {
             Poll::Ready(Ok(data)) if !data.is_empty() => {}
             Poll::Pending => self.driver.remember_reader(cx),
-            end => apply_end(&mut self.driver, end),
+            end => apply_end(&mut self.driver, &mut self.read_error, end),
         }
         result
     }
@@ -73,9 +73,10 @@ impl<S: TlsSession> Connection<S> {
     #[cold]
     fn poll_fill_buf_at_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         if let Some(error) = self.read_error.take() {
+            self.read_error = lasting(&error);
             return Poll::Ready(Err(error));
         }
-        let Self { session, driver, .. } = self;
+        let Self { session, driver, read_error, .. } = self;
         driver.begin_reading();
         if !driver.kept()?.is_empty() {
             return Poll::Ready(driver.kept());
@@ -86,7 +87,7 @@ impl<S: TlsSession> Connection<S> {
             driver.poll_fill_plaintext(session, shared)
         } else {
             let result = Pin::new(session).poll_fill_buf(shared);
-            apply_end(driver, &result);
+            apply_end(driver, read_error, &result);
             result
         };
         if result.is_pending() {
@@ -146,13 +147,21 @@ fn write_after_shutdown() -> io::Error {
 }
 
 /// Applies the end of reading, if tokio-rustls has met it.
-fn apply_end(driver: &mut CloseDriver, read: &Poll<io::Result<&[u8]>>) {
+fn apply_end(driver: &mut CloseDriver, read_error: &mut Option<io::Error>, read: &Poll<io::Result<&[u8]>>) {
     match read {
         //= https://www.rfc-editor.org/rfc/rfc8446#section-6
         //# Upon receiving such an alert, the TLS implementation SHOULD indicate
         //# end-of-data to the application.
         Poll::Ready(Ok([])) => driver.on_read(Event::ZeroReturn),
-        Poll::Ready(Err(error)) => driver.on_read(failure_of_read_error_ref(error)),
+        Poll::Ready(Err(error)) => {
+            driver.on_read(failure_of_read_error_ref(error));
+            *read_error = lasting(error);
+        }
         _ => {}
     }
+}
+
+/// The error of all further reads, if tokio-rustls would return a clean end in its place: it does so after an aborted transport.
+fn lasting(error: &io::Error) -> Option<io::Error> {
+    (error.kind() == io::ErrorKind::ConnectionAborted).then(|| copy(error))
 }

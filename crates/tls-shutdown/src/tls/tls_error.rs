@@ -103,7 +103,7 @@ fn ending_of_tls_error(error: Option<&Error>) -> Ending {
 }
 
 /// An [`io::Error`] cannot be cloned. The copy has the same kind and the same text.
-fn copy(error: &io::Error) -> io::Error {
+pub(crate) fn copy(error: &io::Error) -> io::Error {
     match (error.raw_os_error(), tls_error(error)) {
         (Some(code), _) => io::Error::from_raw_os_error(code),
         (None, Some(tls)) => io::Error::new(error.kind(), tls.clone()),
