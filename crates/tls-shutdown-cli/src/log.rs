@@ -7,7 +7,7 @@ use std::{
 };
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, filter::Directive};
 
 /// What is logged without `RUST_LOG`. The warnings of other crates are left out: clients can make h2 warn as often as they like.
 const DEFAULT_FILTER: &str = "error,tls_shutdown=warn";
@@ -23,11 +23,18 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) fn start() -> Self {
-        let (stderr, flush) = NonBlockingBuilder::default().buffered_lines_limit(MAX_LINES).finish(io::stderr());
+        let (mut stderr, flush) = NonBlockingBuilder::default().buffered_lines_limit(MAX_LINES).finish(io::stderr());
         let filter = env::var(EnvFilter::DEFAULT_ENV).ok().filter(|filter| !filter.is_empty());
-        let filter = EnvFilter::builder().parse_lossy(filter.as_deref().unwrap_or(DEFAULT_FILTER));
+        let directives =
+            filter.as_deref().unwrap_or(DEFAULT_FILTER).split(',').filter(|directive| !directive.is_empty());
+        let (valid, ignored): (Vec<_>, Vec<_>) =
+            directives.partition(|directive| directive.parse::<Directive>().is_ok());
+        if !ignored.is_empty() {
+            // The parser would say so, too, and panics if it cannot.
+            let _ = writeln!(stderr, "tls-shutdown: ignored in {}: {}", EnvFilter::DEFAULT_ENV, ignored.join(","));
+        }
         tracing_subscriber::fmt()
-            .with_env_filter(filter)
+            .with_env_filter(EnvFilter::builder().parse_lossy(valid.join(",")))
             .with_writer(stderr.clone())
             .with_ansi(io::stderr().is_terminal())
             .init();

@@ -172,6 +172,20 @@ async fn a_lost_report_is_a_failure_though_nobody_can_be_told() {
     assert_eq!(status.code(), Some(1));
 }
 
+#[tokio::test]
+async fn a_filter_of_the_log_that_makes_no_sense_is_ignored_though_nobody_can_be_told() {
+    let send = || {
+        let mut command = command(&["send", "127.0.0.1:1", "--insecure", "--bytes", "1"]);
+        command.env("RUST_LOG", "warn,rustls=nonsense");
+        command
+    };
+    let output = within(send().output()).await.unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert!(log.starts_with("tls-shutdown: ignored in RUST_LOG: rustls=nonsense\n"), "{log}");
+    let status = within(send().stdout(Stdio::null()).stderr(full_disk()).status()).await.unwrap();
+    assert_eq!((output.status.code(), status.code()), (Some(1), Some(1)));
+}
+
 /// h2 warns of each acknowledgement of a PING that it has not sent.
 #[tokio::test]
 async fn clients_cannot_write_the_log() {
