@@ -42,13 +42,13 @@ pub(crate) fn run(arguments: &ProbeArguments, log: &Log) -> Result<ExitCode, Fai
     runtime.shutdown_background();
     let exit_code = if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(UNREACHABLE) };
     let report = Report::new(&arguments.server, result, prober.timelines);
+    let text = if arguments.json { report.to_json().to_string() } else { report.to_text() };
+    output::print(format!("{text}\n").as_bytes())?;
     if let Some(file) = &arguments.svg {
         fs::write(file, report.to_svg()).map_err(|error| {
             Failure::new(format!("cannot write {}: {error}; choose another file with --svg", file.display()))
         })?;
     }
-    let text = if arguments.json { report.to_json().to_string() } else { report.to_text() };
-    output::print(format!("{text}\n").as_bytes())?;
     Ok(exit_code)
 }
 

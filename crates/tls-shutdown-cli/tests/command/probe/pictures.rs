@@ -37,6 +37,8 @@ async fn the_report_for_people_and_the_picture() {
     assert!(
         String::from_utf8_lossy(&output.stderr).starts_with("tls-shutdown: cannot write /nonexistent/exchange.svg")
     );
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("the report all the same");
+    assert_eq!(report["reachable"], true);
 }
 
 /// The picture of a port that is closed has the client's SYN and the server's RST.
