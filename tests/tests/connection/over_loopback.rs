@@ -135,6 +135,7 @@ async fn close_notify_alone_ends_the_abort_mode() {
         server.set_abort_mode(Abort::Reset);
         server.write_all(&[b'.'; 100_000]).await.expect("written");
         server.close_notify().await.expect("sent");
+        server.set_abort_mode(Abort::Reset);
         drop(server);
         let mut received = Vec::new();
         soon(client.read_to_end(&mut received)).await.expect("to the end");

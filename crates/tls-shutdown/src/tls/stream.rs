@@ -247,10 +247,13 @@ impl<S: TlsSession> ShutdownStream<S> {
     /// Sets what TCP does if the connection ends before close_notify was sent, also if the process is killed. Default: [`Abort::Fin`].
     ///
     /// [`Abort::Reset`] is for a message whose end is the end of the connection: FIN would make a cut one look complete to many peers.
-    /// A shutdown restores FIN once close_notify is sent, and [`into_plaintext`](Self::into_plaintext) once TLS is off.
+    /// A shutdown restores FIN once close_notify is sent, and [`into_plaintext`](Self::into_plaintext) once TLS is off. After that, this has no
+    /// effect.
     pub fn set_abort_mode(&mut self, abort: Abort) {
         let (session, driver) = self.parts_mut();
-        driver.set_abort_mode(abort, session);
+        if !driver.state.sent() {
+            driver.set_abort_mode(abort, session);
+        }
     }
 
     /// Tells the [reaper](Self::with_reaper) what the peer may not have received yet. Default: [`Undelivered::Answer`]. Without a reaper, it
