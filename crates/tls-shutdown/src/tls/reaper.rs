@@ -193,8 +193,9 @@ impl Reaper {
     }
 
     /// Ends each closing in which no answer is [undelivered](Undelivered), these and later ones, half a second from now on, or half a second
-    /// after it begins. For a server that is about to exit: a peer that looks at its socket answers close_notify within a round trip, and one
-    /// that does not must not hold up the exit.
+    /// after it begins. One whose [close_notify](Undelivered::CloseNotify) is not acknowledged then has until it is. For a server that is
+    /// about to exit: a peer that looks at its socket answers close_notify within a round trip, and one that does not must not hold up the
+    /// exit.
     ///
     /// ```
     /// # use std::time::Duration;

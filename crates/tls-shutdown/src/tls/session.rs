@@ -43,6 +43,9 @@ pub trait TlsSession: AsyncRead + AsyncBufRead + AsyncWrite + Unpin {
 
     /// The TCP socket under the transport, for operations that only the kernel offers. The default finds a [`TcpStream`], also under
     /// [`Records`](crate::Records) and [`Plaintext`](crate::Plaintext).
+    ///
+    /// Return it only if the transport passes on written bytes unchanged: close_notify may be written to the socket itself, and a
+    /// [`Reaper`](crate::Reaper) that lingers reads from it.
     fn socket(transport: &Self::Transport) -> Option<&TcpStream> {
         socket_of(transport)
     }

@@ -28,7 +28,7 @@ where
     ///
     /// - [`Ending::PeerData`]: the peer has sent application data, which is not discarded. Read it, and call this again.
     /// - [`Ending::NotTls`]: the peer continues in plaintext without close_notify. [`UnwrapError::into_plaintext`] returns what it sent.
-    /// - [`Ending::Refused`]: an earlier shutdown has sent FIN.
+    /// - [`Ending::Refused`]: an earlier shutdown has sent FIN, or the connection had failed before, at a read of plaintext for example.
     /// - [`Ending::Truncated`], [`Ending::TimedOut`] and the others: see [`AsyncShutdown`](crate::AsyncShutdown).
     ///
     /// # Panics
