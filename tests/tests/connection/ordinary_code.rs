@@ -9,7 +9,7 @@ use tls_shutdown_tests::{VERSIONS, client_config, scripted::BIDIRECTIONAL, serve
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, copy_bidirectional, duplex, split},
     sync::mpsc,
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
@@ -88,6 +88,51 @@ async fn a_reader_beside_the_shutdown_receives_everything() {
             assert_eq!(client.shutdown_with(BIDIRECTIONAL).await.expect("complete").discarded(), 0);
             server.await.expect("no panic");
         }
+    }
+}
+
+/// The close timeout is for a peer that owes nothing but close_notify. An answer may take longer.
+#[tokio::test(start_paused = true)]
+async fn an_answer_later_than_the_close_timeout_is_carried_too() {
+    const DUE: Answer = (100_000, Duration::from_secs(60));
+    for version in VERSIONS {
+        let (client, server) = connect(version, pipe()).await;
+        let server = tokio::spawn(answer(server, DUE));
+        let (mut read, mut write) = split(client);
+        let reader = tokio::spawn(async move {
+            let mut received = Vec::new();
+            read.read_to_end(&mut received).await.map(|_| received.len())
+        });
+        write.write_all(REQUEST).await.expect("written");
+        write.shutdown().await.expect("sent");
+        assert_eq!(reader.await.expect("no panic").expect("everything"), DUE.0);
+        server.await.expect("no panic");
+
+        let (mut client, mut front) = connect(version, pipe()).await;
+        let (mut back, server) = connect(version, pipe()).await;
+        let server = tokio::spawn(answer(server, DUE));
+        let proxy = tokio::spawn(async move { copy_bidirectional(&mut front, &mut back).await });
+        client.write_all(REQUEST).await.expect("written");
+        client.close_notify().await.expect("sent");
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).await.expect("to the end");
+        assert_eq!(received.len(), DUE.0);
+        proxy.await.expect("no panic").expect("both directions");
+        server.await.expect("no panic");
+    }
+}
+
+/// Nothing comes, and nobody waits any more.
+#[tokio::test(start_paused = true)]
+async fn a_half_close_without_an_answer_is_reported_as_such() {
+    for version in VERSIONS {
+        let (client, _server) = connect(version, pipe()).await;
+        let (sender, mut ends) = mpsc::unbounded_channel();
+        let mut client = client.on_end(move |report| sender.send(report.ending()).expect("a test"));
+        timeout(Duration::from_secs(1), client.read(&mut [0; 9])).await.expect_err("silence");
+        client.shutdown().await.expect("sent");
+        drop(client);
+        assert_eq!(ends.recv().await, Some(Ending::TimedOut));
     }
 }
 

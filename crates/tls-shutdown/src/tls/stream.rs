@@ -370,8 +370,8 @@ impl<S: TlsSession> AsyncWrite for ShutdownStream<S> {
     /// `shutdown()` before `read_to_end()` expect it:
     ///
     /// - If the application has ever read from the stream, a bidirectional shutdown does not discard data. It returns when data arrives,
-    ///   in the state [`Sent`](ShutdownState::Sent). Read on until the peer's close_notify, or drop the stream and leave it to the
-    ///   [reaper](Self::with_reaper). A [receive-first](ShutdownPolicy::receive_first) shutdown fails with
+    ///   in the state [`Sent`](ShutdownState::Sent), and also at the close timeout if a read waits. Read on until the peer's close_notify, or
+    ///   drop the stream and leave it to the [reaper](Self::with_reaper). A [receive-first](ShutdownPolicy::receive_first) shutdown fails with
     ///   [`PeerData`](Ending::PeerData): read, and call this again.
     /// - If the application has never read, as in an upload, the shutdown waits for the peer's close_notify. It keeps the first 64 KiB of
     ///   what arrives for a later read, and discards the rest.

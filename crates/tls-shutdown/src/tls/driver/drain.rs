@@ -105,7 +105,7 @@ impl CloseDriver {
             return Some(Event::PeerData);
         }
         // In tokio's world, a shutdown ends the write half. The data belongs to the task that reads.
-        if self.extent == Extent::WriteHalf && self.reading == Reading::Begun {
+        if self.extent == Extent::WriteHalf && self.reading != Reading::Never {
             return Some(if self.state.local == Local::Finished { Event::DataForReader } else { Event::PeerData });
         }
         if self.discarded() + amount as u64 > self.limits.drain_bytes {
@@ -161,6 +161,7 @@ impl CloseDriver {
     /// Remembers the task whose read waits.
     #[inline]
     pub(crate) fn remember_reader(&mut self, cx: &Context<'_>) {
+        self.reading = Reading::Waiting;
         remember(&mut self.reader, cx.waker());
     }
 

@@ -22,7 +22,7 @@ use crate::{
     },
     tls::{
         close_notify::{CloseNotify, Follower},
-        close_state::{Begun, CloseState, Event, Goal, Limit, Remote, Step, UnexpectedEof},
+        close_state::{Begun, CloseState, Event, Goal, Limit, Local, Remote, Step, UnexpectedEof},
         observers::Observers,
         policy::{Abort, Limits, PeerData, ShutdownPolicy, Unwrap},
         record_scanner::RecordScanner,
@@ -78,6 +78,8 @@ struct Times {
 pub(crate) enum Reading {
     Never,
     Begun,
+    /// It has, and its last read waits, as far as is known.
+    Waiting,
 }
 
 /// What a shutdown ends.
@@ -264,6 +266,7 @@ impl CloseDriver {
             }
             let (end, timeout) = match self.state.step().limit() {
                 Some(Limit::Stall) => (self.times.stall, Event::StallTimeout),
+                Some(Limit::Close) if self.reader_waits_on() => (self.times.close, Event::DataForReader),
                 Some(Limit::Close) => (self.times.close, Event::CloseTimeout),
                 None => return Poll::Pending,
             };
@@ -271,6 +274,13 @@ impl CloseDriver {
             ready!(poll_until(end, cx));
             self.state.on(timeout);
         }
+    }
+
+    /// Whether a half-close leaves the wait for the peer to a read that waits, too. The peer may take its time for an answer: that it is
+    /// late must not end the read. The close timeout then ends the shutdown alone.
+    fn reader_waits_on(&self) -> bool {
+        let (extent, reading) = (self.extent, self.reading);
+        (extent, reading) == (Extent::WriteHalf, Reading::Waiting) && self.state.local == Local::Finished
     }
 
     /// Carries out steps until one has to wait.

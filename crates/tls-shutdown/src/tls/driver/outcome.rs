@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::CloseDriver;
+use super::{CloseDriver, Reading};
 use crate::tls::{
     close_state::{Local, Remote, Step},
     observers::EndLog,
@@ -17,6 +17,12 @@ impl CloseDriver {
     pub(crate) fn ending(&self) -> Ending {
         match (self.state.step(), self.state.remote) {
             (Step::End(Ending::Refused), Remote::Failed(ending)) => ending,
+            // The last read still waits for the peer's close_notify.
+            (Step::End(Ending::Sent), Remote::ForReader)
+                if self.reading == Reading::Waiting && self.times.close.is_some_and(|end| end <= Instant::now()) =>
+            {
+                Ending::TimedOut
+            }
             (Step::End(ending), _) => ending,
             (Step::ReadPending, _) => match self.state.local {
                 Local::Broken(_, ending) => ending,
