@@ -7,7 +7,7 @@ use tls_shutdown_tests::{
     End,
     serving::{
         Client, Running,
-        http2::{self, END_STREAM, GOAWAY, PING, get, hello, pong},
+        http2::{self, END_STREAM, GET, GOAWAY, HEADERS, PING, frame, get, hello, pong},
         listener,
     },
     time::{leap, turns},
@@ -115,4 +115,46 @@ async fn the_header_timeout_counts_from_the_first_byte() {
     drop(client);
     let end = running.end().await;
     assert_eq!((end.requests(), end.responses_cut()), (3, 0));
+}
+
+/// h2 waits for CONTINUATION without limit, and the connection is not idle.
+#[tokio::test]
+async fn a_header_block_of_http2_has_no_more_time_than_a_head_of_http1() {
+    let server = |server: Server| server.header_timeout(SECOND * 2);
+    let mut running = Running::start_with(listener().await, server, |drain| drain, routes);
+    let mut client = Client::connect_http2(running.address).await;
+    client.send([hello(), get(1)].concat()).await;
+    while client.frame_of(http2::DATA).await.flags & END_STREAM == 0 {}
+    client.send(frame(HEADERS, END_STREAM, 3, GET)).await;
+    for _ in 0..2 {
+        turns(50).await;
+        leap(SECOND * 2).await;
+    }
+    let (frames, end) = client.frames_to_end().await;
+    assert_eq!((http2::goaways(&frames), end), (vec![1], End::CloseNotify));
+    drop(client);
+    let end = running.end().await;
+    assert_eq!((end.requests(), end.responses_cut()), (1, 0));
+}
+
+/// A connection that has reached its age may have one more request, and not for ever.
+#[tokio::test]
+async fn the_head_of_a_last_request_has_the_same_time() {
+    let server = |server: Server| server.header_timeout(SECOND * 2).max_connection_age(SECOND * 20);
+    let mut running = Running::start_with(listener().await, server, |drain| drain, routes);
+    let mut client = Client::connect(running.address).await;
+    client.ask("/").await;
+    client.read_message().await;
+    turns(50).await;
+    leap(SECOND * 25).await;
+    turns(50).await;
+    client.send("GET / HT").await;
+    for _ in 0..4 {
+        turns(50).await;
+        leap(SECOND * 2).await;
+    }
+    assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
+    drop(client);
+    let end = running.end().await;
+    assert_eq!((end.requests(), end.responses_cut()), (1, 0));
 }

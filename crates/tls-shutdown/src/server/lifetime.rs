@@ -100,6 +100,15 @@ impl ConnectionLifetime {
         }
     }
 
+    /// Waits until the client has had its time to send the rest of a head.
+    pub(super) async fn until_head_timeout(&self, wait: impl Fn() -> ClientWait) {
+        let head = || match wait() {
+            ClientWait::Request { .. } => ClientWait::None,
+            wait => wait,
+        };
+        self.until_client_timeout(head).await;
+    }
+
     pub(super) fn drain(&self) -> &DrainHandle {
         &self.drain
     }

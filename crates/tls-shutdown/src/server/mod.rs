@@ -270,7 +270,8 @@ impl Server {
     }
 
     /// Closes a connection whose client takes longer than this for the head of an HTTP/1 request, from its first byte on, or for the preface
-    /// of HTTP/2. Default: [`HEADER_TIMEOUT`](Self::HEADER_TIMEOUT).
+    /// of HTTP/2. On an HTTP/2 connection without other requests, also if it takes longer than this for the CONTINUATION frames of a request.
+    /// Default: [`HEADER_TIMEOUT`](Self::HEADER_TIMEOUT).
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
         self.options.limits.header_timeout = timeout;
         self

@@ -8,7 +8,7 @@ use super::{
     http_stream::http1::Http1Messages,
     lifetime::{ClientWait, ConnectionLifetime, Flow, until, until_pending},
 };
-use crate::runtime::lock::lock;
+use crate::runtime::{lock::lock, when_woken::WhenWoken};
 
 pub(super) async fn serve_http1<C: Future<Output = hyper::Result<()>>>(
     mut connection: Pin<&mut C>,
@@ -32,7 +32,11 @@ pub(super) async fn serve_http1<C: Future<Output = hyper::Result<()>>>(
         // A request may be in the system's buffer, and Tokio's sockets ask the system again only after a turn of the runtime.
         yield_now().await;
         let not_busy = until_pending(connection.as_mut(), || !lock(messages).is_busy());
-        lifetime.within_deadline(not_busy).await?;
+        tokio::select! {
+            biased;
+            () = WhenWoken::new(lifetime.until_head_timeout(|| lock(messages).wait())) => return Flow::Continue(()),
+            flow = lifetime.within_deadline(not_busy) => flow?,
+        }
         // A client may send a request until a response has told it that the connection closes.
         window = lock(messages).answered_since(answered);
         if window.is_none() {

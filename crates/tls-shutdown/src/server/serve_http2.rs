@@ -70,6 +70,10 @@ pub(super) async fn serve_http2<C: Future<Output = hyper::Result<()>>>(
         end = until(connection.as_mut(), lifetime.until_end(|| lock(frames).wait())) => end?,
         () = WhenWoken::new(preface_timeout) => return Flow::Continue(()),
     };
+    if matches!(end, ClientWait::Head { .. }) {
+        // h2 would wait for the rest.
+        return Flow::Continue(());
+    }
     if has_preface() {
         // An idle client has had its time.
         if end == ClientWait::None {

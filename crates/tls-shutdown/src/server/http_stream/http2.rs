@@ -55,8 +55,8 @@ pub(in crate::server) struct Http2Frames {
     /// A head or a small frame, as far as h2 has not read it.
     staged: Vec<u8>,
     requests: OpenRequests,
-    /// The stream whose header block is incomplete, and its request.
-    opening: Option<(u32, Upload)>,
+    /// The request whose header block is incomplete.
+    opening: Option<OpeningRequest>,
     /// The last request whose header block is complete.
     last_stream: u32,
     /// The last stream that the last GOAWAY promised to process.
@@ -66,6 +66,13 @@ pub(in crate::server) struct Http2Frames {
     ping: Option<[u8; 8]>,
     ping_timed_out: bool,
     resets: ResetBudget,
+}
+
+/// A request whose header block continues in CONTINUATION.
+struct OpeningRequest {
+    stream: u32,
+    upload: Upload,
+    began: Instant,
 }
 
 /// What the client sends next.
@@ -109,8 +116,9 @@ impl Http2Frames {
 
     /// What the client is waited for. Before the preface is complete, its own timeout counts.
     pub(in crate::server) fn wait(&self) -> ClientWait {
-        match self.requests.idle_since() {
-            Some(since) if self.opening.is_none() && self.has_preface() => ClientWait::Request { since },
+        match (self.requests.idle_since(), &self.opening) {
+            (Some(_), Some(opening)) => ClientWait::Head { since: opening.began },
+            (Some(since), None) if self.has_preface() => ClientWait::Request { since },
             _ => ClientWait::None,
         }
     }
@@ -231,7 +239,12 @@ impl Http2Frames {
         match frame.kind {
             // h2 ignores a request that it has refused by GOAWAY. Nothing would ever end it.
             HEADERS if frame.stream > self.last_stream && frame.stream <= self.last_served() => {
-                self.opening = Some((frame.stream, Upload::after_head(frame.flags)));
+                let (stream, upload) = (frame.stream, Upload::after_head(frame.flags));
+                if frame.flags & END_HEADERS == 0 {
+                    self.opening = Some(OpeningRequest { stream, upload, began: Instant::now() });
+                } else {
+                    self.open(stream, upload);
+                }
             }
             PING if frame.flags & ACK != 0 && self.ping == Some(frame.payload) => self.ping = None,
             RST_STREAM => {
@@ -254,12 +267,17 @@ impl Http2Frames {
             _ => {}
         }
         if frame.flags & END_HEADERS != 0
-            && matches!(frame.kind, HEADERS | CONTINUATION)
-            && let Some((stream, upload)) = self.opening.take()
+            && frame.kind == CONTINUATION
+            && let Some(OpeningRequest { stream, upload, .. }) = self.opening.take()
         {
-            self.last_stream = stream;
-            self.requests.insert(stream, upload);
+            self.open(stream, upload);
         }
+    }
+
+    /// The header block of a request is complete.
+    fn open(&mut self, stream: u32, upload: Upload) {
+        self.last_stream = stream;
+        self.requests.insert(stream, upload);
     }
 
     /// Notes what the transport has accepted of h2. Returns how many responses h2 has cut by that.
