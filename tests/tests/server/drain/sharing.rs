@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tls_shutdown::{
     Ending, Reaper,
-    server::{DrainPhase, Server, ServerDrain},
+    server::{DrainPhase, Server, ServerDrain, TlsAcceptor},
 };
 use tls_shutdown_tests::{
     End,
-    serving::{Client, LONG, listener},
+    serving::{Client, LONG, listener, offering},
     soon,
     time::turns,
 };
@@ -63,6 +63,27 @@ async fn what_takes_part_is_waited_for() {
     let (report, _) = soon(drain.run(async {})).await;
     assert_eq!((report.left(), report.jobs_left()), (0, 1), "{report}");
     drop(guard);
+}
+
+/// A job accepts connections, and ends before them.
+#[tokio::test]
+async fn a_connection_that_a_job_has_accepted_is_waited_for() {
+    let drain = ServerDrain::on(std::future::ready(())).grace_period(LONG).ack_timeout(Duration::ZERO);
+    let guard = drain.handle().track();
+    let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = tcp.local_addr().expect("an address");
+    let acceptor = TlsAcceptor::new(offering(&["http/1.1"])).with_drain(&drain.handle(), address);
+    let mut draining = tokio_test::task::spawn(drain.run(async {}));
+    assert_pending!(draining.poll(), "the job takes part");
+    let client = tokio::spawn(Client::connect(address));
+    let (connection, _) = soon(tcp.accept()).await.expect("a connection");
+    let stream = soon(acceptor.accept(connection)).await.expect("a handshake");
+    drop(guard);
+    assert_pending!(draining.poll(), "the connection is open");
+    drop(stream);
+    let (report, _) = soon(draining).await;
+    assert_eq!((report.connections(), report.left()), (1, 0), "{report}");
+    drop(client);
 }
 
 /// Its connections are not known to the drain, so nobody can tell that they need the window no more.

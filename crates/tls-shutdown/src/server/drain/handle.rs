@@ -12,17 +12,18 @@ use std::{
 
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep},
 };
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use tracing::Span;
 
 use super::{
-    Acknowledgement, DrainGuard, DrainLayer, DrainPhase, DrainReport, ServerDrain,
+    ABORT_TIMEOUT, Acknowledgement, DrainGuard, DrainLayer, DrainPhase, DrainReport, ServerDrain,
     listener::{Delivery, ListenerInDrain, ListenerUser},
     notice::{Notice, Probes},
     report::Tally,
     scarcity::Scarcity,
+    within,
 };
 use crate::{
     runtime::lock::lock,
@@ -83,9 +84,6 @@ impl Default for Timing {
         Self { last_request, jitter, ping_timeout: ServerDrain::PING_TIMEOUT, ends_at: None }
     }
 }
-
-/// How long the runtime may take to drop tasks that were aborted.
-pub(super) const ABORT_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl DrainHandle {
     pub(super) fn new() -> Self {
@@ -352,9 +350,13 @@ impl DrainHandle {
 
     /// Waits until no socket listens, no connection is open, and no job takes part.
     pub(super) async fn until_no_connections(&self) {
-        for tracker in [&self.shared.listening_sockets, &self.shared.connections, &self.shared.jobs] {
-            tracker.close();
-            tracker.wait().await;
+        let trackers = [&self.shared.listening_sockets, &self.shared.connections, &self.shared.jobs];
+        // A job may accept a connection, and end before it.
+        while !trackers.iter().all(|tracker| tracker.is_closed() && tracker.is_empty()) {
+            for tracker in trackers {
+                tracker.close();
+                tracker.wait().await;
+            }
         }
     }
 
@@ -442,9 +444,4 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// Waits, until `end` at most. The report shows what did not end.
-pub(super) async fn within(end: Instant, wait: impl Future) {
-    let _ = timeout_at(end, wait).await;
 }

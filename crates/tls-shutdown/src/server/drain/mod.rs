@@ -35,14 +35,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::{runtime::timer::from_now, tls::Reaper};
 use acknowledgement::wait_acknowledged;
 use budget::Budget;
-use handle::{ABORT_TIMEOUT, within};
 
 type Signal = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// How long the runtime may take to drop tasks that were aborted.
+const ABORT_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Drains a server: what starts the drain, and how long each phase may take.
 ///
@@ -307,6 +309,11 @@ impl fmt::Debug for ServerDrain {
             .field("handle", &self.handle)
             .finish_non_exhaustive()
     }
+}
+
+/// Waits, until `end` at most. The report shows what did not end.
+async fn within(end: Instant, wait: impl Future) {
+    let _ = timeout_at(end, wait).await;
 }
 
 /// A signal that comes once, also if it is waited for again after a [cancelled](DrainHandle::cancel) drain.
