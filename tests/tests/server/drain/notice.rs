@@ -152,3 +152,20 @@ async fn a_drain_is_started_and_cancelled_from_code() {
     // What came before the last beginning does not count.
     assert_eq!((report.requests(), report.left()), (0, 0), "{report}");
 }
+
+/// Two parts of the program begin the same drain. Whoever cancels it has cancelled both.
+#[tokio::test]
+async fn a_drain_that_was_started_twice_is_cancelled_once() {
+    let mut server = Watched::start(|drain| drain.notice(SECOND * 3)).await;
+    let drain = server.drain.clone();
+    // It waits for the first one, and is told of both.
+    turns(50).await;
+    drain.start();
+    drain.start();
+    soon(drain.reached(DrainPhase::Notice)).await;
+    assert!(drain.cancel());
+    pass_time(SECOND).await;
+    assert_eq!(drain.phase(), DrainPhase::Serving);
+    server.signal().await;
+    assert!(server.report().await.elapsed() >= SECOND * 3);
+}

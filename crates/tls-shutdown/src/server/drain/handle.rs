@@ -3,6 +3,7 @@
 use std::{
     fmt,
     future::{Future, pending},
+    pin::pin,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -313,6 +314,8 @@ impl DrainHandle {
         self.shared.requests.store(0, Ordering::Relaxed);
         *lock(&self.shared.tally) = Tally::begin(self.in_flight());
         self.enter(DrainPhase::Notice);
+        // Whoever else has called `start` until now has what he wants: it must not begin another drain after a `cancel`.
+        pin!(self.shared.start.notified()).enable();
     }
 
     /// Ends the notice, unless the drain is cancelled. Returns whether it is not.
