@@ -9,11 +9,11 @@ use std::{
 
 use futures_util::FutureExt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tls_shutdown::server::Server;
+use tls_shutdown::server::{Server, ServerDrain, UnixSocket};
 use tls_shutdown_tests::{
     End, client_config,
     log::Log,
-    serving::{Client, listener},
+    serving::{Client, listener, socket_path},
     soon,
     time::{leap, pass_time, turns},
 };
@@ -75,6 +75,23 @@ fn a_closed_listener_without_a_queue_waits_for_no_descriptor() {
         listener.close();
         assert!(soon(listener.accept()).await.is_none(), "the queue is empty, and the socket is closed");
         setrlimit(Resource::Nofile, whole).expect("as before");
+        assert_eq!(log.text(), before, "no connection was reset");
+    });
+}
+
+/// The same without TLS. A server that drains waits for nothing either.
+#[test]
+fn a_closed_unix_socket_without_a_queue_waits_for_no_descriptor() {
+    alone(async {
+        let log = LOG.clone();
+        let path = socket_path();
+        let socket = UnixSocket::bind(&path).await.expect("a free path");
+        let drain = ServerDrain::on(std::future::ready(()));
+        let whole = use_up_descriptors();
+        let before = log.text();
+        let report = soon(Server::new(socket).drain(drain).serve(axum::Router::new())).await;
+        setrlimit(Resource::Nofile, whole).expect("as before");
+        assert!(report.elapsed() < Duration::from_secs(1), "{report}");
         assert_eq!(log.text(), before, "no connection was reset");
     });
 }

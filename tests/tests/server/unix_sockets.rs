@@ -66,6 +66,20 @@ async fn the_file_of_a_socket_lives_as_long_as_it_listens() {
     std::fs::remove_file(&path).expect("a file");
 }
 
+/// Without a descriptor, the system refuses to accept also where nothing waits.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn whether_a_connection_waits_is_known() {
+    let paths = [socket_path(), socket_path()];
+    let socket = UnixSocket::bind(&paths[0]).await.expect("a free path");
+    let listener = UnixListener::bind(&paths[1]).expect("a free path");
+    let waits = || [socket.has_waiting(), listener.has_waiting()];
+    assert_eq!(waits(), [false, false]);
+    let _clients = paths.each_ref().map(|path| std::os::unix::net::UnixStream::connect(path).expect("the backlog"));
+    assert_eq!(waits(), [true, true]);
+    std::fs::remove_file(&paths[1]).expect("a file");
+}
+
 /// Tokio's own listener never removes the file.
 #[tokio::test]
 async fn a_listener_of_tokio_keeps_its_file() {

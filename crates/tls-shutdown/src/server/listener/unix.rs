@@ -35,6 +35,11 @@ impl Listener for UnixListener {
         };
         Ok((UnixStream::from_std(stream)?, Peer::Unix))
     }
+
+    #[cfg(target_os = "linux")]
+    fn has_waiting(&self) -> bool {
+        super::accept_errors::has_waiting(self)
+    }
 }
 
 /// Listens on a Unix socket, and removes its file when it closes.
@@ -109,6 +114,10 @@ impl Listener for UnixSocket {
     fn accept_queued(&mut self) -> io::Result<(UnixStream, Peer)> {
         self.remove_file();
         self.listener.accept_queued()
+    }
+
+    fn has_waiting(&self) -> bool {
+        self.listener.has_waiting()
     }
 }
 
