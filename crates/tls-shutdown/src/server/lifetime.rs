@@ -11,6 +11,7 @@ use std::{
 
 use tokio::{
     sync::Notify,
+    task::coop::unconstrained,
     time::{Instant, sleep, sleep_until},
 };
 
@@ -204,9 +205,9 @@ impl ConnectionLifetime {
         }
     }
 
-    /// Waits until what is in progress is cut.
+    /// Waits until what is in progress is cut. A connection that has used up what its task may do at once does not postpone it.
     pub(super) async fn until_deadline(&self) {
-        self.drain.reached(DrainPhase::Deadline).await;
+        unconstrained(self.drain.reached(DrainPhase::Deadline)).await;
     }
 
     /// Waits for `phase` until the deadline, at which the connection is at its end.
@@ -214,7 +215,7 @@ impl ConnectionLifetime {
         tokio::select! {
             biased;
             flow = phase => flow,
-            () = self.drain.reached(DrainPhase::Deadline) => Flow::Break(Ok(())),
+            () = self.until_deadline() => Flow::Break(Ok(())),
         }
     }
 }
@@ -258,9 +259,9 @@ fn scaled(time: Duration, factor: f64) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::{cell::Cell, future::ready};
 
-    use tokio::time::timeout;
+    use tokio::{task::coop, time::timeout};
 
     use super::*;
     use crate::server::drain::ServerDrain;
@@ -279,6 +280,24 @@ mod tests {
         assert!(timeout(Duration::from_secs(1), lifetime.until_end(busy)).await.is_err());
         let idle = ClientWait::Request { since: Instant::now() };
         assert_eq!(lifetime.until_end(|| idle).await, idle);
+    }
+
+    /// A client that reads an endless response quickly uses up the budget of each poll.
+    #[tokio::test(start_paused = true)]
+    async fn the_deadline_comes_in_a_task_without_budget() {
+        let drain = ServerDrain::on(ready(())).grace_period(Duration::ZERO).ack_timeout(Duration::ZERO);
+        let lifetime = ConnectionLifetime::new(Limits::default(), drain.handle(), None);
+        drain.run(pending::<()>()).await;
+        let mut polls = 0;
+        let busy = poll_fn(|cx| {
+            polls += 1;
+            assert!(polls < 1000, "it never ends");
+            while let Poll::Ready(budget) = coop::poll_proceed(cx) {
+                budget.made_progress();
+            }
+            Poll::Pending
+        });
+        assert!(lifetime.within_deadline(busy).await.is_break());
     }
 
     #[test]

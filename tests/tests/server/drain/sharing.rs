@@ -1,6 +1,6 @@
 //! Listeners, servers and streams that take part in one drain.
 
-use std::time::Duration;
+use std::{future::poll_fn, task::Poll, time::Duration};
 
 use tls_shutdown::{
     Ending, Reaper,
@@ -16,6 +16,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot},
+    task::coop,
 };
 use tokio_test::assert_pending;
 
@@ -44,6 +45,28 @@ async fn what_the_server_returned_comes_with_the_report() {
     let (_, output) =
         soon(ServerDrain::on(std::future::ready(())).grace_period(SHORT).run(std::future::pending::<()>())).await;
     assert_eq!(output, None, "it was dropped at the deadline");
+}
+
+/// A server that always has something to do uses up what tokio lets a task do at once.
+#[tokio::test]
+async fn a_busy_server_postpones_neither_the_deadline_nor_a_forced_end() {
+    for (grace, is_forced) in [(SHORT, false), (LONG, true)] {
+        let (sender, forced) = oneshot::channel();
+        let mut sender = Some(sender);
+        if is_forced {
+            sender.take().expect("one signal").send(()).expect("a drain");
+        }
+        let drain = ServerDrain::on(std::future::ready(())).grace_period(grace).ack_timeout(Duration::ZERO);
+        let drain = drain.force_on(async move { forced.await.expect("a signal") });
+        let busy = poll_fn(|cx| {
+            while let Poll::Ready(budget) = coop::poll_proceed(cx) {
+                budget.made_progress();
+            }
+            Poll::<()>::Pending
+        });
+        let (report, output) = soon(drain.run(busy)).await;
+        assert_eq!(output, None, "{report}");
+    }
 }
 
 /// A job in the background, a server over other sockets: whatever takes part is waited for, up to the deadline.
