@@ -250,8 +250,8 @@ impl Http2Frames {
             RST_STREAM => {
                 let open = self.requests.remove(frame.stream);
                 self.early_ends.forget(frame.stream);
-                // To cancel the rest of a response is no abuse.
-                if !open.is_some_and(|open| open.is_answered && open.upload.has_ended) {
+                // To cancel the rest of a response is no abuse, and neither is the rest of a request that is answered to its end.
+                if open.is_some_and(|open| !open.is_answered || !open.upload.has_ended) {
                     self.resets.on_reset();
                 }
             }

@@ -360,3 +360,16 @@ fn a_response_that_the_client_lets_nothing_more_of_through_is_known() {
         }
     }
 }
+
+/// A proxy gives up the rest of each upload that was answered early.
+#[tokio::test(start_paused = true)]
+async fn to_cancel_the_rest_of_a_request_that_is_answered_is_no_abuse() {
+    let mut all = frames(100, &[], &[frame(SETTINGS, 0, 0, &[])]);
+    for stream in (1..4000).step_by(2) {
+        receive(&mut all, &request_head(stream), 100);
+        all.on_request(&request(None));
+        all.on_sent(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &[]));
+        receive(&mut all, &frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes()), 100);
+    }
+    assert!(all.check_resets().is_ok());
+}
