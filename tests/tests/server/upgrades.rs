@@ -107,6 +107,19 @@ async fn a_tunnel_ends_as_its_owner_says() {
     }
 }
 
+/// A client that does not wait for the tunnel. What it sends through it looks like a request, and is none of this server.
+#[tokio::test]
+async fn what_passes_through_a_tunnel_is_no_request() {
+    let mut running = Running::start(tunnelling).await;
+    let mut client = Client::connect(running.address).await;
+    client.send("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\nG / HTTP/1.1\r\n\r\n").await;
+    assert!(client.read_message().await.0.starts_with("http/1.1 200"));
+    assert_eq!(client.read_to_end().await, (b"G / H".to_vec(), End::CloseNotify));
+    drop(client);
+    let end = running.end().await;
+    assert_eq!((end.was_upgraded(), end.requests(), end.responses_cut()), (true, 1, 0), "{end}");
+}
+
 #[tokio::test]
 async fn upgraded_connections_have_no_more_time_at_the_deadline() {
     for path in ["/other/read", "/other/discard", "/other/write"] {

@@ -135,9 +135,10 @@ impl Http1Messages {
         }
     }
 
-    /// The requests that came whole, behind a response that is cut, and that nobody has answered or refused.
+    /// The requests that came whole, behind a response that is cut, and that nobody has answered or refused. Behind an upgrade, nothing is a
+    /// request.
     pub(super) fn unserved(&self) -> u64 {
-        if self.has_announced_close { 0 } else { self.waiting }
+        if self.has_announced_close || self.is_upgraded() { 0 } else { self.waiting }
     }
 
     /// Whether the client has not sent all of a request's body, as far as is known.
