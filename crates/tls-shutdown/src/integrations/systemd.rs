@@ -49,7 +49,7 @@ pub fn listening_sockets() -> io::Result<Vec<TcpListener>> {
 /// Notifies systemd that the service is ready, and later of the progress of its drain (`sd_notify(3)`). Spawn it, or poll it beside the
 /// server.
 ///
-/// It sends `STOPPING=1` once. `STATUS=` contains the phase and the number of connections. `EXTEND_TIMEOUT_USEC=` is sent every two
+/// It sends `STOPPING=1` once for each drain. `STATUS=` contains the phase and the number of connections. `EXTEND_TIMEOUT_USEC=` is sent every two
 /// seconds, so that `TimeoutStopSec` may be shorter than the [grace period](crate::server::ServerDrain::grace_period).
 ///
 /// ```no_run
@@ -72,9 +72,19 @@ pub fn listening_sockets() -> io::Result<Vec<TcpListener>> {
 ///
 /// Dropping the future ends the notifications. Calling this again repeats them from the beginning.
 pub async fn notify(drain: DrainHandle) {
-    send(&[NotifyState::Ready, NotifyState::Status("serving")]);
-    drain.reached(DrainPhase::Notice).await;
-    send(&[NotifyState::Stopping]);
+    loop {
+        send(&[NotifyState::Ready, NotifyState::Status("serving")]);
+        drain.reached(DrainPhase::Notice).await;
+        send(&[NotifyState::Stopping]);
+        notify_of_phases(&drain).await;
+        // A drain that was cancelled may begin anew.
+        if !drain.is_ready() {
+            break;
+        }
+    }
+}
+
+async fn notify_of_phases(drain: &DrainHandle) {
     for (phase, next_phase) in PHASES {
         while drain.phase() == phase {
             let left = drain.ends_at().map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()));
@@ -83,17 +93,49 @@ pub async fn notify(drain: DrainHandle) {
             let extension = u32::try_from((left.min(EXTENSION) + INTERVAL).as_micros()).unwrap_or(u32::MAX);
             send(&[NotifyState::Status(&status), NotifyState::ExtendTimeoutUsec(extension)]);
             let is_over = timeout(INTERVAL, drain.reached(next_phase)).await.is_ok();
-            if !is_over && left.is_zero() {
+            if !is_over && left.is_zero() && drain.phase() == phase {
                 // The drain was dropped, and never ends.
                 return;
             }
         }
     }
-    send(&[NotifyState::Status("drained")]);
+    if drain.phase() == DrainPhase::Ended {
+        send(&[NotifyState::Status("drained")]);
+    }
 }
 
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "cannot notify systemd");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::time::{advance, sleep};
+
+    use super::*;
+    use crate::server::ServerDrain;
+
+    #[tokio::test(start_paused = true)]
+    async fn notifications_go_on_after_a_drain_that_was_cancelled() {
+        let drain = ServerDrain::on(pending()).notice(EXTENSION);
+        let handle = drain.handle();
+        let notifications = tokio::spawn(notify(handle.clone()));
+        let running = tokio::spawn(drain.run(handle.reached(DrainPhase::LastRequest)));
+        for _ in 0..2 {
+            handle.start();
+            handle.reached(DrainPhase::Notice).await;
+            sleep(INTERVAL).await;
+            assert!(handle.cancel());
+            advance(EXTENSION * 2).await;
+            sleep(INTERVAL).await;
+            assert!(!notifications.is_finished());
+        }
+        handle.start();
+        running.await.expect("no panic");
+        notifications.await.expect("no panic");
     }
 }
