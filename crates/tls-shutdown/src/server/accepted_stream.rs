@@ -47,8 +47,7 @@ pub struct AcceptedStream {
 
 #[derive(Debug)]
 enum InnerStream {
-    /// Boxed, since it is large: a connection without TLS needs no room for it.
-    Tls(Box<ServerStream>),
+    Tls(ServerStream),
     Plain(PlainStream),
 }
 
@@ -64,7 +63,7 @@ macro_rules! with_stream {
 
 impl From<ServerStream> for AcceptedStream {
     fn from(stream: ServerStream) -> Self {
-        Self { inner: InnerStream::Tls(Box::new(stream)), ahead: Vec::new(), start: 0 }
+        Self { inner: InnerStream::Tls(stream), ahead: Vec::new(), start: 0 }
     }
 }
 
@@ -237,7 +236,7 @@ impl AsyncRead for AcceptedStream {
         let this = self.get_mut();
         if this.ahead.is_empty() {
             return match &mut this.inner {
-                InnerStream::Tls(stream) => poll_read_record(Pin::new(&mut **stream), cx, buffer),
+                InnerStream::Tls(stream) => poll_read_record(Pin::new(stream), cx, buffer),
                 InnerStream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             };
         }

@@ -57,6 +57,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioTimer;
 use tokio::{sync::Semaphore, task::JoinSet};
+use tokio_util::task::TaskTracker;
 use tower_service::Service;
 use tracing::Instrument;
 
@@ -388,18 +389,17 @@ impl Server {
         }
         // Dropped with this future, and with it all connections that are not upgraded.
         let mut tasks = JoinSet::new();
-        loop {
-            let accept = poll_fn(|cx| {
-                while let Poll::Ready(Some(_)) = tasks.poll_join_next(cx) {}
-                poll_accept(&mut listeners, cx)
-            });
-            let Some(stream) = accept.await else { break };
+        // Of those in `tasks` that have not ended. To wait for it wakes this task once, and not for each connection that ends in a drain.
+        let connections = TaskTracker::new();
+        while let Some(stream) = poll_fn(|cx| poll_accept(&mut listeners, cx)).await {
+            while tasks.try_join_next().is_some() {}
             let span = tracing::debug_span!("connection", peer = %stream.peer(), protocol = tracing::field::Empty);
             let served = serve_connection(stream, service.clone(), options.clone(), drain.clone());
             // Boxed, since Tokio moves a whole task when it ends.
-            tasks.spawn(Box::pin(served.instrument(span)));
+            tasks.spawn(Box::pin(connections.track_future(served.instrument(span))));
         }
-        while tasks.join_next().await.is_some() {}
+        connections.close();
+        connections.wait().await;
     }
 }
 

@@ -34,8 +34,8 @@ pub(super) async fn serve_http1<C: Future<Output = hyper::Result<()>>>(
         let not_busy = until_pending(connection.as_mut(), || !lock(messages).is_busy());
         tokio::select! {
             biased;
-            () = WhenWoken::new(lifetime.until_head_timeout(|| lock(messages).wait())) => return Flow::Continue(()),
             flow = lifetime.within_deadline(not_busy) => flow?,
+            () = WhenWoken::new(lifetime.until_head_timeout(|| lock(messages).wait())) => return Flow::Continue(()),
         }
         // A client may send a request until a response has told it that the connection closes.
         window = lock(messages).answered_since(answered);

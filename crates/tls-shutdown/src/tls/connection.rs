@@ -23,7 +23,7 @@ use crate::{
 /// A TLS stream and the driver of its shutdown. Dropping it drops the socket, then calls `on_end`.
 pub(crate) struct Connection<S> {
     pub(crate) session: S,
-    pub(crate) driver: Box<CloseDriver>,
+    pub(crate) driver: CloseDriver,
     timer: BoxedTimer,
     /// An error for the next read: one that came behind data, or one that no later read may hide.
     pub(crate) read_error: Option<io::Error>,
@@ -31,7 +31,7 @@ pub(crate) struct Connection<S> {
 
 impl<S: TlsSession> Connection<S> {
     pub(crate) fn new(session: S, driver: CloseDriver) -> Self {
-        Self { session, driver: Box::new(driver), timer: BoxedTimer::default(), read_error: None }
+        Self { session, driver, timer: BoxedTimer::default(), read_error: None }
     }
 
     /// Returns the TLS stream, and calls `on_end`.

@@ -7,7 +7,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::Poll,
     time::Duration,
@@ -16,7 +16,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     runtime::Handle,
-    sync::{Notify, watch},
+    sync::Notify,
     task::AbortHandle,
     time::{sleep, timeout, timeout_at},
 };
@@ -85,7 +85,8 @@ struct ReaperState {
     /// The last closing has ended.
     idle: Notify,
     /// Whether closings in which no answer is undelivered are to end soon.
-    hurries: watch::Sender<bool>,
+    is_hurrying: AtomicBool,
+    hurry: Notify,
     shed: AtomicU64,
     discard: Discard,
 }
@@ -130,7 +131,8 @@ impl Reaper {
                 limits,
                 closings: Mutex::default(),
                 idle: Notify::new(),
-                hurries: watch::Sender::new(false),
+                is_hurrying: AtomicBool::new(false),
+                hurry: Notify::new(),
                 shed: AtomicU64::new(0),
                 discard: Discard::new(),
             }),
@@ -205,7 +207,8 @@ impl Reaper {
     /// # }
     /// ```
     pub fn hurry(&self) {
-        self.shared.hurries.send_replace(true);
+        self.shared.is_hurrying.store(true, Ordering::SeqCst);
+        self.shared.hurry.notify_waiters();
     }
 
     /// Sends FIN, and discards what arrives until the peer's FIN or the [limits](ReaperLimits), which bound both together. Drops the
@@ -376,8 +379,11 @@ impl ReaperState {
             Undelivered::CloseNotify(is_acknowledged) => Some(is_acknowledged),
             Undelivered::Alert => None,
         };
-        // Cannot fail: `self` owns the sender.
-        let _ = self.hurries.subscribe().wait_for(|hurries| *hurries).await;
+        // Before the check: it receives every `notify_waiters` from here on.
+        let hurry = self.hurry.notified();
+        if !self.is_hurrying.load(Ordering::SeqCst) {
+            hurry.await;
+        }
         loop {
             sleep(COURTESY_TIMEOUT).await;
             if is_acknowledged.is_none_or(|is_acknowledged| is_acknowledged()) {

@@ -63,8 +63,8 @@ use crate::{
 /// The stream contains all state, the futures contain none.
 #[must_use = "dropping the stream aborts the connection"]
 pub struct ShutdownStream<S: TlsSession> {
-    /// `None` only while the stream is taken apart.
-    connection: Option<Connection<S>>,
+    /// `None` only while the stream is taken apart. Boxed, so that moves of the stream are cheap, and a reaper needs no box of its own.
+    connection: Option<Box<Connection<S>>>,
     adopter: Option<Adopter<S>>,
 }
 
@@ -91,7 +91,7 @@ impl<S: TlsSession> ShutdownStream<S> {
             true => ShutdownPolicy::unidirectional(),
             false => ShutdownPolicy::bidirectional(),
         };
-        Self { connection: Some(Connection::new(session, CloseDriver::new(policy))), adopter: None }
+        Self { connection: Some(Box::new(Connection::new(session, CloseDriver::new(policy)))), adopter: None }
     }
 
     /// Sets the policy for [`poll_shutdown`](AsyncWrite::poll_shutdown), [`AsyncShutdown::new`](crate::AsyncShutdown::new) and the
@@ -405,7 +405,7 @@ impl<S: TlsSession> Drop for ShutdownStream<S> {
         if let Some(Adopter { reaper, undelivered, adopt }) = self.adopter.take()
             && connection.driver.needs_reaper()
         {
-            adopt(&reaper, Box::new(connection), undelivered);
+            adopt(&reaper, connection, undelivered);
         }
     }
 }
