@@ -233,14 +233,18 @@ fn of_handshake(error: &io::Error, timeline: &Timeline) -> Unreachable {
     use rustls::Error;
     match error.get_ref().and_then(|error| error.downcast_ref::<Error>()) {
         Some(Error::InvalidCertificate(_) | Error::NoCertificatesPresented) => {
-            let message = format!("the server's certificate is not accepted: {error}; --insecure accepts every one");
+            let message = format!(
+                "the server's certificate is not accepted: {error}; --ca FILE accepts those of another authority, --insecure accepts all"
+            );
             Unreachable::new(Kind::Certificate, message)
         }
         Some(Error::AlertReceived(alert)) => Unreachable::by_alert(Alert(u8::from(*alert))),
         Some(Error::PeerIncompatible(_)) => {
             Unreachable::new(Kind::Refused, format!("client and server have no version or cipher in common: {error}"))
         }
-        Some(_) => Unreachable::new(Kind::NotTls, format!("the server's answer is not TLS: {error}")),
+        Some(_) => {
+            Unreachable::new(Kind::NotTls, format!("the server's answer is not TLS: {error}; is it the right port?"))
+        }
         None if !is_reset(error) && !timeline.is_server_heard() => {
             Unreachable::new(Kind::NotTls, "the server ends the connection instead of answering the ClientHello")
         }

@@ -24,6 +24,8 @@ const RESUMPTION: &str = "RFC 9846 section 2.2: a resumed session saves the cert
 pub(crate) struct Observations {
     pub(crate) version: &'static str,
     pub(crate) alpn: Option<String>,
+    /// Whether the server has ended TCP by FIN in place of a response, and without close_notify.
+    pub(crate) ends_unanswered: bool,
     pub(crate) closing: Option<Closing>,
     pub(crate) response: Option<ResponseEnd>,
     pub(crate) early_answer: Option<EarlyAnswer>,
@@ -73,6 +75,7 @@ impl Observations {
         Self {
             version,
             alpn,
+            ends_unanswered: false,
             closing: None,
             response: None,
             early_answer: None,
@@ -101,8 +104,17 @@ impl Observations {
     /// An unexpected EOF is FIN without close_notify, and whoever sends that is at fault.
     pub(crate) fn fault(&self) -> Fault {
         let answer = self.closing.as_ref().map(|closing| (closing.answer, closing.tcp));
+        let unanswered = self.ends_unanswered.then_some(OwnEnd::Fin);
         let response = self.response.as_ref().map(|response| response.end);
-        let own = [(response, "after a response"), (self.idle.map(|(end, _)| end), "when the connection is idle")];
+        let after_response = match &self.response {
+            Some(response) if response.delimiter == Delimiter::Cut => "in a response, the rest of which is missing",
+            _ => "after a response",
+        };
+        let own = [
+            (unanswered, "in place of a response"),
+            (response, after_response),
+            (self.idle.map(|(end, _)| end), "when the connection is idle"),
+        ];
         let mut cases: Vec<_> =
             own.iter().filter(|(end, _)| *end == Some(OwnEnd::Fin)).map(|(_, case)| *case).collect();
         if matches!(answer, Some((Answer::None, TcpEnd::Fin))) {

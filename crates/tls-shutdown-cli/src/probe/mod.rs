@@ -23,7 +23,7 @@ use self::{
     connection::{Prober, Stream, Unreachable},
     findings::Observations,
     report::Report,
-    steps::Protocol,
+    steps::{Discovery, Protocol},
 };
 use crate::{arguments::ProbeArguments, failure::Failure, log::Log, output, runtime};
 
@@ -57,7 +57,8 @@ async fn probe(prober: &mut Prober) -> Result<Observations, Unreachable> {
     prober.resolve().await?;
     let first = prober.connect_first("first contact").await?;
     let mut seen = Observations::new(version(&first), alpn(&first));
-    let protocol = steps::discover(prober, first).await?;
+    let Discovery { protocol, ends_unanswered } = steps::discover(prober, first).await?;
+    seen.ends_unanswered = ends_unanswered;
     seen.closing = steps::close(prober, protocol).await;
     if let Protocol::Http(_) = protocol {
         seen.response = steps::end_of_response(prober).await;

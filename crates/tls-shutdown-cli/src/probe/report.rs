@@ -16,6 +16,12 @@ use crate::arguments::Endpoint;
 const FAULT_PAGE: &str =
     "https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/probe/index.html#who-is-at-fault-for-an-unexpected-eof";
 
+/// What to do about such a server.
+const SERVER_AT_FAULT: &str = "
+what to do: the server has to send close_notify before it ends TCP: SSL_shutdown() in OpenSSL, unwrap() in Python.
+            Until then, a client may ignore the error behind a response that was whole by its length, and behind no other.
+";
+
 #[derive(Debug)]
 pub(crate) struct Report {
     target: String,
@@ -67,7 +73,7 @@ impl Report {
         report
     }
 
-    /// The same for people, with a picture of the exchange. The last line tells who is at fault.
+    /// The same for people, with a picture of the exchange. The last lines tell who is at fault for an unexpected EOF, and what to do.
     pub(crate) fn to_text(&self) -> String {
         let mut text = String::new();
         let target = &self.target;
@@ -87,8 +93,12 @@ impl Report {
         for timeline in &self.timelines {
             let _ = write!(text, "\n{}", picture::draw(timeline));
         }
-        let fault = self.fault();
-        let _ = write!(text, "\nunexpected EOF: at fault: {}: {}; see {FAULT_PAGE}", fault.at_fault, fault.meaning);
+        let Fault { at_fault, meaning } = self.fault();
+        if at_fault == "server" {
+            text.push_str(SERVER_AT_FAULT);
+        }
+        let who = if at_fault == "server" { "the server" } else { at_fault };
+        let _ = write!(text, "\nunexpected EOF: {who} is at fault: {meaning}; see {FAULT_PAGE}");
         text
     }
 

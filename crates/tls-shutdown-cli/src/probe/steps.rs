@@ -120,11 +120,19 @@ pub(crate) enum EarlyAnswer {
     NotEarly,
 }
 
+/// What the first request has shown.
+pub(crate) struct Discovery {
+    pub(crate) protocol: Protocol,
+    /// Whether the server has ended TCP by FIN in place of a response, and without close_notify.
+    pub(crate) ends_unanswered: bool,
+}
+
 /// Finds out what the server speaks.
-pub(crate) async fn discover(prober: &Prober, mut stream: Stream) -> Result<Protocol, Unreachable> {
+pub(crate) async fn discover(prober: &Prober, mut stream: Stream) -> Result<Discovery, Unreachable> {
+    let other = Discovery { protocol: Protocol::Other, ends_unanswered: false };
     if prober.starttls().is_some() {
         leave(prober, stream).await;
-        return Ok(Protocol::Other);
+        return Ok(other);
     }
     let mut received = Vec::new();
     let is_http = stream.get_ref().get_ref().1.alpn_protocol() == Some(b"http/1.1");
@@ -137,12 +145,14 @@ pub(crate) async fn discover(prober: &Prober, mut stream: Stream) -> Result<Prot
                 return Err(refusal);
             }
             leave(prober, stream).await;
-            return Ok(Protocol::Other);
+            return Ok(other);
         }
     }
     let request = keep_alive_request(&prober.host());
     let exchange = timeout(prober.left(RESPONSE_TIMEOUT), exchange(&mut stream, &request, &mut received));
-    let protocol = match exchange.await {
+    let exchanged = exchange.await;
+    let ends_unanswered = matches!(exchanged, Ok(Err(ReadEnd::Fin))) && received.is_empty();
+    let protocol = match exchanged {
         Ok(Ok(Progress::Whole(after))) => Protocol::Http(after),
         Ok(Err(ReadEnd::Failed(error))) if received.is_empty() => match refusal(&error) {
             Some(refusal) => return Err(refusal),
@@ -156,7 +166,7 @@ pub(crate) async fn discover(prober: &Prober, mut stream: Stream) -> Result<Prot
         },
     };
     leave(prober, stream).await;
-    Ok(protocol)
+    Ok(Discovery { protocol, ends_unanswered })
 }
 
 /// In TLS 1.3, a server checks the client's certificate after the client's handshake has ended.

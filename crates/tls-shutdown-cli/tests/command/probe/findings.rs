@@ -190,6 +190,19 @@ async fn each_way_to_end_a_response() {
     .await;
 }
 
+/// The rest of a response, or all of it, is missing: that is worse than an end behind it.
+#[tokio::test]
+async fn the_fault_says_what_is_missing() {
+    let cut = Script { response: (Answers::Cut, Close::Fin), ..Script::default() };
+    let (_, report) = probe(&cut.start().await, &[]).await;
+    let meaning = "it ends TCP without close_notify in a response, the rest of which is missing";
+    assert_eq!(report["unexpected_eof"], json!({ "at_fault": "server", "meaning": meaning }));
+    let silent = Script { speaks: Speaks::Nothing, ..Script::default() };
+    let (_, report) = probe(&silent.start().await, &[]).await;
+    let meaning = "it ends TCP without close_notify in place of a response";
+    assert_eq!(report["unexpected_eof"], json!({ "at_fault": "server", "meaning": meaning }));
+}
+
 #[tokio::test]
 async fn each_fate_of_an_early_answer() {
     let cases: [(Start, &[_], _); 4] = [

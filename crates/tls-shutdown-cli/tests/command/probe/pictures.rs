@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use super::scripted::{Close, Script};
 use crate::process::run;
 
-/// The picture shows both directions, and the last line tells who is at fault.
+/// The picture shows both directions, and the last lines tell who is at fault, and what to do.
 #[tokio::test]
 async fn the_report_for_people_and_the_picture() {
     let script = Script { idle: Close::Fin, ..Script::default() };
@@ -21,9 +21,13 @@ async fn the_report_for_people_and_the_picture() {
     {
         assert!(text.contains(part), "{part}: {text}");
     }
+    assert!(text.contains("\nwhat to do: the server has to send close_notify"), "{text}");
     let last = text.lines().last().unwrap();
     let (fault, page) = last.split_once("; see ").expect("a page");
-    assert_eq!(fault, "unexpected EOF: at fault: server: it ends TCP without close_notify when the connection is idle");
+    assert_eq!(
+        fault,
+        "unexpected EOF: the server is at fault: it ends TCP without close_notify when the connection is idle"
+    );
     assert!(page.ends_with("/guide/probe/index.html#who-is-at-fault-for-an-unexpected-eof"), "{page}");
     let picture = std::fs::read_to_string(&svg).unwrap();
     assert!(picture.starts_with("<svg ") && picture.ends_with("</svg>\n"));

@@ -48,6 +48,8 @@ pub(crate) enum Speaks {
     Postgres,
     /// HTTP/2 and nothing else.
     Http2,
+    /// It reads a request, and answers by FIN.
+    Nothing,
     /// It requires a certificate of the client.
     Nobody,
 }
@@ -104,7 +106,7 @@ impl Script {
             Speaks::Smtp => &["--starttls", "smtp"],
             Speaks::Imap => &["--starttls", "imap"],
             Speaks::Postgres => &["--starttls", "postgres"],
-            Speaks::Http | Speaks::First | Speaks::Http2 | Speaks::Nobody => &[],
+            Speaks::Http | Speaks::First | Speaks::Http2 | Speaks::Nothing | Speaks::Nobody => &[],
         }
     }
 
@@ -176,7 +178,7 @@ impl Script {
         // A reset would destroy what Nagle's algorithm holds back.
         tcp.set_nodelay(true)?;
         match self.speaks {
-            Speaks::Http | Speaks::First | Speaks::Http2 | Speaks::Nobody => {}
+            Speaks::Http | Speaks::First | Speaks::Http2 | Speaks::Nothing | Speaks::Nobody => {}
             Speaks::Smtp => {
                 tcp.write_all(b"220-a mail\r\n220 server\r\n").await?;
                 hear(&mut tcp, b"EHLO tls-shutdown.invalid\r\n").await?;
@@ -201,6 +203,9 @@ impl Script {
         if self.speaks == Speaks::Http2 {
             // An empty SETTINGS frame.
             tls.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await?;
+        }
+        if self.speaks == Speaks::Nothing && !read_head(&mut tls).await?.is_empty() {
+            return end(tls, Close::Fin).await;
         }
         if self.speaks == Speaks::Http {
             let head = read_head(&mut tls).await?;
