@@ -54,6 +54,9 @@ async fn certificates_come_from_files_and_are_read_again() {
 
     let first = write_certificate(&chain, &key);
     let listener = bind().await.expect("good files");
+    let taken = listener.local_addr().expect("an address").to_string();
+    let error = TlsListener::bind_pem(&taken, &chain, &key).await.expect_err("somebody listens there");
+    assert!(error.kind() == ErrorKind::AddrInUse && error.to_string().contains(&taken), "{error}");
     let handle = listener.config_handle();
     let service = |_| async { answer(ScriptedBody::full(1)) };
     let mut running = Running::start_with(listener, |server| server, |drain| drain, service);

@@ -156,6 +156,7 @@ impl Events {
             "in_flight": report.in_flight(),
             "responses_cut": report.responses_cut(),
             "left_after_response": report.left_after_response(),
+            "calls_ended": report.calls_ended(),
             "handshakes_finished": report.handshakes_finished(),
             "handshakes_cut": report.handshakes_cut(),
             "upgraded": report.upgraded(),

@@ -186,7 +186,7 @@ async fn the_drain_counts_the_requests_in_flight_at_the_signal() {
     client.read_to_end_and_close().await;
     let report = running.report().await;
     assert_eq!((report.in_flight(), report.requests(), report.responses_cut()), (1, 0, 0), "{report}");
-    assert!(report.to_string().contains("requests             0, and 1 in flight at the signal\n"), "{report}");
+    assert!(report.to_string().contains("requests             0 since the signal, and 1 in flight then\n"), "{report}");
 }
 
 /// close_notify before the response closes only the client's half, and says nothing of the response.

@@ -38,7 +38,7 @@ impl ConnectionObservers {
     /// The drain first: a callback of the user may panic.
     fn report(&self, report: &ConnectionReport) {
         if let Some(drain) = &self.drain {
-            drain.count_ended(report);
+            drain.count(|tally| tally.add(report));
         }
         call_each(self.on_end.iter().map(|on_end| || on_end(report)));
     }
@@ -82,7 +82,7 @@ impl Accepted {
     /// The handshake is finished, and the TLS stream reports from now on.
     pub(super) fn finish(mut self, tls: &ServerConnection, config: ConfigOfConnection) -> Arc<ConnectionRecord> {
         if let Some(drain) = &self.observers.drain {
-            drain.count_handshake();
+            drain.count(|tally| tally.handshakes_finished += 1);
         }
         self.negotiated.finish(tls);
         self.into_record(Transport::Tls, Some(config))

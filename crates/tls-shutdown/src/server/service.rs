@@ -110,8 +110,7 @@ where
         let mut response = match this.answer.poll(cx)? {
             Poll::Ready(response) => response,
             Poll::Pending => {
-                ready!(this.unanswered.poll_deadline(cx));
-                let response = EndlessBody::unavailable();
+                let response = EndlessBody::of_status(ready!(this.unanswered.poll_deadline(cx)));
                 let in_flight = this.in_flight.take();
                 return Poll::Ready(Ok(response.map(|body| ServedBody {
                     body,

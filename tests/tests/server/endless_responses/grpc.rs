@@ -126,6 +126,8 @@ async fn a_call_that_is_open_at_the_deadline_is_unavailable() {
     soon(other.frame()).await.expect("an end").expect_err("cut");
     let end = calls.running.end().await;
     assert_eq!((end.requests(), end.responses_cut()), (5, 1), "{end}");
+    let report = calls.running.report().await;
+    assert!(report.calls_ended() == 4 && report.to_string().contains("\n  calls ended          4\n"), "{report}");
 }
 
 #[tokio::test]

@@ -27,8 +27,8 @@ use super::{
     within,
 };
 use crate::{
-    runtime::lock::lock,
-    {runtime::timer::from_now, server::report::ConnectionReport, tls::Reaper},
+    runtime::{lock::lock, timer::from_now},
+    tls::Reaper,
 };
 
 /// A handle to a server drain, for listeners, readiness probes, and everything else that takes part. Clones are handles to the same drain.
@@ -268,15 +268,10 @@ impl DrainHandle {
         InFlight(self.clone())
     }
 
-    pub(crate) fn count_handshake(&self) {
+    /// Counts something since the signal.
+    pub(in crate::server) fn count(&self, add: impl FnOnce(&mut Tally)) {
         if !self.is_ready() {
-            lock(&self.shared.tally).handshakes_finished += 1;
-        }
-    }
-
-    pub(crate) fn count_ended(&self, report: &ConnectionReport) {
-        if !self.is_ready() {
-            lock(&self.shared.tally).add(report);
+            add(&mut lock(&self.shared.tally));
         }
     }
 

@@ -131,10 +131,7 @@ where
                 }
                 this.endless.on_response(response, mem::take(this.unanswered))
             }
-            Poll::Pending => {
-                ready!(this.unanswered.poll_deadline(cx));
-                EndlessBody::unavailable()
-            }
+            Poll::Pending => EndlessBody::of_status(ready!(this.unanswered.poll_deadline(cx))),
         };
         let in_flight = this.in_flight.take();
         Poll::Ready(Ok(response.map(|body| DrainBody { body, _in_flight: in_flight })))

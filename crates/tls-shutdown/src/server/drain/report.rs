@@ -35,19 +35,21 @@ pub struct DrainReport {
 
 /// What is counted from the signal on.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Tally {
+pub(in crate::server) struct Tally {
     /// When each phase began.
     pub(super) began: BTreeMap<DrainPhase, Instant>,
     pub(super) notice: Notice,
     /// The requests in flight at the signal.
     in_flight: usize,
-    pub(super) handshakes_finished: u64,
+    pub(in crate::server) handshakes_finished: u64,
     handshakes_cut: u64,
     endings: BTreeMap<&'static str, u64>,
     responses_cut: u64,
     /// Connections that did not end in order, and that cut no response.
     left_after_response: u64,
     upgraded: u64,
+    /// gRPC calls that the deadline has ended.
+    pub(in crate::server) calls_ended: u64,
 }
 
 impl Tally {
@@ -55,7 +57,7 @@ impl Tally {
         Self { in_flight, ..Self::default() }
     }
 
-    pub(super) fn add(&mut self, report: &ConnectionReport) {
+    pub(in crate::server) fn add(&mut self, report: &ConnectionReport) {
         *self.endings.entry(report.ending().name()).or_default() += 1;
         self.responses_cut += report.responses_cut();
         self.left_after_response +=
@@ -135,6 +137,12 @@ impl DrainReport {
         self.tally.upgraded
     }
 
+    /// The gRPC calls that the [deadline](DrainPhase::Deadline) has ended with the status `UNAVAILABLE`. The drain has waited for them until
+    /// then.
+    pub fn calls_ended(&self) -> u64 {
+        self.tally.calls_ended
+    }
+
     /// The connections that were given up because there were too many, in the whole life of the listeners: silent handshakes, and the
     /// oldest of those that were closing.
     pub fn shed(&self) -> u64 {
@@ -181,13 +189,14 @@ impl fmt::Display for DrainReport {
             Acknowledgement::Unknown => "unknown".to_owned(),
         };
         let requests = match self.in_flight() {
-            0 => self.requests.to_string(),
-            in_flight => format!("{}, and {in_flight} in flight at the signal", self.requests),
+            0 => format!("{} since the signal", self.requests),
+            in_flight => format!("{} since the signal, and {in_flight} in flight then", self.requests),
         };
         let optional = [
             ("responses cut", self.responses_cut()),
             ("left after response", self.left_after_response()),
             ("upgraded", self.upgraded()),
+            ("calls ended", self.calls_ended()),
             ("shed", self.shed),
             ("left open", self.left as u64),
             ("jobs left", self.jobs_left as u64),
@@ -198,7 +207,7 @@ impl fmt::Display for DrainReport {
                 "phases",
                 format!("notice {notice:.1?} ({reason}), last request {last_request:.1?}{deadline}, exit {exit:.1?}"),
             ),
-            ("connections", if endings.is_empty() { "none".to_owned() } else { endings.join(", ") }),
+            ("connections", if endings.is_empty() { "none ended".to_owned() } else { endings.join(", ") }),
             ("requests", requests),
             ("handshakes", format!("{} finished, {} cut", self.handshakes_finished(), self.handshakes_cut())),
         ];
@@ -229,8 +238,8 @@ mod tests {
         let lines = [
             "drained in 60.0ms",
             "  phases               notice 20.0ms (seen by the probes), last request 30.0ms, exit 10.0ms",
-            "  connections          none",
-            "  requests             7",
+            "  connections          none ended",
+            "  requests             7 since the signal",
             "  handshakes           0 finished, 0 cut",
             "  lingering            1",
             "  acknowledged         all but 5 bytes",

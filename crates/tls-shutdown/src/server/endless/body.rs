@@ -9,14 +9,14 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
-    Response,
+    HeaderMap, Response,
     header::{CONTENT_TYPE, HeaderValue},
 };
 use pin_project_lite::pin_project;
 
 use super::{
     event_stream::EventScanner,
-    grpc::{GrpcCall, is_grpc, status_unavailable},
+    grpc::{GrpcCall, is_grpc},
     wait::Wait,
 };
 
@@ -64,10 +64,10 @@ impl<B: Body + 'static> EndlessBody<B> {
         response.map(|body| Self { body: Some(body), end })
     }
 
-    /// The response to a gRPC call that the service has not answered at the deadline: the status alone.
-    pub(in crate::server) fn unavailable() -> Response<Self> {
+    /// The response to a gRPC call that the service has not answered at the deadline: its status alone.
+    pub(in crate::server) fn of_status(status: HeaderMap) -> Response<Self> {
         let mut response = Response::new(Self { body: None, end: End::Ended });
-        *response.headers_mut() = status_unavailable();
+        *response.headers_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         response
     }
@@ -112,9 +112,10 @@ impl<B: Body + 'static> Body for EndlessBody<B> {
                         frame => return frame,
                     }
                 }
+                let status = call.end();
                 // The call is in progress until hyper has sent its status, and drops this.
                 this.body.set(None);
-                Poll::Ready(Some(Ok(Frame::trailers(status_unavailable()))))
+                Poll::Ready(Some(Ok(Frame::trailers(status))))
             }
         }
     }
@@ -143,7 +144,10 @@ mod tests {
     use hyper::{Request, Version};
 
     use super::*;
-    use crate::server::{drain::ServerDrain, endless::grpc::GrpcCalls};
+    use crate::server::{
+        drain::ServerDrain,
+        endless::grpc::{self, GrpcCalls},
+    };
 
     /// It never yields anything.
     struct Silent;
@@ -172,7 +176,7 @@ mod tests {
         *response.headers_mut() = request.headers().clone();
         let mut body = EndlessBody::of_call(response, call).into_body();
         let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
-        assert_eq!(frame.expect("a frame").expect("no error").into_trailers().ok(), Some(status_unavailable()));
+        assert_eq!(frame.expect("a frame").expect("no error").into_trailers().ok(), Some(grpc::status_unavailable()));
         assert!(!calls.is_empty() && body.is_end_stream());
         drop(body);
         assert!(calls.is_empty());

@@ -77,6 +77,12 @@ impl GrpcCall {
         self.drain.phase() >= DrainPhase::Deadline
     }
 
+    /// The server gives the call a status in the place of the service.
+    pub(super) fn end(&self) -> HeaderMap {
+        self.drain.count(|tally| tally.calls_ended += 1);
+        status_unavailable()
+    }
+
     /// Waits for the deadline.
     pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let deadline = self.deadline.get_or_insert_with(|| {

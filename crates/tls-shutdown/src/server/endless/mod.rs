@@ -15,7 +15,7 @@ use std::{
 };
 
 use http_body::Body;
-use hyper::{Request, Response};
+use hyper::{HeaderMap, Request, Response};
 
 use self::{grpc::GrpcCall, wait::Wait, websocket::Handshake};
 use super::{
@@ -150,10 +150,10 @@ pub(crate) enum UnansweredRequest {
 }
 
 impl UnansweredRequest {
-    /// Waits until the service has no more time to answer, and the server answers in its place.
-    pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Waits until the service has no more time to answer. Returns the status with which the server answers in its place.
+    pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<HeaderMap> {
         match self {
-            Self::Grpc(call) => call.poll_deadline(cx),
+            Self::Grpc(call) => call.poll_deadline(cx).map(|()| call.end()),
             Self::WebSocket(_) | Self::Other => Poll::Pending,
         }
     }

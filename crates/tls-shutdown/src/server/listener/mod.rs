@@ -142,7 +142,7 @@ impl TlsListener {
     ///
     /// - The process has no default [`CryptoProvider`](rustls::crypto::CryptoProvider). The error states how to install one.
     /// - A file cannot be read, contains no certificate or no key, or the key is that of another certificate. The error names the file.
-    /// - The last error of the system if no address is possible.
+    /// - No address is possible. The error names them, and has the kind and the text of the last one's.
     ///
     /// # Panics
     ///
@@ -158,7 +158,11 @@ impl TlsListener {
     ) -> io::Result<Self> {
         let files = PemFiles { certificate_chain: certificate_chain.into(), key: key.into() };
         let config = ConfigHandle::from_files(files)?;
-        let mut listener = Self::bind(address, config.current()).await?;
+        let addresses: Vec<_> = lookup_host(address).await?.collect();
+        let mut listener = Self::bind(&addresses[..], config.current()).await.map_err(|error| {
+            let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+            io::Error::new(error.kind(), format!("cannot listen on {}: {error}", addresses.join(" or ")))
+        })?;
         listener.options_mut().config = config;
         Ok(listener)
     }
