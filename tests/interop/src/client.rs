@@ -1,4 +1,4 @@
-//! Clients without anything of this project: TLS by tokio-rustls, HTTP/1 by hand.
+//! Clients without anything of this project: TLS by tokio-rustls, or a socket alone; HTTP/1 by hand.
 
 use std::{
     io::{self, ErrorKind},
@@ -13,22 +13,52 @@ use rustls::{
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, copy_bidirectional, duplex},
-    net::TcpStream,
+    net::{TcpStream, UnixStream},
     sync::watch,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{CERTIFICATE, within};
 
-/// A client's end of a connection.
+/// A client's end of a connection with TLS.
 pub type Client<T = TcpStream> = TlsStream<T>;
+
+/// A client's end of a connection, with TLS or without.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {
+    /// What a read of no byte reports: the end of all data, as the server has sent it on purpose.
+    fn end_of_data(&self) -> Last;
+}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for Client<T> {
+    fn end_of_data(&self) -> Last {
+        Last::CloseNotify
+    }
+}
+
+impl Stream for TcpStream {
+    fn end_of_data(&self) -> Last {
+        Last::Fin
+    }
+}
+
+impl Stream for UnixStream {
+    fn end_of_data(&self) -> Last {
+        Last::Fin
+    }
+}
+
+impl<S: Stream + ?Sized> Stream for Box<S> {
+    fn end_of_data(&self) -> Last {
+        (**self).end_of_data()
+    }
+}
 
 /// What ended a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Last {
     /// The server's close_notify.
     CloseNotify,
-    /// FIN without close_notify.
+    /// FIN alone.
     Fin,
     /// A reset.
     Reset,
@@ -66,24 +96,18 @@ pub async fn connect(address: SocketAddr) -> Client {
 }
 
 /// Sends some bytes.
-pub async fn send<T>(client: &mut Client<T>, bytes: impl AsRef<[u8]>)
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-{
+pub async fn send(client: &mut impl Stream, bytes: impl AsRef<[u8]>) {
     within(client.write_all(bytes.as_ref())).await.expect("it can be sent");
     within(client.flush()).await.expect("it can be sent");
 }
 
 /// Asks for a path.
-pub async fn get<T>(client: &mut Client<T>, path: &str)
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-{
+pub async fn get(client: &mut impl Stream, path: &str) {
     send(client, format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).await;
 }
 
 /// Receives up to this text. Returns what was received, which may be more.
-pub async fn receive_until(client: &mut Client, text: &str) -> Vec<u8> {
+pub async fn receive_until(client: &mut impl Stream, text: &str) -> Vec<u8> {
     let mut received = Vec::new();
     while !received.windows(text.len()).any(|window| window == text.as_bytes()) {
         let amount = within(client.read_buf(&mut received)).await.expect("more");
@@ -93,13 +117,10 @@ pub async fn receive_until(client: &mut Client, text: &str) -> Vec<u8> {
 }
 
 /// Receives to the end. Returns what came, and the end.
-pub async fn receive_all<T>(client: &mut Client<T>) -> (Vec<u8>, Last)
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-{
+pub async fn receive_all(client: &mut impl Stream) -> (Vec<u8>, Last) {
     let mut received = Vec::new();
     let last = match within(client.read_to_end(&mut received)).await {
-        Ok(_) => Last::CloseNotify,
+        Ok(_) => client.end_of_data(),
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => Last::Fin,
         Err(error) if error.kind() == ErrorKind::ConnectionReset => Last::Reset,
         Err(error) => panic!("{error}"),

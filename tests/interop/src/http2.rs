@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::{
-    client::{Client, handshake, send},
+    client::{Client, Stream, handshake, send},
     within,
 };
 
@@ -80,7 +80,8 @@ impl Frame {
 
     /// The head of a request for a path, which is whole or not.
     fn request(flags: u8, stream: u32, path: &str) -> Self {
-        // `:method: GET` and `:scheme: https` by their indices, `:authority` and `:path` as literals of indexed names.
+        // `:method: GET` and `:scheme: https` by their indices, `:authority` and `:path` as literals of indexed names. The scheme is that
+        // of the URI. Without TLS, a balancer has ended it.
         let literal = |name: u8, value: &str| {
             [&[name, u8::try_from(value.len()).expect("a short value")], value.as_bytes()].concat()
         };
@@ -115,16 +116,22 @@ pub enum Pings {
 }
 
 /// One connection.
-pub struct Http2 {
-    client: Client,
+pub struct Http2<S = Client> {
+    client: S,
     pings: Pings,
 }
 
 impl Http2 {
-    /// Connects, and waits until the server has sent its settings and taken ours.
+    /// Connects with TLS.
     pub async fn connect(address: SocketAddr, pings: Pings) -> Self {
         let tcp = TcpStream::connect(address).await.expect("it listens");
-        let mut client = handshake(tcp, "h2").await.expect("a handshake");
+        Self::start(handshake(tcp, "h2").await.expect("a handshake"), pings).await
+    }
+}
+
+impl<S: Stream> Http2<S> {
+    /// Sends the preface, and waits until the server has sent its settings and taken ours.
+    pub async fn start(mut client: S, pings: Pings) -> Self {
         send(&mut client, PREFACE).await;
         let mut http2 = Self { client, pings };
         http2.send(&Frame::new(Kind::Settings, 0, 0, Vec::new())).await;
@@ -137,10 +144,10 @@ impl Http2 {
         self.send(&Frame::request(END_STREAM, stream, path)).await;
     }
 
-    /// The next frame, or `None` after a close_notify. Settings and pings are answered.
+    /// The next frame, or `None` after the end of all data. Settings and pings are answered.
     pub async fn frame(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
-        if within(self.client.read(&mut head[..1])).await.expect("a frame, or a close_notify") == 0 {
+        if within(self.client.read(&mut head[..1])).await.expect("a frame, or the end") == 0 {
             return None;
         }
         within(self.client.read_exact(&mut head[1..])).await.expect("a whole frame");
@@ -159,18 +166,16 @@ impl Http2 {
         Some(frame)
     }
 
-    /// Receives until a stream has ended. Returns the body of its answer.
-    pub async fn answer(&mut self, stream: u32) -> Option<Vec<u8>> {
+    /// Receives frames until a stream has its whole answer.
+    pub async fn receive_answer(&mut self, stream: u32) -> Vec<Frame> {
         let mut frames = Vec::new();
-        loop {
-            frames.push(self.frame().await?);
-            if let Some(body) = answer(&frames, stream) {
-                return Some(body);
-            }
+        while answer(&frames, stream).is_none() {
+            frames.push(self.frame().await.expect("an answer"));
         }
+        frames
     }
 
-    /// Receives all frames up to the server's close_notify, and answers that.
+    /// Receives all frames up to the end of all data, and answers that with its own.
     pub async fn receive_all(&mut self) -> Vec<Frame> {
         let mut frames = Vec::new();
         while let Some(frame) = self.frame().await {

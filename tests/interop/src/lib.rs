@@ -27,7 +27,7 @@ use tokio::{
 };
 
 pub use namespace::Namespace;
-pub use server::{Build, LOOPBACK, Server};
+pub use server::{Build, LOOPBACK, Server, is_port_open, is_unix_socket_open};
 
 /// The versions of TLS, in the way that most programs spell them.
 pub const VERSIONS: [&str; 2] = ["1.2", "1.3"];

@@ -1,6 +1,14 @@
 //! The servers of this repository as child processes: `tls-shutdown serve`, and the bare server that it is compared with.
 
-use std::{collections::HashMap, fs, net::SocketAddr, path::PathBuf, process::Stdio, sync::LazyLock};
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::PathBuf,
+    process::Stdio,
+    sync::LazyLock,
+};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -130,13 +138,7 @@ impl Server {
 
     /// Waits until it listens no more.
     pub async fn stops_listening(&self) {
-        let port = format!(":{:04X}", self.address.port());
-        let is_it = |line: &str| {
-            // The number of the line, the near address, the far one, and the state, which is LISTEN.
-            let mut words = line.split_whitespace().skip(1);
-            words.next().is_some_and(|near| near.ends_with(&port)) && words.nth(1) == Some("0A")
-        };
-        glance(|| !fs::read_to_string("/proc/net/tcp").expect("a table").lines().any(is_it)).await;
+        glance(|| !is_port_open(self.address.port())).await;
     }
 
     /// The next event.
@@ -166,4 +168,34 @@ impl Server {
     pub fn url(&self, path: &str) -> String {
         format!("https://{}{path}", self.address)
     }
+}
+
+/// Whether a program listens on a port of TCP.
+pub fn is_port_open(port: u16) -> bool {
+    let port = format!(":{port:04X}");
+    let table = BufReader::new(File::open("/proc/net/tcp").expect("a table"));
+    for line in table.lines().skip(1) {
+        let line = line.expect("a line");
+        // The number of the line, the near address, the far one, and the state.
+        let mut words = line.split_whitespace().skip(1);
+        let (near, state) = (words.next().expect("an address"), words.nth(1));
+        // Listeners come first. The connections behind them may be many thousands.
+        if state != Some("0A") {
+            break;
+        }
+        if near.ends_with(&port) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether a program listens on a Unix socket.
+pub fn is_unix_socket_open(path: &str) -> bool {
+    let table = fs::read_to_string("/proc/net/unix").expect("a table");
+    table.lines().any(|line| {
+        // The socket's address, its references, its protocol, and its flags, which are those of a listener. The path comes last.
+        let mut words = line.split_whitespace();
+        words.nth(3) == Some("00010000") && words.last() == Some(path)
+    })
 }

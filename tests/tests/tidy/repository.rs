@@ -100,14 +100,14 @@ pub(crate) fn has_word(line: &str, word: &str) -> bool {
 }
 
 /// The names of the tests in a file: the functions with `#[test]` or `#[tokio::test]`, in `proptest!` too, and those of which `states!`
-/// makes tests.
+/// makes tests, in one list or in a list over some sockets.
 fn tests(text: &str) -> Vec<&str> {
     let mut names = Vec::new();
     let (mut is_test, mut in_states) = (false, false);
     for line in text.lines().map(|line| code(line).trim()) {
-        if in_states || line.starts_with("states![") {
+        if in_states || line.starts_with("states![") || line.starts_with("over ") && line.contains(": [") {
             in_states = !line.contains(']');
-            let list = line.trim_start_matches("states![");
+            let list = line.rsplit('[').next().unwrap_or(line);
             let words = list.split(|c: char| !c.is_alphanumeric() && c != '_');
             names.extend(words.filter(|name| !name.is_empty()));
         } else if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
