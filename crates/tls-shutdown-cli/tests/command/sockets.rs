@@ -2,10 +2,6 @@
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty};
-use hyper::{Request, Response, body::Incoming, client::conn::http2::SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustix::process::Signal;
 use rustls::{
@@ -53,24 +49,9 @@ async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
     Ok(String::from_utf8(received).expect("text"))
 }
 
-type Requests = SendRequest<Empty<Bytes>>;
-
-async fn prior_knowledge(address: SocketAddr) -> Requests {
-    let tcp = TcpStream::connect(address).await.expect("the server listens");
-    let (requests, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tcp)).await.expect("HTTP/2");
-    tokio::spawn(connection);
-    requests
-}
-
-async fn get(requests: &mut Requests, path: &str) -> Response<Incoming> {
-    let request = Request::get(format!("http://localhost{path}")).body(Empty::new()).expect("a request");
-    within(requests.send_request(request)).await.expect("a response")
-}
-
-/// One process and one signal: HTTPS, HTTP/1, HTTP/2 by prior knowledge and a Unix socket, in the states that a drain can meet.
+/// What a drain does with the connections of each socket, in every state, is tested in `tests/interop/tests/states`.
 #[tokio::test]
-async fn one_signal_ends_every_socket_and_loses_no_request() {
+async fn one_signal_ends_every_socket() {
     let socket = path("drain.sock");
     let unix = socket.to_str().expect("UTF-8 path");
     let sockets = ["--unix", unix, "--plain", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--plain", "127.0.0.1:0"];
@@ -85,48 +66,22 @@ async fn one_signal_ends_every_socket_and_loses_no_request() {
     let [second_tls, plain, second_plain] = [&events[0], &events[1], &events[2]].map(address);
     assert_ne!(second_tls, server.address);
 
-    // A response that only the end of the connection ends is cut.
-    let mut cut = TcpStream::connect(plain).await.unwrap();
-    ask(&mut cut, "GET /abort/100").await;
-    assert_eq!(rest(&mut cut).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
-    let closed = server.next_closed().await;
-    assert_eq!(
-        (&closed["transport"], &closed["ending"], &closed["responses_cut"]),
-        (&json!("plain"), &json!("aborted"), &json!(1))
-    );
-
-    // Idle, and with a response in progress, over each.
-    let mut idle_tls = connect(second_tls).await;
-    request(&mut idle_tls, "GET /bytes/3").await;
-    read_until(&mut idle_tls, "...").await;
-    let mut idle_plain = TcpStream::connect(second_plain).await.unwrap();
-    ask(&mut idle_plain, "GET /bytes/3").await;
-    read_until(&mut idle_plain, "...").await;
-    let mut idle_unix = UnixStream::connect(&socket).await.unwrap();
-    ask(&mut idle_unix, "GET /bytes/3").await;
-    read_until(&mut idle_unix, "...").await;
-    let mut busy_plain = TcpStream::connect(plain).await.unwrap();
-    ask(&mut busy_plain, "GET /drip/20/50").await;
-    read_until(&mut busy_plain, "drip\n").await;
-    let mut busy_unix = UnixStream::connect(&socket).await.unwrap();
-    ask(&mut busy_unix, "GET /drip/20/50").await;
-    read_until(&mut busy_unix, "drip\n").await;
-    let mut h2c = prior_knowledge(plain).await;
-    let dripping = get(&mut h2c, "/drip/20/50").await;
-
-    // These wait in the system's queue when the server hears of the signal.
-    server.signal(Signal::STOP);
-    let mut queued_plain = TcpStream::connect(plain).await.unwrap();
-    ask(&mut queued_plain, "GET /bytes/100").await;
-    let mut queued_unix = UnixStream::connect(&socket).await.unwrap();
-    ask(&mut queued_unix, "GET /bytes/100").await;
-    server.signal(Signal::TERM);
-    server.signal(Signal::CONT);
-
-    let dots = ".".repeat(100);
-    for answer in [read_until(&mut queued_plain, &dots).await, read_until(&mut queued_unix, &dots).await] {
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let (mut tls, mut plain_clients) = (connect(second_tls).await, Vec::new());
+    for address in [plain, second_plain] {
+        plain_clients.push(TcpStream::connect(address).await.unwrap());
     }
+    let mut over_unix = UnixStream::connect(&socket).await.unwrap();
+    // The server has accepted them.
+    request(&mut tls, "GET /bytes/3").await;
+    read_until(&mut tls, "...").await;
+    for client in &mut plain_clients {
+        ask(client, "GET /bytes/3").await;
+        read_until(client, "...").await;
+    }
+    ask(&mut over_unix, "GET /bytes/3").await;
+    read_until(&mut over_unix, "...").await;
+    server.signal(Signal::TERM);
+
     // The server has stopped to listen.
     within(async {
         while socket.exists() {
@@ -134,35 +89,38 @@ async fn one_signal_ends_every_socket_and_loses_no_request() {
         }
     })
     .await;
-    drop((queued_plain, queued_unix));
-    ask(&mut idle_plain, "GET /bytes/100").await;
-    ask(&mut idle_unix, "GET /bytes/100").await;
-    request(&mut idle_tls, "GET /bytes/100").await;
-    for answer in [rest(&mut idle_plain).await, rest(&mut idle_unix).await] {
-        let answer = answer.unwrap();
-        assert!(answer.contains("connection: close") && answer.ends_with(&".".repeat(100)), "{answer}");
-    }
-    let (answer, end) = read_to_end(&mut idle_tls).await;
+    request(&mut tls, "GET /bytes/100").await;
+    let (answer, end) = read_to_end(&mut tls).await;
     assert!(end.is_ok() && answer.ends_with(&[b'.'; 100]));
-    idle_tls.shutdown().await.unwrap();
-    drop((idle_plain, idle_unix, idle_tls));
-    for answer in [rest(&mut busy_plain).await, rest(&mut busy_unix).await] {
-        assert!(answer.unwrap().ends_with("0\r\n\r\n"), "the last chunk is missing");
+    tls.shutdown().await.unwrap();
+    let is_last = |answer: String| answer.contains("connection: close") && answer.ends_with(&".".repeat(100));
+    for mut client in plain_clients {
+        ask(&mut client, "GET /bytes/100").await;
+        assert!(is_last(rest(&mut client).await.unwrap()));
     }
-    drop((busy_plain, busy_unix));
-    assert_eq!(within(dripping.into_body().collect()).await.unwrap().to_bytes().len(), 20 * "drip\n".len());
-    drop(h2c);
+    ask(&mut over_unix, "GET /bytes/100").await;
+    assert!(is_last(rest(&mut over_unix).await.unwrap()));
+    drop(over_unix);
 
     let (status, events) = server.wait_for_exit().await;
     assert!(status.success());
     let drained = events.last().unwrap();
-    assert_eq!(
-        (&drained["event"], &drained["responses_cut"], &drained["left"]),
-        (&json!("drained"), &json!(0), &json!(0))
-    );
-    assert_eq!((&drained["connections"], &drained["endings"]["complete"]), (&json!(8), &json!(8)), "{drained}");
-    assert!(!socket.exists());
+    assert_eq!((&drained["connections"], &drained["endings"]), (&json!(4), &json!({ "complete": 4 })), "{drained}");
     assert!(TcpStream::connect(plain).await.is_err());
+}
+
+#[tokio::test]
+async fn a_cut_response_that_ends_with_a_plain_connection_is_reset() {
+    let mut server = Serve::start(&["--plain", "127.0.0.1:0"]).await;
+    let plain = address(&server.next_event().await);
+    let mut client = TcpStream::connect(plain).await.unwrap();
+    ask(&mut client, "GET /abort/100").await;
+    assert_eq!(rest(&mut client).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    let closed = server.next_closed().await;
+    assert_eq!(
+        (&closed["transport"], &closed["ending"], &closed["responses_cut"]),
+        (&json!("plain"), &json!("aborted"), &json!(1))
+    );
 }
 
 #[tokio::test]
