@@ -129,7 +129,8 @@ impl ServerDrain {
         }
     }
 
-    /// Creates a drain that begins at SIGTERM or SIGINT (Ctrl-C). A second signal [forces](Self::force_on) its end. Systems without SIGTERM
+    /// Creates a drain that begins at SIGTERM or SIGINT (Ctrl-C). A second signal [forces](Self::force_on) its end, also if the drain was
+    /// [started](DrainHandle::start) before the first. Systems without SIGTERM
     /// have Ctrl-C alone.
     ///
     /// # Errors
