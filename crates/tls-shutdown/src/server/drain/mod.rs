@@ -172,7 +172,8 @@ impl ServerDrain {
         self
     }
 
-    /// The time from the signal to the exit. May overrun by about 100 ms if tasks do not end, and by 200 ms if the kernel does not answer.
+    /// The time from the signal to the exit: the [notice](Self::notice), the [time for a last request](Self::last_request), the longest
+    /// request that should not be cut, and the [reserve](Self::RESERVE). May overrun by about 100 ms if tasks do not end, and by 200 ms if the kernel does not answer.
     /// Default: [`GRACE_PERIOD`](Self::GRACE_PERIOD).
     pub fn grace_period(mut self, grace_period: Duration) -> Self {
         self.grace_period = grace_period;
