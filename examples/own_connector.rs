@@ -45,8 +45,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let client = Client::builder(TokioExecutor::new()).build(connector);
 
     let request = Request::post(url).body(Full::new(Bytes::from(vec![b'.'; 1_000_000])))?;
-    let response = client.request(request).await?;
-    println!("{} {:?}", response.status(), response.into_body().collect().await?.to_bytes());
+    let upload = async {
+        let response = client.request(request).await?;
+        println!("{} {:?}", response.status(), response.into_body().collect().await?.to_bytes());
+        Ok(())
+    };
+    let result = upload.await;
+    // Also if the upload has failed.
     println!("{}", layer.drain().run(TIMEOUT).await);
-    Ok(())
+    result
 }

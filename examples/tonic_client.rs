@@ -41,10 +41,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let channel = channel.map_err(|error| error_chain(&error))?;
 
     let mut client = Grpc::new(channel);
-    client.ready().await?;
-    let path = PathAndQuery::from_static("/echo.Echo/Say");
-    let answer = client.unary(Request::new(text), path, ProstCodec::<String, String>::default()).await?;
-    println!("{}", answer.into_inner());
+    let call = async {
+        client.ready().await?;
+        let path = PathAndQuery::from_static("/echo.Echo/Say");
+        let answer = client.unary(Request::new(text), path, ProstCodec::<String, String>::default()).await?;
+        println!("{}", answer.into_inner());
+        Ok(())
+    };
+    let result = call.await;
+    // Also if the call has failed.
     println!("{}", layer.drain().run(TIMEOUT).await);
-    Ok(())
+    result
 }
