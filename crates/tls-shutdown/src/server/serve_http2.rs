@@ -5,10 +5,14 @@ use std::{
     pin::Pin,
     sync::Mutex,
     task::{Poll, ready},
+    time::Duration,
 };
 
 use hyper::rt::Executor;
-use tokio::{task::yield_now, time::Instant};
+use tokio::{
+    task::yield_now,
+    time::{Instant, timeout},
+};
 use tracing::Instrument;
 
 use super::{
@@ -49,6 +53,9 @@ pub(super) async fn speaks_http1(stream: &mut HttpStream, lifetime: &ConnectionL
         () = lifetime.until_preface_timeout() => false,
     }
 }
+
+/// How long the calls of a connection may take to end at the deadline: less than half of a drain's reserve, and longer than a round trip.
+const STATUS_TIMEOUT: Duration = Duration::from_millis(400);
 
 pub(super) async fn serve_http2<C: Future<Output = hyper::Result<()>>>(
     mut connection: Pin<&mut C>,
@@ -102,9 +109,10 @@ pub(super) async fn serve_http2<C: Future<Output = hyper::Result<()>>>(
         () = lifetime.until_deadline() => {}
     }
     if !calls.is_empty() {
-        // The tasks of the calls give h2 their status, and the connection sends it.
-        until(connection.as_mut(), calls.ended()).await?;
-        until_pending(connection, || true).await?;
+        // The tasks of the calls give h2 their status, and the connection sends it behind the messages that still wait for a window.
+        let all_answered = until_pending(connection, || lock(frames).unanswered().next().is_none());
+        // What does not end is cut, and the client learns that from RST_STREAM.
+        let _ = timeout(STATUS_TIMEOUT, all_answered).await;
     }
     Flow::Continue(())
 }

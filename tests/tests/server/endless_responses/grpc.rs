@@ -239,3 +239,24 @@ async fn a_tonic_client_learns_that_the_server_is_unavailable() {
     let status = soon(unanswered).await.expect("no panic").expect_err("a status");
     assert_eq!((status.code(), status.message()), (Code::Unavailable, "the server is shutting down"));
 }
+
+/// The deadline comes while messages pass.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_whose_messages_pass_at_the_deadline_is_unavailable() {
+    for _ in 0..100 {
+        let mut calls = Calls::start(unchanged).await;
+        let (driver, mut body) = calls.open("application/grpc").await;
+        let busy = tokio::spawn(async move {
+            loop {
+                driver.send(MESSAGE);
+                tokio::task::yield_now().await;
+            }
+        });
+        soon(body.frame()).await.expect("a message").expect("no error");
+        let outcome = tokio::spawn(outcome(body));
+        calls.reach_deadline().await;
+        let (_, status) = outcome.await.expect("no panic").expect("no reset");
+        assert_eq!(status.map(|status| status.code()), Some(Code::Unavailable));
+        busy.abort();
+    }
+}

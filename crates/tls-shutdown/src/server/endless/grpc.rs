@@ -1,22 +1,15 @@
 //! gRPC calls: which requests they are, and the status with which a server ends them.
 
-use std::{
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::task::{Context, Poll};
 
 use hyper::{
     HeaderMap, Request, Version,
     header::{CONTENT_TYPE, HeaderName, HeaderValue},
 };
-use tokio::time::timeout;
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use super::wait::Wait;
 use crate::server::drain::{DrainHandle, DrainPhase};
-
-/// How long the tasks of a connection's calls may take to end them at the deadline.
-const END_TIMEOUT: Duration = Duration::from_millis(100);
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -52,13 +45,6 @@ impl GrpcCalls {
 
     pub(in crate::server) fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-
-    /// Waits until all calls have ended, as they do at the deadline. A call whose message waits for the client's window does not end.
-    pub(in crate::server) async fn ended(&self) {
-        self.0.close();
-        // What does not end is cut, and the client learns that from RST_STREAM.
-        let _ = timeout(END_TIMEOUT, self.0.wait()).await;
     }
 }
 

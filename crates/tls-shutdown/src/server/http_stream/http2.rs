@@ -365,7 +365,7 @@ impl Http2Frames {
     }
 
     /// The streams whose response is incomplete, without those that a GOAWAY has refused.
-    pub(super) fn unanswered(&self) -> impl Iterator<Item = u32> + '_ {
+    pub(in crate::server) fn unanswered(&self) -> impl Iterator<Item = u32> + '_ {
         self.requests.streams(self.last_served())
     }
 
