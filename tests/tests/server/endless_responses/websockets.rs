@@ -11,7 +11,10 @@ use hyper::{
     upgrade::Upgraded,
 };
 use hyper_util::rt::TokioIo;
-use tls_shutdown::server::{DrainPhase, EndlessResponse, Server};
+use tls_shutdown::{
+    ShutdownPolicy,
+    server::{DrainPhase, EndlessResponse, Server},
+};
 use tls_shutdown_tests::{
     serving::{Running, ScriptedBody, listener},
     soon,
@@ -313,6 +316,61 @@ async fn a_client_that_reads_late_receives_its_close_frame() {
         drop(reader);
         drop(client);
         assert_eq!(running.end().await.responses_cut(), 0, "{protocol:?}");
+    }
+}
+
+/// The application waits for the client's Close frame.
+#[tokio::test]
+async fn a_client_that_never_answers_the_close_frame_is_waited_for_5_s() {
+    for protocol in Protocol::BOTH {
+        let WebSocket { mut running, application, mut client } = WebSocket::open(protocol).await;
+        let (mut reader, _writer) = tokio::io::split(application);
+        let reading = tokio::spawn(async move {
+            let error = reader.read_u8().await.expect_err("no more bytes");
+            let again = reader.read_u8().await.expect_err("no more bytes");
+            (error, again.kind())
+        });
+        running.signal();
+        let mut received = [0; GOING_AWAY.len()];
+        soon(client.read_exact(&mut received)).await.expect("a frame");
+        assert_eq!(received, GOING_AWAY, "{protocol:?}");
+        let moment = Duration::from_millis(100);
+        pass_time(ShutdownPolicy::CLOSE_TIMEOUT - moment).await;
+        assert!(!reading.is_finished(), "{protocol:?}");
+        pass_time(moment * 2).await;
+        let (error, again) = soon(reading).await.expect("no panic");
+        assert_eq!([error.kind(), again], [io::ErrorKind::TimedOut; 2], "{protocol:?}: {error}");
+        // The application still holds its other half.
+        assert_eq!(soon(client.read(&mut [0])).await.expect("a clean end"), 0, "{protocol:?}");
+        // Over HTTP/2, the server wants no more of the request.
+        let _ = soon(client.shutdown()).await;
+        drop(client);
+        let end = running.end().await;
+        assert!(end.ending().is_clean() && end.responses_cut() == 0, "{protocol:?}: {end}");
+        let report = running.report().await;
+        assert_eq!((report.left(), report.responses_cut()), (0, 0), "{protocol:?}: {report}");
+        assert!(report.elapsed() < ShutdownPolicy::CLOSE_TIMEOUT + Duration::from_secs(1), "{protocol:?}: {report}");
+    }
+}
+
+/// It is busy for longer than the client may take to answer, and then reads what has arrived.
+#[tokio::test]
+async fn an_application_that_reads_late_loses_nothing() {
+    for protocol in Protocol::BOTH {
+        let mut socket = WebSocket::open(protocol).await;
+        socket.drain().await;
+        socket.expect(GOING_AWAY).await;
+        let message = [0x81, 0x82, 0, 0, 0, 0, b'o', b'k'];
+        socket.client.write_all(&message).await.expect("sent");
+        socket.client.write_all(CLIENT_CLOSE).await.expect("sent");
+        socket.client.flush().await.expect("sent");
+        pass_time(ShutdownPolicy::CLOSE_TIMEOUT * 2).await;
+        for expected in [&message[..], CLIENT_CLOSE] {
+            let mut received = vec![0; expected.len()];
+            soon(socket.application.read_exact(&mut received)).await.expect("more");
+            assert_eq!(received, expected, "{protocol:?}");
+        }
+        socket.only_the_end_is_left().await;
     }
 }
 

@@ -42,8 +42,12 @@ pub enum EndlessResponse {
     /// [last request](super::DrainPhase::LastRequest) the client receives a Close frame with code 1001. If the application is writing a message, the Close frame follows the end of the message.
     ///
     /// After that, the application's writes of data fail with [`BrokenPipe`](std::io::ErrorKind::BrokenPipe), its Ping, Pong and Close
-    /// frames are discarded, and it reads on until the client's Close frame. If the application has sent a Close frame before, nothing
-    /// is added. An application that neither reads nor writes then keeps the connection until the deadline.
+    /// frames are discarded, and it reads on until the client's Close frame. A client that has not ended the WebSocket 5 s after the
+    /// server's Close frame ([`CLOSE_TIMEOUT`](crate::ShutdownPolicy::CLOSE_TIMEOUT)) is not waited for any longer: the application reads
+    /// what has arrived, then its read fails with [`TimedOut`](std::io::ErrorKind::TimedOut), and the connection ends in order.
+    ///
+    /// If the application has sent a Close frame before, nothing is added. An application that neither reads nor writes then keeps the
+    /// connection until the deadline.
     ///
     /// The application receives an [`Upgraded`](hyper::upgrade::Upgraded) that cannot be downcast.
     WebSocket,

@@ -6,18 +6,30 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use hyper::{
     rt::{Read, ReadBufCursor, Write},
     upgrade::Upgraded,
 };
+use tokio::time::Instant;
 
 use super::frames::FrameScanner;
-use crate::runtime::{lock::lock, wakers::remember};
+use crate::{
+    runtime::{
+        lock::lock,
+        timer::{BoxedTimer, from_now},
+        wakers::remember,
+    },
+    tls::ShutdownPolicy,
+};
 
 /// A Close frame with the code 1001: the endpoint is going away (RFC 6455 sections 5.5.1 and 7.4.1).
 const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
+
+/// The shortest wait of a read behind the Close frame. A runtime that was busy has not delivered yet what had arrived in time.
+const MIN_WAIT: Duration = Duration::from_millis(100);
 
 /// The request of the handshake that hyper reads here, see [`replace`](super::upgrade::replace).
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
@@ -26,12 +38,20 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: webso
 ///
 /// Before the last request, and while a message of the application is half-sent, only the application writes. Then only the drain does,
 /// until its Close frame is sent. So the stream never has to remember two tasks that write.
+///
+/// From then on, the client has the [close timeout](ShutdownPolicy::CLOSE_TIMEOUT) to end the WebSocket. A read that still waits for it then
+/// ends the connection. What has arrived in time is read, however late the application is.
 pub(super) struct Socket {
     stream: Stream,
     frames: FrameScanner,
     closing: Closing,
     /// The application's task, if it waits to write.
     writer: Option<Waker>,
+    /// The application's task, if it waits to read.
+    reader: Option<Waker>,
+    /// When the read that waits behind the Close frame gives up.
+    read_ends: Option<Instant>,
+    read_timer: BoxedTimer,
     /// The task that waits for the last request, and then sends the Close frame.
     closer: Option<Waker>,
 }
@@ -41,7 +61,7 @@ enum Stream {
     Handshake { request: &'static [u8], upgraded: Option<Upgraded> },
     /// The client's.
     Open(Upgraded),
-    /// The application has dropped it.
+    /// The application has dropped it, or the client has not ended it in time.
     Dropped,
 }
 
@@ -55,8 +75,8 @@ enum Closing {
     AfterMessage,
     /// So much of the Close frame is sent.
     Sending(usize),
-    /// The Close frame is sent, or could not be sent.
-    Done,
+    /// The Close frame is sent, or could not be sent. The client has until then to end the WebSocket.
+    Done { due: Instant },
 }
 
 impl Socket {
@@ -66,6 +86,9 @@ impl Socket {
             frames: FrameScanner::default(),
             closing: Closing::NotYet,
             writer: None,
+            reader: None,
+            read_ends: None,
+            read_timer: BoxedTimer::default(),
             closer: None,
         }
     }
@@ -104,8 +127,10 @@ impl Socket {
         };
         // An error ends the connection, and the application sees it, too.
         let _ = ready!(poll_send(stream, sent, cx));
-        self.closing = Closing::Done;
+        self.closing = Closing::Done { due: from_now(ShutdownPolicy::CLOSE_TIMEOUT) };
         wake(&mut self.writer);
+        // Its timeout begins now.
+        wake(&mut self.reader);
         Poll::Ready(())
     }
 
@@ -131,8 +156,8 @@ impl Socket {
             //= https://www.rfc-editor.org/rfc/rfc6455#section-5.5.1
             //# The application MUST NOT send any more data frames after sending a
             //# Close frame.
-            Closing::Sending(_) | Closing::Done if first.is_empty() => return Poll::Ready(Ok(0)),
-            Closing::Sending(_) | Closing::Done => {
+            Closing::Sending(_) | Closing::Done { .. } if first.is_empty() => return Poll::Ready(Ok(0)),
+            Closing::Sending(_) | Closing::Done { .. } => {
                 // The answer to a Ping or to the client's Close must not end the reading.
                 return Poll::Ready(self.frames.pass_control_frame(first).ok_or_else(closed_error));
             }
@@ -167,11 +192,25 @@ impl Socket {
         }
     }
 
+    //= https://www.rfc-editor.org/rfc/rfc6455#section-7.1.1
+    //# An endpoint MAY close the connection via any means available when
+    //# necessary, such as when under attack.
+    /// A read has found nothing. Waits until the client has had its time to end the WebSocket, then takes the stream, to end it.
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Stream> {
+        let Closing::Done { due } = self.closing else {
+            remember(&mut self.reader, cx.waker());
+            return Poll::Pending;
+        };
+        let ends = *self.read_ends.get_or_insert_with(|| due.max(from_now(MIN_WAIT)));
+        ready!(self.read_timer.poll_until(ends, cx));
+        // A stream that is dropped wakes nobody.
+        wake(&mut self.writer);
+        Poll::Ready(mem::replace(&mut self.stream, Stream::Dropped))
+    }
+
     /// Returns the stream if the application may flush it or shut it down. While the Close frame is being sent, it has to wait.
     fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<Option<&mut Upgraded>> {
-        if matches!(self.closing, Closing::NotYet | Closing::AfterMessage | Closing::Sending(_)) {
-            remember(&mut self.writer, cx.waker());
-        }
+        remember(&mut self.writer, cx.waker());
         match &mut self.stream {
             Stream::Open(_) if matches!(self.closing, Closing::Sending(_)) => Poll::Pending,
             Stream::Open(stream) => Poll::Ready(Some(stream)),
@@ -195,6 +234,11 @@ fn closed_error() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "the server shuts down, and has closed this WebSocket with code 1001")
 }
 
+fn overdue_error() -> io::Error {
+    let text = "the server has closed this WebSocket with code 1001, and the client has not ended it in time";
+    io::Error::new(io::ErrorKind::TimedOut, text)
+}
+
 fn wake(slot: &mut Option<Waker>) {
     if let Some(waker) = slot.take() {
         waker.wake();
@@ -206,8 +250,19 @@ pub(super) struct SocketIo(pub(super) Arc<Mutex<Socket>>);
 
 impl Read for SocketIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, mut buffer: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
-        match &mut lock(&self.0).stream {
-            Stream::Open(stream) => Pin::new(stream).poll_read(cx, buffer),
+        let mut socket = lock(&self.0);
+        match &mut socket.stream {
+            Stream::Open(stream) => {
+                if let Poll::Ready(read) = Pin::new(stream).poll_read(cx, buffer) {
+                    socket.read_ends = None;
+                    return Poll::Ready(read);
+                }
+                let overdue = ready!(socket.poll_overdue(cx));
+                drop(socket);
+                // What its end calls must not find the lock held.
+                drop(overdue);
+                Poll::Ready(Err(overdue_error()))
+            }
             // hyper reads for the client's end, too. The stream has not come, and wakes hyper.
             Stream::Handshake { request: [], .. } => Poll::Pending,
             Stream::Handshake { request, .. } => {
@@ -216,7 +271,7 @@ impl Read for SocketIo {
                 *request = rest;
                 Poll::Ready(Ok(()))
             }
-            Stream::Dropped => Poll::Ready(Ok(())),
+            Stream::Dropped => Poll::Ready(Err(overdue_error())),
         }
     }
 }
