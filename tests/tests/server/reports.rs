@@ -10,7 +10,7 @@ use tls_shutdown::{
 use tls_shutdown_tests::{
     End, VERSIONS, client_config, server_config,
     serving::{
-        Client, Integration, LONG, Running, ScriptedBody, Site, answer,
+        Client, Integration, LONG, Running, ScriptedBody, Site, Step, answer,
         http2::{self, get, hello},
         hyper_body, hyper_http2, hyper_request, listener,
     },
@@ -139,7 +139,20 @@ async fn a_client_that_skips_close_notify_does_not_look_like_a_loss() {
     let report = running.end().await;
     assert_eq!((report.ending(), report.delivery()), (Ending::Truncated, ResponseDelivery::Sent));
     let text = report.to_string();
-    assert!(text.ends_with("not received, 1 request over HTTP/1, every response was sent"), "{text}");
+    let expected = " truncated: every response was sent, close_notify not sent, not received, 1 request over HTTP/1";
+    assert!(text.ends_with(expected), "{text}");
+}
+
+#[tokio::test]
+async fn a_response_that_was_cut_comes_first() {
+    let mut running = Running::start(|_| async { answer(ScriptedBody::new(&[Step::Data(10), Step::Stop])) }).await;
+    let mut client = Client::connect(running.address).await;
+    client.ask("/").await;
+    client.head().await;
+    drop(client);
+    let text = running.end().await.to_string();
+    assert!(text.contains(": 1 response cut, close_notify "), "{text}");
+    assert!(text.ends_with(", 1 request over HTTP/1"), "{text}");
 }
 
 #[tokio::test]

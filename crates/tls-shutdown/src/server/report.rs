@@ -198,13 +198,21 @@ impl ConnectionReport {
     }
 }
 
-/// One line, such as `192.0.2.7:4711 complete: close_notify sent, received, 0.4 ms, 2 requests over HTTP/2`.
+/// One line, such as `192.0.2.7:4711 complete: close_notify sent, received, 0.4 ms, 2 requests over HTTP/2`. If it did not end in order,
+/// what that means for its responses comes first: `192.0.2.7:4711 truncated: every response was sent, close_notify not sent, not received, ..`.
 impl fmt::Display for ConnectionReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(failed) = &self.failure {
             return write!(f, "{} {}: {failed}", self.peer, self.ending().name());
         }
-        write!(f, "{} {}", self.peer, self.shutdown)?;
+        write!(f, "{} {}: ", self.peer, self.ending().name())?;
+        match (self.delivery(), self.responses_cut) {
+            (ResponseDelivery::Cut, 1) => f.write_str("1 response cut, ")?,
+            (ResponseDelivery::Cut, cut) => write!(f, "{cut} responses cut, ")?,
+            (ResponseDelivery::Sent, _) if !self.ending().is_clean() => f.write_str("every response was sent, ")?,
+            _ => {}
+        }
+        self.shutdown.write_details(f)?;
         match self.requests {
             0 => {}
             1 => f.write_str(", 1 request")?,
@@ -213,10 +221,6 @@ impl fmt::Display for ConnectionReport {
         if let Some(protocol) = self.protocol().filter(|_| self.requests > 0) {
             write!(f, " over {protocol}")?;
         }
-        match self.delivery() {
-            ResponseDelivery::Cut => write!(f, ", {} responses cut", self.responses_cut),
-            ResponseDelivery::Sent if !self.ending().is_clean() => write!(f, ", every response was sent"),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 }

@@ -330,20 +330,15 @@ impl ShutdownReport {
     }
 }
 
-impl fmt::Display for ShutdownReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl ShutdownReport {
+    /// Writes everything but the ending's name.
+    pub(crate) fn write_details(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let not_unless = |done: bool| if done { "" } else { "not " };
         let signal = match self.signal {
             CloseSignal::CloseNotify => "close_notify",
             CloseSignal::Fin => "FIN",
         };
-        write!(
-            f,
-            "{}: {signal} {}sent, {}received",
-            self.ending.name(),
-            not_unless(self.sent),
-            not_unless(self.received)
-        )?;
+        write!(f, "{signal} {}sent, {}received", not_unless(self.sent), not_unless(self.received))?;
         if let Ending::Transport(kind) = self.ending {
             write!(f, ", transport error: {kind}")?;
         }
@@ -369,6 +364,13 @@ impl fmt::Display for ShutdownReport {
             write!(f, ", {:.1} ms", self.elapsed.as_secs_f64() * 1000.0)?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for ShutdownReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.ending.name())?;
+        self.write_details(f)
     }
 }
 
