@@ -1,6 +1,6 @@
 //! Clients that keep the server waiting, and slow ones that do not.
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
 use hyper::{Request, Response, body::Incoming};
 use tls_shutdown::{
@@ -17,7 +17,7 @@ use tls_shutdown_tests::{
     soon,
     time::pass_time,
 };
-use tokio::{io::AsyncReadExt, net::TcpSocket};
+use tokio::{io::AsyncReadExt, net::TcpSocket, sync::mpsc};
 
 #[tokio::test]
 async fn a_client_that_keeps_the_server_waiting_is_ended() {
@@ -72,6 +72,40 @@ async fn a_client_that_keeps_the_server_waiting_is_ended() {
 }
 
 /// It needs longer than the stall timeout for what is in the buffers, but not for each piece of it.
+/// hyper's error says only that the body could not be read. Its source says why.
+#[tokio::test]
+async fn the_error_of_a_body_that_stops_has_the_reason_as_its_source() {
+    let (sender, mut errors) = mpsc::unbounded_channel();
+    let service = move |request: Request<Incoming>| {
+        let sender = sender.clone();
+        async move {
+            let error = http_body_util::BodyExt::collect(request.into_body()).await.expect_err("a body that stops");
+            sender.send(error).expect("a test");
+            answer(ScriptedBody::full(10))
+        }
+    };
+    let short = |server: Server| server.stall_timeout(Duration::from_millis(100));
+    let running = Running::start_with(listener().await, short, |drain| drain, service);
+    let http1 = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n1234";
+    let post =
+        [frame(http2::HEADERS, http2::END_HEADERS, 1, &http2::header_block("/")), frame(http2::DATA, 0, 1, b"1234")]
+            .concat();
+    for (mut client, request, timeout) in [
+        (Client::connect(running.address).await, http1.to_vec(), "100ms"),
+        (Client::connect_http2(running.address).await, [hello(), post].concat(), "500ms"),
+    ] {
+        client.send(request).await;
+        let error = soon(errors.recv()).await.expect("an error");
+        let (mut sources, mut next) = (Vec::new(), error.source());
+        while let Some(source) = next {
+            sources.push(source.to_string());
+            next = source.source();
+        }
+        let reason = format!("the client has kept the server waiting for {timeout} (Server::stall_timeout)");
+        assert!(sources.iter().any(|source| source.contains(&reason)), "{sources:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_reads_slowly_is_none_that_stalls() {
     let socket = TcpSocket::new_v4().expect("a socket");

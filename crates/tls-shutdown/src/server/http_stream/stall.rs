@@ -69,7 +69,9 @@ impl StallTimeout {
                 Stall::Begun { first_look, .. } => first_look,
                 Stall::Observed { end, .. } => end,
                 Stall::TimedOut => {
-                    let text = "the client has kept the server waiting for too long";
+                    let timeout = self.timeout;
+                    let text =
+                        format!("the client has kept the server waiting for {timeout:?} (Server::stall_timeout)");
                     return Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, text));
                 }
             };
