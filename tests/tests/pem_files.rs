@@ -5,7 +5,7 @@
 use std::{fs, io::ErrorKind, path::PathBuf};
 
 use rustls::{
-    ClientConfig, RootCertStore,
+    AlertDescription, ClientConfig, RootCertStore,
     crypto::ring,
     pki_types::{CertificateDer, pem::PemObject},
 };
@@ -13,9 +13,11 @@ use tls_shutdown::server::TlsListener;
 use tls_shutdown_tests::{
     client_config,
     log::Log,
+    mutual_tls,
     serving::{Client, Running, ScriptedBody, answer, offering},
     soon,
 };
+use tokio::io::AsyncReadExt;
 
 /// Writes a new certificate and its key. Returns the certificate.
 fn write_certificate(chain: &PathBuf, key: &PathBuf) -> CertificateDer<'static> {
@@ -86,6 +88,22 @@ async fn certificates_come_from_files_and_are_read_again() {
     fs::rename(&other, &key).expect("a file");
     assert_eq!(presented("h2").await, second, "the old certificate stays in use");
     assert!(!log.text().contains("HTTP/1 only"), "{}", log.text());
+
+    // What is in no file stays as it was set: client authentication, and ALPN without HTTP/2.
+    let (mut mutual, _) = mutual_tls();
+    mutual.alpn_protocols = vec![b"http/1.1".to_vec()];
+    handle.replace(mutual);
+    let third = write_certificate(&chain, &key);
+    handle.reload_pem().expect("good files");
+    let mut anonymous = trusting(&chain, "h2");
+    anonymous.alpn_protocols.push(b"http/1.1".to_vec());
+    let mut anonymous = Client::connect_with(running.address, anonymous).await;
+    let (_, tls) = anonymous.stream.get_ref();
+    assert_eq!(tls.peer_certificates().expect("a chain")[0], third);
+    assert_eq!(tls.alpn_protocol(), Some(&b"http/1.1"[..]));
+    let error = soon(anonymous.stream.read_u8()).await.expect_err("a client without a certificate");
+    let reason = error.get_ref().and_then(|error| error.downcast_ref());
+    assert_eq!(reason, Some(&rustls::Error::AlertReceived(AlertDescription::CertificateRequired)), "{error}");
     running.cut().await;
 
     // Without ALPN there is one line of the log, however many connections there are.

@@ -20,6 +20,7 @@ mod listener;
 mod max_connections;
 mod plain_sockets;
 mod rapid_reset;
+mod replaced_configurations;
 mod reports;
 mod routes;
 mod stalls;

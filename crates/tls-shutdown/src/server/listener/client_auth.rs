@@ -2,6 +2,7 @@
 
 use std::{
     io::Read,
+    net::Ipv4Addr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,21 +10,25 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error, KeyLog, NoKeyLog, ServerConfig, ServerConnection,
-    SignatureScheme,
+    ClientConfig, ClientConnection, DigitallySignedStruct, Error, KeyLog, NoKeyLog, ProtocolVersion, ServerConfig,
+    ServerConnection, SignatureAlgorithm, SignatureScheme,
     client::{
         ResolvesClientCert,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
+    crypto::CryptoProvider,
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::NoServerSessionStorage,
-    sign::CertifiedKey,
+    sign::{CertifiedKey, Signer, SigningKey, SingleCertAndKey},
 };
 
 /// More flights than a handshake has.
 const MAX_FLIGHTS: usize = 8;
 
 /// Whether clients are asked for a certificate. `true` also if the handshake fails, so that nothing is known.
+///
+/// The handshake presents a certificate of its own: a resolver that chooses by server name may have none for the name that this client
+/// would ask for. The configuration's verifier of clients is asked what it offers, but never for a decision.
 pub(super) fn asks_for_client_certificate(config: &ServerConfig) -> bool {
     let asked = Arc::new(Asked::default());
     !matches!(handshake(config, asked.clone()), Ok(Outcome::Finished)) || asked.0.load(Ordering::Relaxed)
@@ -41,6 +46,8 @@ fn handshake(config: &ServerConfig, asked: Arc<Asked>) -> Result<Outcome, Error>
     config.send_tls13_tickets = 0;
     config.key_log = Arc::new(NoKeyLog) as Arc<dyn KeyLog>;
     let provider = config.crypto_provider().clone();
+    let certificate = CertifiedKey::new(vec![CertificateDer::from(vec![0])], Arc::new(UnsignedKey::new(&provider)));
+    config.cert_resolver = Arc::new(SingleCertAndKey::from(certificate));
     let schemes = provider.signature_verification_algorithms.supported_schemes();
     let mut client = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -48,8 +55,7 @@ fn handshake(config: &ServerConfig, asked: Arc<Asked>) -> Result<Outcome, Error>
         .with_custom_certificate_verifier(Arc::new(TrustAll(schemes)))
         .with_client_cert_resolver(asked);
     client.alpn_protocols.clone_from(&config.alpn_protocols);
-    let name = ServerName::try_from("localhost").map_err(|_| Error::General("a name".to_owned()))?;
-    let mut client = ClientConnection::new(Arc::new(client), name)?;
+    let mut client = ClientConnection::new(Arc::new(client), ServerName::from(Ipv4Addr::LOCALHOST))?;
     let mut server = ServerConnection::new(Arc::new(config))?;
     for _ in 0..MAX_FLIGHTS {
         let mut flight = Vec::new();
@@ -91,6 +97,43 @@ impl ResolvesClientCert for Asked {
 
     fn has_certs(&self) -> bool {
         true
+    }
+}
+
+/// A key whose signatures are empty, which needs no cryptography. [`TrustAll`] accepts them.
+#[derive(Debug)]
+struct UnsignedKey(SignatureAlgorithm);
+
+impl UnsignedKey {
+    /// A key that the cipher suites of `provider` can use. Those of TLS 1.3 can use any.
+    fn new(provider: &CryptoProvider) -> Self {
+        let mut suites =
+            provider.cipher_suites.iter().filter(|suite| suite.version().version == ProtocolVersion::TLSv1_2);
+        let all_need_rsa = suites.all(|suite| suite.usable_for_signature_algorithm(SignatureAlgorithm::RSA));
+        Self(if all_need_rsa { SignatureAlgorithm::RSA } else { SignatureAlgorithm::ECDSA })
+    }
+}
+
+impl SigningKey for UnsignedKey {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        offered.first().map(|scheme| Box::new(NoSignature(*scheme)) as Box<dyn Signer>)
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        self.0
+    }
+}
+
+#[derive(Debug)]
+struct NoSignature(SignatureScheme);
+
+impl Signer for NoSignature {
+    fn sign(&self, _: &[u8]) -> Result<Vec<u8>, Error> {
+        Ok(Vec::new())
+    }
+
+    fn scheme(&self) -> SignatureScheme {
+        self.0
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::{
     io::{self, ErrorKind},
-    sync::{Arc, PoisonError, RwLock},
+    mem,
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Duration,
 };
 
@@ -50,8 +51,11 @@ impl ConfigHandle {
         Ok(Self { files: Some(Arc::new(files)), ..config })
     }
 
-    /// Reads the files of [`TlsListener::bind_pem`](crate::server::TlsListener::bind_pem) again, and [replaces](Self::replace) the
-    /// configuration. If a file is bad, the old configuration stays in use. Reads files, and so blocks for a moment.
+    /// Reads the files of [`TlsListener::bind_pem`](crate::server::TlsListener::bind_pem) again, and uses the certificate and its
+    /// key for new handshakes. If a file is bad, the old certificate stays in use. Reads files, and so blocks for a moment.
+    ///
+    /// Everything else of the current configuration stays, also if it was [replaced](Self::replace) meanwhile: client authentication, ALPN, the
+    /// session storage and the ticketer. A certificate resolver of a configuration that has replaced that of the files gives way to the files.
     ///
     /// ```no_run
     /// # async fn example() -> std::io::Result<()> {
@@ -77,7 +81,15 @@ impl ConfigHandle {
     /// [`Unsupported`](ErrorKind::Unsupported) if the listener was not made by `bind_pem`.
     pub fn reload_pem(&self) -> io::Result<()> {
         let no_files = || io::Error::new(ErrorKind::Unsupported, "the listener was made without PEM files");
-        self.replace(self.files.as_ref().ok_or_else(no_files)?.read()?);
+        let certificate = self.files.as_ref().ok_or_else(no_files)?.read()?.cert_resolver;
+        let previous = {
+            let mut current = self.write();
+            let mut config = ServerConfig::clone(&current.config);
+            config.cert_resolver = certificate;
+            current.replace(config)
+        };
+        // Its drop may call the application, which may use this handle.
+        drop(previous);
         Ok(())
     }
 
@@ -91,19 +103,35 @@ impl ConfigHandle {
     /// again, and the new configuration may not admit that client. Its limit: a storage or keys that you pass to both configurations
     /// still connect them. Change them together with the certificates of the clients.
     ///
-    /// The question whether a configuration asks for certificates costs a handshake in memory, some milliseconds.
+    /// The question whether a configuration asks for certificates costs a handshake in memory, some milliseconds. It presents a certificate
+    /// of its own, so that no certificate resolver is asked. A client verifier is asked whether it
+    /// [offers](rustls::server::danger::ClientCertVerifier::offer_client_auth) client authentication. It may use this handle, except for
+    /// `replace` itself. Other threads continue to make handshakes meanwhile, under the old configuration.
     pub fn replace(&self, config: impl Into<Arc<ServerConfig>>) {
-        let mut config = Arc::unwrap_or_clone(config.into());
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if !asks_for_client_certificate(&current.config) && !asks_for_client_certificate(&config) {
-            if format!("{:?}", config.session_storage).starts_with(DEFAULT_STORAGE) {
-                config.session_storage = current.config.session_storage.clone();
+        let new = Arc::unwrap_or_clone(config.into());
+        let new_is_open = !asks_for_client_certificate(&new);
+        loop {
+            let (old, number) = {
+                let current = self.read();
+                (current.config.clone(), current.number)
+            };
+            let mut config = new.clone();
+            // The application is asked without the lock.
+            if new_is_open && !asks_for_client_certificate(&old) {
+                if format!("{:?}", config.session_storage).starts_with(DEFAULT_STORAGE) {
+                    config.session_storage = old.session_storage.clone();
+                }
+                if !config.ticketer.enabled() {
+                    config.ticketer = old.ticketer.clone();
+                }
             }
-            if !config.ticketer.enabled() {
-                config.ticketer = current.config.ticketer.clone();
+            let mut current = self.write();
+            // Another thread may have replaced it meanwhile.
+            if current.number == number {
+                current.replace(config);
+                return;
             }
         }
-        *current = CurrentConfig { config: Arc::new(config), number: current.number + 1 };
     }
 
     /// Ends the connections that were made under earlier configurations, each at a random time within `within`, so that their clients do
@@ -124,17 +152,32 @@ impl ConfigHandle {
     /// # }
     /// ```
     pub fn retire_connections(&self, within: Duration) {
-        let before = self.current.read().unwrap_or_else(PoisonError::into_inner).number;
+        let before = self.read().number;
         self.retirements.retire(before, within);
     }
 
     pub(super) fn current(&self) -> Arc<ServerConfig> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).config.clone()
+        self.read().config.clone()
     }
 
     /// The configuration for a new connection.
     pub(super) fn for_connection(&self) -> (Arc<ServerConfig>, ConfigOfConnection) {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let current = self.read();
         (current.config.clone(), self.retirements.of_connection(current.number))
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, CurrentConfig> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, CurrentConfig> {
+        self.current.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CurrentConfig {
+    fn replace(&mut self, config: ServerConfig) -> Arc<ServerConfig> {
+        self.number += 1;
+        mem::replace(&mut self.config, Arc::new(config))
     }
 }
