@@ -167,6 +167,8 @@ impl Http1Messages {
                 Ok(None) => continue,
                 Ok(Some(head)) => {
                     self.waiting += 1;
+                    // The next one begins now, also if it has come in the same read.
+                    self.head_began = None;
                     head.body(MessagePart::Head)
                 }
                 // hyper finds that out as well.
@@ -312,4 +314,29 @@ fn announces_close(headers: &HeaderMap) -> bool {
 /// The valid Content-Length of a message, if it has one.
 pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::advance;
+
+    use super::*;
+
+    /// One read has the end of a head and the beginning of the next one.
+    #[tokio::test(start_paused = true)]
+    async fn each_head_has_its_own_beginning() {
+        let mut messages = Http1Messages::default();
+        messages.on_received(b"GET / HT");
+        let began = Instant::now();
+        assert_eq!(messages.wait(), ClientWait::Head { since: began });
+        advance(Duration::from_secs(9)).await;
+        messages.on_received(b"TP/1.1\r\n");
+        assert_eq!(messages.wait(), ClientWait::Head { since: began });
+        messages.on_received(b"\r\nGET / HT");
+        assert_eq!(messages.wait(), ClientWait::Head { since: Instant::now() });
+        messages.on_received(b"TP/1.1\r\n\r\n");
+        assert_eq!(messages.wait(), ClientWait::None);
+    }
 }
