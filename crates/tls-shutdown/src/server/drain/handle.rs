@@ -75,7 +75,7 @@ pub(crate) struct Timing {
     pub(crate) last_request: Duration,
     pub(crate) jitter: Duration,
     pub(crate) ping_timeout: Duration,
-    /// `None` before the signal.
+    /// Of the drain that has begun last.
     ends_at: Option<Instant>,
 }
 
@@ -96,7 +96,7 @@ impl DrainHandle {
         *self.shared.phase.borrow()
     }
 
-    /// Whether the signal has not come yet. [`readiness`](Self::readiness) answers probes with it.
+    /// Whether the signal has not come yet, or was [cancelled](Self::cancel). [`readiness`](Self::readiness) answers probes with it.
     pub fn is_ready(&self) -> bool {
         self.phase() == DrainPhase::Serving
     }
@@ -113,9 +113,9 @@ impl DrainHandle {
         self.shared.in_flight.load(Ordering::Relaxed)
     }
 
-    /// When the grace period ends, or `None` before the signal.
+    /// When the grace period ends, or `None` while the server is [ready](Self::is_ready).
     pub fn ends_at(&self) -> Option<Instant> {
-        self.timing().ends_at
+        if self.is_ready() { None } else { self.timing().ends_at }
     }
 
     /// Waits until the drain is in `phase` or later. Use it to end endless responses and upgraded connections in order, if the server ends
@@ -165,8 +165,6 @@ impl DrainHandle {
     pub fn cancel(&self) -> bool {
         let is_in_time = self.leave(DrainPhase::Notice, DrainPhase::Serving);
         if is_in_time {
-            self.timing().ends_at = None;
-            *lock(&self.shared.span) = None;
             tracing::info!("the server drain is cancelled");
         }
         is_in_time
@@ -324,12 +322,14 @@ impl DrainHandle {
         goes_on
     }
 
-    /// Changes the phase, if it is `from`. Returns whether it was.
+    /// Changes the phase, if it is `from`, and ends its span: nobody can have begun another one. Returns whether it was.
     fn leave(&self, from: DrainPhase, to: DrainPhase) -> bool {
+        let mut _span = None;
         self.shared.phase.send_if_modified(|phase| {
             let is_there = *phase == from;
             if is_there {
                 *phase = to;
+                _span = lock(&self.shared.span).take();
             }
             is_there
         })
