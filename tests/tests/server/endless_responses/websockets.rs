@@ -71,13 +71,20 @@ fn handshake(protocol: Protocol) -> Request<Empty<bytes::Bytes>> {
     request.body(Empty::new()).expect("a request")
 }
 
+/// A handshake that offers protocols in these lines.
+fn offering(lines: &[&str]) -> Request<Empty<bytes::Bytes>> {
+    let request = Request::get("/").header(CONNECTION, "upgrade");
+    let request = lines.iter().fold(request, |request, line| request.header(UPGRADE, *line));
+    request.body(Empty::new()).expect("a request")
+}
+
 /// The response that accepts one.
-fn accepted(protocol: Protocol) -> Response<ScriptedBody> {
+fn accepted(protocol: Protocol, chosen: &str) -> Response<ScriptedBody> {
     let mut response = Response::new(ScriptedBody::new(&[]));
     if protocol == Http1 {
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         response.headers_mut().insert(CONNECTION, "upgrade".parse().expect("a value"));
-        response.headers_mut().insert(UPGRADE, "websocket".parse().expect("a value"));
+        response.headers_mut().insert(UPGRADE, chosen.parse().expect("a value"));
     }
     response
 }
@@ -92,6 +99,16 @@ impl WebSocket {
     }
 
     async fn open_with(protocol: Protocol, server: impl FnOnce(Server) -> Server) -> Self {
+        Self::open_by(protocol, handshake(protocol), "websocket", server).await
+    }
+
+    /// Sends `request`. Over HTTP/1, the application chooses `chosen`.
+    async fn open_by(
+        protocol: Protocol,
+        request: Request<Empty<bytes::Bytes>>,
+        chosen: &'static str,
+        server: impl FnOnce(Server) -> Server,
+    ) -> Self {
         let (sender, upgraded) = oneshot::channel();
         let sender = Once::new(sender);
         let answer = move |request: Request<Incoming>| {
@@ -100,11 +117,11 @@ impl WebSocket {
                 let upgraded = hyper::upgrade::on(request).await.expect("an upgrade");
                 sender.send(TokioIo::new(upgraded)).expect("a test");
             });
-            std::future::ready(Ok::<_, Infallible>(accepted(protocol)))
+            std::future::ready(Ok::<_, Infallible>(accepted(protocol, chosen)))
         };
         let server = |default| server(extended_connect(default));
         let running = Running::start_with(listener().await, server, patient, answer);
-        let response = send(&running, protocol, handshake(protocol)).await;
+        let response = send(&running, protocol, request).await;
         let client = TokioIo::new(soon(hyper::upgrade::on(response)).await.expect("an upgrade"));
         Self { running, application: soon(upgraded).await.expect("an application"), client }
     }
@@ -171,6 +188,30 @@ async fn a_websocket_is_closed_with_1001() {
         socket.cannot_send(&hello).await;
         socket.end().await;
     }
+}
+
+/// A client may offer other protocols before it, in the same line or in another one.
+#[tokio::test]
+async fn a_websocket_may_be_one_of_several_protocols() {
+    for lines in [&["other/1.0, WebSocket"][..], &["other", "websocket"]] {
+        let mut socket = WebSocket::open_by(Http1, offering(lines), "websocket", unchanged).await;
+        socket.drain().await;
+        socket.expect(GOING_AWAY).await;
+        socket.end().await;
+    }
+}
+
+/// The server writes nothing into it, and takes nothing in it for a frame.
+#[tokio::test]
+async fn another_protocol_is_left_to_the_application_also_if_the_client_has_offered_both() {
+    let mut socket = WebSocket::open_by(Http1, offering(&["websocket, other"]), "other", unchanged).await;
+    socket.drain().await;
+    for said in [&b"hello"[..], &frame(FIN | CLOSE, &[]), b"goodbye"] {
+        socket.send(said).await;
+        socket.expect(said).await;
+    }
+    soon(socket.application.shutdown()).await.expect("sent");
+    socket.only_the_end_is_left().await;
 }
 
 /// Libraries answer a Ping and a Close by themselves, while the application reads.

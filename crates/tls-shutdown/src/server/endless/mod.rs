@@ -39,7 +39,8 @@ pub enum EndlessResponse {
     /// [`bytes::Bytes`].
     EventStream,
     /// A WebSocket (RFC 6455), over HTTP/1, or over HTTP/2 (RFC 8441) if hyper's `enable_connect_protocol` is set. At the
-    /// [last request](super::DrainPhase::LastRequest) the client receives a Close frame with code 1001. If the application is writing a message, the Close frame follows the end of the message.
+    /// [last request](super::DrainPhase::LastRequest) the client receives a Close frame with code 1001. If the application is writing a
+    /// message, the Close frame follows the end of the message.
     ///
     /// After that, the application's writes of data fail with [`BrokenPipe`](std::io::ErrorKind::BrokenPipe), its Ping, Pong and Close
     /// frames are discarded, and it reads on until the client's Close frame. A client that has not ended the WebSocket 5 s after the
@@ -133,7 +134,7 @@ impl EndlessResponses {
     ) -> Response<EndlessBody<B>> {
         match request {
             UnansweredRequest::Grpc(call) => return EndlessBody::of_call(response, call),
-            UnansweredRequest::WebSocket(handshake) => handshake.answer(response.status()),
+            UnansweredRequest::WebSocket(handshake) => handshake.answer(&response),
             UnansweredRequest::Other => {}
         }
         if !self.left.event_streams && event_stream::is_event_stream(&response) {

@@ -41,6 +41,7 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: webso
 ///
 /// From then on, the client has the [close timeout](ShutdownPolicy::CLOSE_TIMEOUT) to end the WebSocket. A read that still waits for it then
 /// ends the connection. What has arrived in time is read, however late the application is.
+#[derive(Debug)]
 pub(super) struct Socket {
     stream: Stream,
     frames: FrameScanner,
@@ -56,6 +57,7 @@ pub(super) struct Socket {
     closer: Option<Waker>,
 }
 
+#[derive(Debug)]
 enum Stream {
     /// hyper makes the handshake that gives the stream to the application. It has not read the rest of the request.
     Handshake { request: &'static [u8], upgraded: Option<Upgraded> },
@@ -69,7 +71,7 @@ enum Stream {
 enum Closing {
     /// The last request has not come.
     NotYet,
-    /// The application has sent a Close frame, or has shut the stream down.
+    /// The application has sent a Close frame, or has shut the stream down, or has chosen another protocol.
     ByApplication,
     /// The Close frame follows the message that is half-sent.
     AfterMessage,
@@ -178,14 +180,15 @@ impl Socket {
             length -= piece;
         }
         if self.frames.has_closed() {
-            self.close_by_application();
+            self.leave_to_application();
         } else if self.closing == Closing::AfterMessage && self.frames.is_between_messages() {
             self.closing = Closing::Sending(0);
             wake(&mut self.closer);
         }
     }
 
-    fn close_by_application(&mut self) {
+    /// From now on, the server writes nothing.
+    pub(super) fn leave_to_application(&mut self) {
         if matches!(self.closing, Closing::NotYet | Closing::AfterMessage) {
             self.closing = Closing::ByApplication;
             wake(&mut self.closer);
@@ -302,7 +305,7 @@ impl Write for SocketIo {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut socket = lock(&self.0);
-        socket.close_by_application();
+        socket.leave_to_application();
         match ready!(socket.poll_writable(cx)) {
             Some(stream) => Pin::new(stream).poll_shutdown(cx),
             None => Poll::Ready(Ok(())),

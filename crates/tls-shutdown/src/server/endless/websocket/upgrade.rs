@@ -17,15 +17,18 @@ use crate::{
     server::{endless::wait::Wait, lifetime::ConnectionLifetime},
 };
 
-/// Returns an upgrade that gives the application a [`SocketIo`] over the stream of `upgrade`, and the task that does so.
+/// Returns an upgrade that gives the application a [`SocketIo`] of `socket` over the stream of `upgrade`, and the task that does so.
 ///
 /// Applications and frameworks take the type [`OnUpgrade`] from a request, and hyper alone can make one. So hyper makes one here: it serves
 /// an upgrade over a [`SocketIo`], which holds a request and discards the response. Its service answers when `upgrade` has succeeded.
 ///
 /// Returns `None` outside of a Tokio runtime.
-pub(super) fn replace(upgrade: &OnUpgrade, lifetime: Arc<ConnectionLifetime>) -> Option<(OnUpgrade, AbortHandle)> {
+pub(super) fn replace(
+    upgrade: &OnUpgrade,
+    socket: &Arc<Mutex<Socket>>,
+    lifetime: Arc<ConnectionLifetime>,
+) -> Option<(OnUpgrade, AbortHandle)> {
     let runtime = Handle::try_current().ok()?;
-    let socket = Arc::new(Mutex::new(Socket::new()));
     let replacement = Arc::new(OnceLock::new());
     let service = {
         let (socket, replacement, upgrade) = (socket.clone(), replacement.clone(), upgrade.clone());
@@ -46,6 +49,7 @@ pub(super) fn replace(upgrade: &OnUpgrade, lifetime: Arc<ConnectionLifetime>) ->
     // hyper reads the request and calls the service. The task below polls it again.
     let is_pending = handshake.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
     let replacement = replacement.get().filter(|_| is_pending).cloned()?;
+    let socket = socket.clone();
     let task = runtime.spawn(async move {
         // If it fails, hyper drops the socket.
         let _ = handshake.await;
