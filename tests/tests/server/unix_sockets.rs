@@ -66,6 +66,24 @@ async fn the_file_of_a_socket_lives_as_long_as_it_listens() {
     std::fs::remove_file(&path).expect("a file");
 }
 
+/// A name that is none of a file (`unix(7)`).
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_abstract_name_is_served() {
+    let name = format!("\0{}", socket_path().display());
+    let socket = UnixSocket::bind(&name).await.expect("a free name");
+    assert_eq!(socket.path(), std::path::Path::new(&name));
+    let taken = UnixSocket::bind(&name).await.expect_err("the first one listens");
+    assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+    let mut running = Running::start_server(Server::new(socket), NOWHERE, |drain| drain, routes);
+    let client = ask_over(name.as_ref()).await;
+    running.signal();
+    assert_eq!({ client }.read_to_end().await, (vec![], End::Fin));
+    assert_eq!(running.end().await.peer(), Peer::Unix);
+    assert_eq!(running.report().await.left(), 0);
+    UnixSocket::bind(&name).await.expect("a free name");
+}
+
 /// Without a descriptor, the system refuses to accept also where nothing waits.
 #[cfg(target_os = "linux")]
 #[tokio::test]

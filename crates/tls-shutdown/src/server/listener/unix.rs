@@ -3,8 +3,8 @@
 use std::{
     fmt, fs,
     io::{self, ErrorKind},
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::{self, Path, PathBuf},
     task::{Context, Poll, ready},
 };
 
@@ -44,7 +44,7 @@ impl Listener for UnixListener {
 
 /// Listens on a Unix socket, and removes its file when it closes.
 ///
-/// The file is removed before the queue is emptied, so that no client can connect and then be refused. If a successor has replaced the
+/// An abstract name (Linux, `unix(7)`), which begins with a NUL byte, has no file. A file is removed before the queue is emptied, so that no client can connect and then be refused. If a successor has replaced the
 /// file, it stays.
 ///
 /// ```no_run
@@ -56,13 +56,14 @@ impl Listener for UnixListener {
 /// ```
 pub struct UnixSocket {
     listener: UnixListener,
+    /// Absolute, because the process may change its working directory, or an abstract name.
     path: PathBuf,
-    /// The device and the number of the file. `None` once it is removed.
+    /// The device and the number of the file. `None` once it is removed, and for an abstract name.
     file: Option<(u64, u64)>,
 }
 
 impl UnixSocket {
-    /// Listens at `path`. Replaces the socket of a server that does not run any more.
+    /// Listens at `path`, or under an abstract name. Replaces the socket of a server that does not run any more.
     ///
     /// # Errors
     ///
@@ -77,18 +78,23 @@ impl UnixSocket {
     /// After a drop, nothing listens. The file of a server that does not run any more may be removed.
     pub async fn bind(path: impl AsRef<Path>) -> io::Result<Self> {
         let path = path.as_ref();
+        if path.as_os_str().as_bytes().first() == Some(&0) {
+            return Ok(Self { listener: UnixListener::bind(path)?, path: path.to_owned(), file: None });
+        }
         // The system refuses a connection to a file whose socket is closed.
         if UnixStream::connect(path).await.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
             && fs::symlink_metadata(path).is_ok_and(|file| is_socket(&file))
         {
             fs::remove_file(path)?;
         }
+        let absolute = path::absolute(path)?;
+        // The given path may be short enough for the system, and the absolute one too long.
         let listener = UnixListener::bind(path)?;
         let file = Some(identity(&fs::symlink_metadata(path)?));
-        Ok(Self { listener, path: path.to_owned(), file })
+        Ok(Self { listener, path: absolute, file })
     }
 
-    /// The path of the socket's file.
+    /// The absolute path of the socket's file, or its abstract name.
     pub fn path(&self) -> &Path {
         &self.path
     }
