@@ -11,7 +11,7 @@ use hyper_util::rt::TokioIo;
 use tls_shutdown::server::{DrainPhase, Server, ServerDrain};
 use tls_shutdown_tests::{
     End,
-    serving::{Client, Running, ScriptedBody, listener},
+    serving::{Client, LONG, Running, ScriptedBody, listener},
     soon,
     time::{pass_time, turns},
 };
@@ -115,6 +115,25 @@ async fn what_passes_through_a_tunnel_is_no_request() {
     client.send("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\nG / HTTP/1.1\r\n\r\n").await;
     assert!(client.read_message().await.0.starts_with("http/1.1 200"));
     assert_eq!(client.read_to_end().await, (b"G / H".to_vec(), End::CloseNotify));
+    drop(client);
+    let end = running.end().await;
+    assert_eq!((end.was_upgraded(), end.requests(), end.responses_cut()), (true, 1, 0), "{end}");
+}
+
+/// The response does not end the connection, and must not say so.
+#[tokio::test]
+async fn a_tunnel_may_be_the_last_exchange() {
+    let patient = |drain: ServerDrain| drain.grace_period(LONG).last_request(LONG);
+    let mut running = Running::start_with(listener().await, |server| server, patient, tunnelling);
+    let mut client = Client::connect(running.address).await;
+    running.signal();
+    soon(running.drain.reached(DrainPhase::LastRequest)).await;
+    turns(200).await;
+    client.send("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n").await;
+    let head = client.head().await;
+    assert!(head.starts_with("http/1.1 200") && !head.contains("connection:"), "{head}");
+    client.send("hello").await;
+    assert_eq!(client.read_to_end().await, (b"hello".to_vec(), End::CloseNotify));
     drop(client);
     let end = running.end().await;
     assert_eq!((end.was_upgraded(), end.requests(), end.responses_cut()), (true, 1, 0), "{end}");

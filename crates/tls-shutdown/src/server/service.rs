@@ -121,7 +121,7 @@ where
         };
         let progress = this.messages.take().map(|messages| {
             if lock(&messages).is_last_request || this.endless.lifetime().is_closing() {
-                announce_close(&mut response);
+                announce_close(&mut response, this.method);
             }
             ResponseInProgress::begin(messages, this.method, *this.version, &response)
         });

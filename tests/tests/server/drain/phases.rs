@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hyper::Request;
+use hyper::{Method, Request, header::CONNECTION};
 use tls_shutdown::{
     Ending,
     server::{Acknowledgement, DrainPhase, ServerDrain},
@@ -66,6 +66,22 @@ async fn a_layer_counts_what_is_in_flight() {
     assert_eq!(drain.in_flight(), 1, "its body is still to be sent");
     drop(response);
     assert_eq!(drain.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn a_layer_announces_the_end_of_a_connection_and_not_of_a_tunnel() {
+    let drain = ServerDrain::on(std::future::ready(())).ack_timeout(Duration::ZERO);
+    let handle = drain.handle();
+    drain.run(async {}).await;
+    let service = tower::service_fn(async |_: Request<()>| answer(ScriptedBody::full(0)));
+    let mut service = tower_layer::Layer::layer(&handle.layer(), service);
+    for (method, expected) in [(Method::GET, Some("close")), (Method::CONNECT, None)] {
+        let mut request = Request::new(());
+        *request.method_mut() = method;
+        let response = service.call(request).await.expect("an answer");
+        let announced = response.headers().get(CONNECTION).map(|value| value.to_str().expect("text"));
+        assert_eq!(announced, expected);
+    }
 }
 
 #[tokio::test]

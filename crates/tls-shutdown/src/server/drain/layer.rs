@@ -10,7 +10,7 @@ use std::{
 
 use http_body::{Body, Frame, SizeHint};
 use hyper::{
-    Request, Response, StatusCode, Version,
+    Method, Request, Response, StatusCode, Version,
     header::{CONNECTION, HeaderValue},
 };
 use pin_project_lite::pin_project;
@@ -92,6 +92,7 @@ where
         DrainResponse {
             unanswered,
             endless: self.endless.clone(),
+            method: request.method().clone(),
             version: request.version(),
             in_flight: Some(self.drain.begin_request()),
             drain: self.drain.clone(),
@@ -105,6 +106,7 @@ pin_project! {
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct DrainResponse<F, R> {
+        method: Method,
         version: Version,
         in_flight: Option<InFlight>,
         drain: DrainHandle,
@@ -127,7 +129,7 @@ where
         let response = match this.response.poll(cx)? {
             Poll::Ready(mut response) => {
                 if *this.version < Version::HTTP_2 && this.drain.phase() >= DrainPhase::LastRequest {
-                    announce_close(&mut response);
+                    announce_close(&mut response, this.method);
                 }
                 this.endless.on_response(response, mem::take(this.unanswered))
             }
@@ -169,10 +171,13 @@ impl<B: Body + 'static> Body for DrainBody<B> {
 //# A server that sends a "close" connection option MUST initiate closure
 //# of the connection (see below) after it sends the response containing
 //# the "close" connection option.
-/// Adds `Connection: close` to an HTTP/1 response. hyper then closes the connection. A response that changes the protocol stays as it is,
-/// because its `Connection` names the upgrade.
-pub(crate) fn announce_close<R>(response: &mut Response<R>) {
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+/// Adds `Connection: close` to an HTTP/1 response to a request with `method`. hyper then closes the connection. A response that changes the
+/// protocol stays as it is, because its `Connection` names the upgrade. So does one that opens a tunnel (RFC 9110 section 9.3.6): the
+/// connection goes on.
+pub(crate) fn announce_close<R>(response: &mut Response<R>, method: &Method) {
+    let status = response.status();
+    let is_tunnel = *method == Method::CONNECT && status.is_success();
+    if status != StatusCode::SWITCHING_PROTOCOLS && !is_tunnel {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
 }
