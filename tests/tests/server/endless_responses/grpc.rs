@@ -106,7 +106,7 @@ fn status(headers: &HeaderMap) -> Status {
 async fn a_call_that_is_open_at_the_deadline_is_unavailable() {
     let mut calls = Calls::start(unchanged).await;
     let mut open = Vec::new();
-    for media_type in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"] {
+    for media_type in ["application/grpc", "application/grpc+proto", "Application/gRPC ; charset=utf-8"] {
         let (driver, body) = calls.open(media_type).await;
         driver.send(MESSAGE);
         open.push((driver, body));

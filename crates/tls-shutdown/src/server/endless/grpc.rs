@@ -16,12 +16,15 @@ const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 /// The number of the status.
 const UNAVAILABLE: HeaderValue = HeaderValue::from_static("14");
 
-/// Whether a message is one of gRPC: `application/grpc`, also with a suffix such as `+proto`. gRPC-Web has a media type of its own, and
-/// its status is in the body.
+const MEDIA_TYPE: &[u8] = b"application/grpc";
+
+/// Whether a message is one of gRPC: `application/grpc` in any case (RFC 9110 section 8.3.1), also with a suffix such as `+proto`. gRPC-Web
+/// has a media type of its own, and its status is in the body.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     let value = headers.get(CONTENT_TYPE).map_or(&[][..], |value| value.as_bytes());
-    let rest = value.strip_prefix(b"application/grpc");
-    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    value.split_at_checked(MEDIA_TYPE.len()).is_some_and(|(name, rest)| {
+        name.eq_ignore_ascii_case(MEDIA_TYPE) && matches!(rest.first(), None | Some(b'+' | b';' | b' ' | b'\t'))
+    })
 }
 
 /// The trailers of a call that the server has no more time for.

@@ -3,10 +3,12 @@
 use std::{
     fmt,
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
 };
+
+use tokio::task::coop::unconstrained;
 
 use crate::server::drain::DrainPhase;
 use crate::server::lifetime::ConnectionLifetime;
@@ -29,13 +31,42 @@ impl Wait {
         Self::new(async move { lifetime.until_last_request().await })
     }
 
+    /// Sees the end also in a task that has used up its budget, as a busy application does.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.as_mut().poll(cx)
+        pin!(unconstrained(self.0.as_mut())).poll(cx)
     }
 }
 
 impl fmt::Debug for Wait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Wait").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::{pending, poll_fn, ready},
+        time::Duration,
+    };
+
+    use tokio::task::coop::poll_proceed;
+
+    use super::*;
+    use crate::server::drain::ServerDrain;
+
+    #[tokio::test]
+    async fn a_task_without_budget_sees_the_end() {
+        let drain = ServerDrain::on(ready(())).grace_period(Duration::ZERO).ack_timeout(Duration::ZERO);
+        let handle = drain.handle();
+        drain.run(pending::<()>()).await;
+        let mut wait = Wait::new(handle.reached(DrainPhase::Deadline));
+        let seen = poll_fn(|cx| {
+            while let Poll::Ready(step) = poll_proceed(cx) {
+                step.made_progress();
+            }
+            Poll::Ready(wait.poll(cx))
+        });
+        assert!(seen.await.is_ready());
     }
 }
