@@ -55,7 +55,7 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let (in_flight, number) = self.connection.begin_request();
         if number == 1 {
-            request.extensions_mut().insert(FirstRequest);
+            request.extensions_mut().insert(FirstRequest(self.info.drain().clone()));
         }
         self.endless.lifetime().on_request(number);
         request.extensions_mut().insert(self.info.clone());

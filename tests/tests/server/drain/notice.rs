@@ -42,7 +42,11 @@ impl Watched {
     }
 
     async fn ask(&self, path: &str) -> String {
-        let mut client = Client::connect(self.address).await;
+        Self::ask_at(self.address, path).await
+    }
+
+    async fn ask_at(address: SocketAddr, path: &str) -> String {
+        let mut client = Client::connect(address).await;
         client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).await;
         let head = client.head().await;
         client.read_to_end_and_close().await;
@@ -94,6 +98,32 @@ async fn the_notice_ends_when_the_probes_have_seen_it_and_nobody_connects_any_mo
     pass_time(SECOND * 3 / 2).await;
     let report = server.report().await;
     assert_eq!(report.notice(), Notice::Seen, "{report}");
+}
+
+/// Their connections are none of those that the drain counts.
+#[tokio::test]
+async fn probes_over_another_server_hide_no_connection() {
+    let mut server = Watched::start(|drain| drain).await;
+    let listener = listener().await;
+    let address = listener.local_addr().expect("an address");
+    let routes = Router::new().route_service("/ready", server.drain.readiness());
+    tokio::spawn(Server::new(listener).serve(routes));
+    let probe = async |status: &str| {
+        let head = Watched::ask_at(address, "/ready").await;
+        assert!(head.starts_with(status), "{head}");
+    };
+    for _ in 0..3 {
+        probe("http/1.1 200").await;
+    }
+    server.signal().await;
+    for _ in 0..8 {
+        assert!(server.ask("/").await.starts_with("http/1.1 200"), "the balancer still sends");
+        probe("http/1.1 503").await;
+        pass_time(SECOND / 4).await;
+        assert_eq!(server.drain.phase(), DrainPhase::Notice);
+    }
+    pass_time(SECOND * 3 / 2).await;
+    assert_eq!(server.report().await.notice(), Notice::Seen);
 }
 
 #[tokio::test]

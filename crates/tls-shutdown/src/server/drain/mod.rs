@@ -20,9 +20,9 @@ pub(crate) use handle::InFlight;
 pub(crate) use layer::announce_close;
 pub use layer::{DrainBody, DrainLayer, DrainResponse, DrainService};
 pub(crate) use listener::{Delivery, ListenerInDrain, ListenerUser};
-pub(crate) use notice::FirstRequest;
 pub use notice::Notice;
 pub use phase::DrainPhase;
+pub(crate) use readiness::FirstRequest;
 pub use readiness::Readiness;
 pub use report::DrainReport;
 

@@ -29,7 +29,7 @@ pub enum Notice {
     Unwatched,
     /// The probes have seen that the server is not ready, and nobody connected any more.
     Seen,
-    /// [`MAX_NOTICE`](super::ServerDrain::MAX_NOTICE) was over before that.
+    /// The longest notice was over before that: [`MAX_NOTICE`](super::ServerDrain::MAX_NOTICE), or 40 % of a grace period that is short.
     TimedOut,
     /// The drain was forced, or the server ended, during the notice.
     #[default]
@@ -87,10 +87,6 @@ struct ProbeState {
     refusals: u32,
 }
 
-/// Whether a request is the first of its connection. [`Server`](crate::server::Server) puts it into the extensions of the first one.
-#[derive(Clone, Copy)]
-pub(crate) struct FirstRequest;
-
 impl Probes {
     /// Counts a new connection.
     pub(super) fn on_connection(&self) {
@@ -98,13 +94,15 @@ impl Probes {
     }
 
     /// Somebody asks for the server's readiness.
-    pub(super) fn on_probe(&self, is_ready: bool, first: Option<&FirstRequest>) {
+    pub(super) fn on_probe(&self, is_ready: bool) {
         let mut state = lock(&self.state);
         state.last = Some(Instant::now());
         state.refusals = if is_ready { 0 } else { state.refusals.saturating_add(1) };
-        if first.is_some() {
-            self.connections_of_probes.fetch_add(1, Ordering::Relaxed);
-        }
+    }
+
+    /// A connection was opened for a probe.
+    pub(super) fn on_connection_of_probe(&self) {
+        self.connections_of_probes.fetch_add(1, Ordering::Relaxed);
     }
 
     fn is_watched(&self) -> bool {
@@ -117,7 +115,8 @@ impl Probes {
 
     /// The connections that were not opened for a probe, as far as is known.
     fn others(&self) -> u64 {
-        self.connections.load(Ordering::Relaxed).wrapping_sub(self.connections_of_probes.load(Ordering::Relaxed))
+        let of_probes = self.connections_of_probes.load(Ordering::Relaxed);
+        self.connections.load(Ordering::Relaxed).saturating_sub(of_probes)
     }
 
     /// Waits until the balancer has noticed that the server is not ready, for `max` at most. Does not wait if nobody watches.

@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     future::{Ready, ready},
+    ptr,
     task::{Context, Poll},
 };
 
@@ -37,10 +38,20 @@ impl DrainHandle {
     /// [notice](super::ServerDrain::notice) waits for those who ask. `extensions` are those of the request.
     pub fn answer_probe(&self, extensions: &Extensions) -> bool {
         let is_ready = self.is_ready();
-        self.probes().on_probe(is_ready, extensions.get());
+        self.probes().on_probe(is_ready);
+        // A connection of another drain was not counted here.
+        if let Some(FirstRequest(drain)) = extensions.get()
+            && ptr::eq(drain.probes(), self.probes())
+        {
+            self.probes().on_connection_of_probe();
+        }
         is_ready
     }
 }
+
+/// The drain of a connection. [`Server`](crate::server::Server) puts it into the extensions of the connection's first request.
+#[derive(Clone)]
+pub(crate) struct FirstRequest(pub(crate) DrainHandle);
 
 impl<B> Service<Request<B>> for Readiness {
     type Response = Response<String>;
