@@ -50,7 +50,7 @@ pub(super) fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused)
 }
 
-/// Whether a connection waits to be accepted. `true` if the system does not tell.
+/// Whether a connection waits to be accepted, or bytes to be read. `true` if the system does not tell.
 #[cfg(target_os = "linux")]
 pub(super) fn has_waiting(socket: &impl std::os::fd::AsFd) -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -6,7 +6,7 @@ use rustls::{
     AlertDescription, Error,
     server::{Accepted, Acceptor},
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::net::TcpStream;
 
 use crate::{
     server::handshake_failure::{FailedHandshake, HandshakeFailure},
@@ -26,8 +26,8 @@ const UNEXPECTED_MESSAGE: [u8; ALERT_RECORD] = [ALERT, 3, 3, 0, 2, 2, 10];
 ///
 /// A `LazyConfigAcceptor` of tokio-rustls sends only the alerts of rustls's `Acceptor`, which has none for another message: in a whole
 /// handshake, the code that calls the handshake's states adds it.
-pub(super) async fn read_client_hello(tcp: &mut TcpStream) -> Result<Accepted, FailedHandshake> {
-    let mut reader = FirstBytes { tcp, bytes: [0; ALERT_RECORD], filled: 0 };
+pub(super) async fn read_client_hello(tcp: &TcpStream) -> Result<Accepted, FailedHandshake> {
+    let mut reader = HelloReader { tcp, bytes: [0; ALERT_RECORD], filled: 0 };
     read(&mut reader).await.map_err(|failed| match failed.failure {
         HandshakeFailure::UnexpectedEof | HandshakeFailure::Reset if reader.filled == 0 => {
             FailedHandshake { failure: HandshakeFailure::NothingSent, ..failed }
@@ -36,7 +36,7 @@ pub(super) async fn read_client_hello(tcp: &mut TcpStream) -> Result<Accepted, F
     })
 }
 
-async fn read(reader: &mut FirstBytes<'_>) -> Result<Accepted, FailedHandshake> {
+async fn read(reader: &mut HelloReader<'_>) -> Result<Accepted, FailedHandshake> {
     let mut acceptor = Acceptor::default();
     let (error, mut alert) = loop {
         reader.tcp.readable().await?;
@@ -62,8 +62,10 @@ async fn read(reader: &mut FirstBytes<'_>) -> Result<Accepted, FailedHandshake> 
             None => {}
         }
     }
-    // The error tells more than a failure to send it.
-    let _ = reader.tcp.write_all(&record).await;
+    // The error tells more than a failure to send it. A record of this size is sent whole or not at all.
+    if reader.tcp.writable().await.is_ok() {
+        let _ = reader.tcp.try_write(&record);
+    }
     let alert_sent = record.get(ALERT_RECORD - 1).map(|description| Alert(*description));
     Err(FailedHandshake { alert_sent, ..tls_error(error).into() })
 }
@@ -73,13 +75,13 @@ fn tls_error(error: Error) -> io::Error {
 }
 
 /// Reads what has arrived, and remembers the first bytes: rustls does not keep an alert that it does not expect.
-struct FirstBytes<'a> {
-    tcp: &'a mut TcpStream,
+struct HelloReader<'a> {
+    tcp: &'a TcpStream,
     bytes: [u8; ALERT_RECORD],
     filled: usize,
 }
 
-impl FirstBytes<'_> {
+impl HelloReader<'_> {
     /// The alert that the client has begun with.
     fn alert(&self) -> Option<AlertDescription> {
         match self.bytes[..self.filled] {
@@ -89,7 +91,7 @@ impl FirstBytes<'_> {
     }
 }
 
-impl Read for FirstBytes<'_> {
+impl Read for HelloReader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let amount = self.tcp.try_read(buffer)?;
         let missing = &mut self.bytes[self.filled..];

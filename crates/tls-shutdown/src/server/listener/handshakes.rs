@@ -22,6 +22,8 @@ use tokio::{
 };
 use tokio_rustls::{StartHandshake, server::TlsStream};
 
+#[cfg(target_os = "linux")]
+use super::accept_errors::has_waiting;
 use super::{client_hello::read_client_hello, config::ConfigHandle, listening_socket::Arrival};
 use crate::{
     runtime::lock::lock,
@@ -96,11 +98,31 @@ struct PendingHandshake {
     since: Instant,
     /// `None` until the spawned task is known.
     task: Option<AbortHandle>,
+    /// `None` while the hook before TLS has it, and once the ClientHello is complete.
+    socket: Option<Arc<TcpStream>>,
+}
+
+impl PendingHandshake {
+    /// Whether the client has sent something that the server has not read yet, as far as the system tells.
+    fn has_unread(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        return self.socket.as_deref().is_some_and(has_waiting);
+        #[cfg(not(target_os = "linux"))]
+        false
+    }
 }
 
 impl Pending {
     /// The handshakes of which the oldest is shed first, and when it can be shed.
     fn first_to_shed(&mut self, speaking: Duration) -> Option<(Instant, &mut BTreeMap<u64, PendingHandshake>)> {
+        // A client is not silent because the server is late.
+        while let Some(oldest) = self.silent.first_entry()
+            && oldest.get().since.elapsed() >= SILENCE
+            && oldest.get().has_unread()
+        {
+            let (id, oldest) = oldest.remove_entry();
+            self.speaking.insert(id, oldest);
+        }
         let (among, time) =
             if self.silent.is_empty() { (&mut self.speaking, speaking) } else { (&mut self.silent, SILENCE) };
         let since = among.first_key_value()?.1.since;
@@ -159,11 +181,13 @@ impl Handshakes {
         Some(due).filter(|due| *due > Instant::now())
     }
 
-    /// Sheds a handshake if there is no place for one more.
+    /// Sheds a handshake if there is no place for one more. If all have begun to speak since [`next_place`](Self::next_place), the new one
+    /// comes on top of the limit.
     pub(super) fn make_place(&self, options: &HandshakeOptions) {
         let mut pending = lock(&self.pending);
         if pending.is_full(options.max) {
             let first = pending.first_to_shed(options.timeout / SPEAKING_SHARE);
+            let first = first.filter(|(due, _)| *due <= Instant::now());
             if let Some((_, PendingHandshake { task: Some(task), .. })) = first.and_then(|(_, among)| among.pop_first())
             {
                 self.shed.fetch_add(1, Ordering::Relaxed);
@@ -176,7 +200,7 @@ impl Handshakes {
         let mut pending = lock(&self.pending);
         let id = pending.next;
         pending.next += 1;
-        pending.silent.insert(id, PendingHandshake { since: Instant::now(), task: None });
+        pending.silent.insert(id, PendingHandshake { since: Instant::now(), task: None, socket: None });
         Attempt { pending: self.pending.clone(), id, accepted: Some(accepted) }
     }
 }
@@ -190,6 +214,24 @@ pub(super) struct Attempt {
 }
 
 impl Attempt {
+    /// Shows the limit what the client has sent, until the socket is [taken](Self::take).
+    fn share(&self, socket: TcpStream) -> Arc<TcpStream> {
+        let socket = Arc::new(socket);
+        if let Some(handshake) = lock(&self.pending).silent.get_mut(&self.id) {
+            handshake.socket = Some(socket.clone());
+        }
+        socket
+    }
+
+    fn take(&self, socket: Arc<TcpStream>) -> Option<TcpStream> {
+        let mut pending = lock(&self.pending);
+        let Pending { silent, speaking, .. } = &mut *pending;
+        let handshake = silent.get_mut(&self.id).or_else(|| speaking.get_mut(&self.id));
+        handshake.and_then(|handshake| handshake.socket.take());
+        // Whoever sheds a handshake drops its part of the socket at once.
+        Arc::into_inner(socket)
+    }
+
     /// The ClientHello is complete.
     fn begin_to_speak(&mut self, server_name: Option<&str>) {
         if let Some(accepted) = &mut self.accepted {
@@ -234,35 +276,39 @@ impl From<HandshakeFailure> for Failed {
 }
 
 /// Carries out one handshake. Reports also if it fails.
-pub(super) async fn handshake(
+pub(super) fn handshake(
     arrival: Arrival<TcpListener>,
     mut attempt: Attempt,
     options: Arc<HandshakeOptions>,
     drain: Option<DrainHandle>,
-) -> Result<ServerStream, HandshakeFailure> {
+) -> impl Future<Output = Result<ServerStream, HandshakeFailure>> {
     let Arrival { stream: tcp, mut peer, place } = arrival;
-    let finished = timeout(options.timeout, make_handshake(tcp, &mut peer, &mut attempt, &options, drain)).await;
-    let accepted = attempt.accepted.take().ok_or(HandshakeFailure::Aborted)?;
-    match finished.unwrap_or_else(|_| Err(HandshakeFailure::TimedOut.into())) {
-        Ok((tls, config)) => {
-            let connection = accepted.finish(tls.get_ref().1, config);
-            let stream = ShutdownStream::new(tls).with_policy(options.policy).with_reaper(&options.reaper);
-            Ok(ServerStream::new(stream, connection, peer, place))
-        }
-        Err(Failed { reason, socket }) => {
-            if let Some(socket) = socket {
-                options.reaper.linger(socket);
+    // Before the task is polled, which may be late.
+    let tcp = attempt.share(tcp);
+    async move {
+        let finished = timeout(options.timeout, make_handshake(tcp, &mut peer, &mut attempt, &options, drain)).await;
+        let accepted = attempt.accepted.take().ok_or(HandshakeFailure::Aborted)?;
+        match finished.unwrap_or_else(|_| Err(HandshakeFailure::TimedOut.into())) {
+            Ok((tls, config)) => {
+                let connection = accepted.finish(tls.get_ref().1, config);
+                let stream = ShutdownStream::new(tls).with_policy(options.policy).with_reaper(&options.reaper);
+                Ok(ServerStream::new(stream, connection, peer, place))
             }
-            let failure = reason.failure;
-            accepted.fail(reason);
-            Err(failure)
+            Err(Failed { reason, socket }) => {
+                if let Some(socket) = socket {
+                    options.reaper.linger(socket);
+                }
+                let failure = reason.failure;
+                accepted.fail(reason);
+                Err(failure)
+            }
         }
     }
 }
 
 /// Makes the handshake, without a time limit. Notes in `peer` and in `attempt` what it learns.
 async fn make_handshake(
-    tcp: TcpStream,
+    tcp: Arc<TcpStream>,
     peer: &mut SocketAddr,
     attempt: &mut Attempt,
     options: &HandshakeOptions,
@@ -273,20 +319,19 @@ async fn make_handshake(
         set_tcp_user_timeout(&tcp, timeout);
     }
     let client_hello = async {
-        let mut tcp = match &options.before_tls {
-            Some(hook) => match hook(tcp, *peer).await {
-                Ok((tcp, address)) => {
-                    *peer = address;
-                    if let Some(accepted) = &mut attempt.accepted {
-                        accepted.peer = address.into();
-                    }
-                    tcp
-                }
-                Err(error) => return Err(FailedHandshake::refused(error).into()),
-            },
-            None => tcp,
-        };
-        match read_client_hello(&mut tcp).await {
+        let mut tcp = tcp;
+        if let Some(hook) = &options.before_tls {
+            let unread = attempt.take(tcp).ok_or(HandshakeFailure::Shed)?;
+            let (read, address) = hook(unread, *peer).await.map_err(FailedHandshake::refused)?;
+            *peer = address;
+            if let Some(accepted) = &mut attempt.accepted {
+                accepted.peer = address.into();
+            }
+            tcp = attempt.share(read);
+        }
+        let hello = read_client_hello(&tcp).await;
+        let tcp = attempt.take(tcp).ok_or(HandshakeFailure::Shed)?;
+        match hello {
             Ok(hello) => {
                 attempt.begin_to_speak(hello.client_hello().server_name());
                 Ok(StartHandshake::from_parts(hello, tcp))

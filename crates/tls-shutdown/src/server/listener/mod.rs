@@ -221,8 +221,9 @@ impl TlsListener {
     ///
     /// At the limit, a further connection sheds the oldest handshake without a complete ClientHello, if that is older than a quarter of a
     /// second. If all have sent one, it sheds the oldest that has used a quarter of the [handshake timeout](Self::handshake_timeout).
-    /// Otherwise it waits in the system's queue: connections of one burst do not shed each other. Connections that
-    /// [`close`](Self::close) accepts come on top of the limit.
+    /// Otherwise it waits in the system's queue: connections of one burst do not shed each other. On Linux, a client whose first bytes have
+    /// arrived is never silent, also if this process is too busy to read them. Connections that [`close`](Self::close) accepts come on top of
+    /// the limit.
     ///
     /// # Panics
     ///
