@@ -24,8 +24,8 @@ const PHASES: [(DrainPhase, DrainPhase); 4] = [
 /// Returns the TCP sockets that systemd has opened for this process (`sd_listen_fds(3)`), in the order of the unit, or those that a
 /// predecessor has passed in the same way. Ignores other sockets.
 ///
-/// Pass them to [`TlsListener::from_std`](crate::server::TlsListener::from_std). If systemd owns the socket, connections are queued while the
-/// service restarts, and none is refused.
+/// Pass them to [`TlsListener::from_std`](crate::server::TlsListener::from_std). If systemd owns the socket, connections are queued while
+/// the service restarts, and none is refused.
 ///
 /// # Errors
 ///
@@ -49,8 +49,8 @@ pub fn listening_sockets() -> io::Result<Vec<TcpListener>> {
 /// Notifies systemd that the service is ready, and later of the progress of its drain (`sd_notify(3)`). Spawn it, or poll it beside the
 /// server.
 ///
-/// It sends `STOPPING=1` once for each drain. `STATUS=` contains the phase and the number of connections. `EXTEND_TIMEOUT_USEC=` is sent every two
-/// seconds, so that `TimeoutStopSec` may be shorter than the [grace period](crate::server::ServerDrain::grace_period).
+/// It sends `STOPPING=1` once for each drain. `STATUS=` contains the phase and the number of connections. `EXTEND_TIMEOUT_USEC=` is sent
+/// every two seconds, so that `TimeoutStopSec` may be shorter than the [grace period](crate::server::ServerDrain::grace_period).
 ///
 /// ```no_run
 /// # use tls_shutdown::{server::{ServerDrain, TlsListener}, integrations::systemd};

@@ -269,8 +269,7 @@ impl PlainEnd {
         self.began.is_some() && self.failure.is_none() && !is_finished
     }
 
-    /// Notes the failure of a call. After the peer's FIN between two messages, only writes are noted: a peer that has closed may reset the
-    /// connection over whatever follows, as over the GOAWAY of an idle connection.
+    /// Notes the failure of a call.
     fn note<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if let Poll::Ready(Err(error)) = &result {
             self.failure.get_or_insert(Ending::of_transport_error(error.kind()));
@@ -285,6 +284,8 @@ impl PlainEnd {
         }
     }
 
+    /// Reads. After the peer's FIN, a failure is not noted, unless a response was due: a peer that has closed may reset the connection over
+    /// whatever follows, as over the GOAWAY of an idle connection.
     fn poll_receive(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let (before, has_room) = (buffer.filled().len(), buffer.remaining() > 0);
         let read = with_socket!(&mut self.socket, |socket| Pin::new(socket).poll_read(cx, buffer));
