@@ -175,3 +175,24 @@ impl ServerCertVerifier for TrustAll {
         self.0.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::{crypto::ring::default_provider, server::ResolvesServerCertUsingSni};
+
+    use super::*;
+
+    /// Some of them need a key of RSA, and others one of elliptic curves.
+    #[test]
+    fn the_handshake_finishes_with_each_cipher_suite() {
+        for suite in default_provider().cipher_suites {
+            let provider = CryptoProvider { cipher_suites: vec![suite], ..default_provider() };
+            let config = ServerConfig::builder_with_provider(Arc::new(provider))
+                .with_protocol_versions(&[suite.version()])
+                .expect("a version")
+                .with_no_client_auth()
+                .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
+            assert!(!asks_for_client_certificate(&config), "{suite:?}");
+        }
+    }
+}
