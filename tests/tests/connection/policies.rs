@@ -88,6 +88,31 @@ async fn a_later_call_raises_the_goal_and_only_then_the_deadline() {
     }
 }
 
+/// A shutdown that waits for the peer before it sends was given up. Whoever asks next must not wait for a peer that waits for us.
+#[tokio::test(start_paused = true)]
+async fn a_later_call_that_sends_earlier_raises_the_goal() {
+    for (side, version) in each_kind() {
+        for later in [UNIDIRECTIONAL, BIDIRECTIONAL] {
+            let (mut stream, mut peer) = connect(side, version);
+            assert_pending!(shut_down(&mut stream, RECEIVE_FIRST).poll());
+            assert_eq!(peer.receive(), Ok((vec![], false)));
+            let mut shutdown = shut_down(&mut stream, later);
+            assert_pending!(shutdown.poll());
+            assert_eq!(peer.receive(), Ok((vec![], true)), "at once");
+            peer.close_notify();
+            assert_eq!(ending(assert_ready!(shutdown.poll())), Ending::Complete);
+        }
+        // The other way round, what was asked for earlier stays.
+        let (mut stream, mut peer) = connect(side, version);
+        peer.wire.script(|script| script.room = 0);
+        assert_pending!(task::spawn(stream.write_all(&[7; 100_000])).poll());
+        assert_pending!(shut_down(&mut stream, UNIDIRECTIONAL).poll());
+        peer.wire.script(|script| script.room = usize::MAX);
+        assert_pending!(shut_down(&mut stream, RECEIVE_FIRST).poll());
+        assert!(peer.receive().expect("records").1);
+    }
+}
+
 //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
 //# When "quiet shutdown" is enabled, SSL_shutdown() will always succeed
 //# and return 1.

@@ -15,7 +15,7 @@ use std::{
 use tls_shutdown::{Ending, Reaper, ReaperLimits, ShutdownPolicy, ShutdownReport, Undelivered};
 use tls_shutdown_tests::{
     Peer, Side, Wire, connect,
-    scripted::{BIDIRECTIONAL, Stream, UNIDIRECTIONAL, each_kind, shut_down, shut_down_now},
+    scripted::{BIDIRECTIONAL, RECEIVE_FIRST, Stream, UNIDIRECTIONAL, each_kind, shut_down, shut_down_now},
     wire_script::Then,
 };
 use tokio::{
@@ -79,6 +79,20 @@ async fn a_stream_that_was_closed_by_close_notify_alone_is_lingered_for() {
         assert_eq!((report.ending(), report.sent(), report.received()), (Ending::Complete, true, true));
         assert_eq!(after_idle(&reaper, began).await, ReaperLimits::LINGER_IDLE_TIMEOUT);
         assert!(peer.wire.is_finished());
+    }
+}
+
+/// A receive-first shutdown sends nothing before the peer, whoever finishes it.
+#[tokio::test(start_paused = true)]
+async fn a_closing_that_receives_first_does_so_in_the_reaper() {
+    for (side, version) in each_kind() {
+        let reaper = Reaper::new();
+        let (stream, mut peer) = connect(side, version);
+        let (mut stream, end) = reaped(stream, &reaper);
+        assert_pending!(shut_down(&mut stream, RECEIVE_FIRST).poll());
+        drop(stream);
+        assert_eq!(end.await.expect("once").0.ending(), Ending::TimedOut);
+        assert_eq!(peer.receive(), Ok((vec![], false)));
     }
 }
 

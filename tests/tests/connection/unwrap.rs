@@ -124,6 +124,28 @@ async fn data_that_is_still_to_be_read_is_in_the_way() {
     }
 }
 
+/// After data was in the way, the application may know better who closes first.
+#[tokio::test(start_paused = true)]
+async fn a_later_unwrap_that_sends_raises_the_goal() {
+    for (side, version) in each_kind() {
+        for (first, second) in
+            [(Unwrap::Reply, Unwrap::Initiate), (Unwrap::Silent, Unwrap::Initiate), (Unwrap::Silent, Unwrap::Reply)]
+        {
+            let (stream, mut peer) = connect(side, version);
+            peer.send(b"late");
+            let error = unwrap_now(stream, first).expect_err("data");
+            let mut stream = error.into_stream();
+            assert_ready!(task::spawn(stream.read_exact(&mut [0; 4])).poll()).expect("still there");
+            let mut taking_off = task::spawn(unconstrained(Box::pin(stream.into_plaintext(second))));
+            assert_pending!(taking_off.poll());
+            assert_eq!(peer.receive(), Ok((vec![], second == Unwrap::Initiate)), "{first:?} then {second:?}");
+            peer.close_notify();
+            assert_ready!(taking_off.poll()).expect("TLS is off");
+            assert_eq!(peer.receive(), Ok((vec![], true)), "{first:?} then {second:?}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_skips_close_notify_is_not_tls_and_loses_nothing() {
     for (side, version) in each_kind() {

@@ -15,17 +15,17 @@
 
 use crate::tls::report::Ending;
 
-/// What a shutdown has to reach.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a shutdown has to reach. What asks for more comes later, and of two goals that ask for the same, the one that sends earlier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Goal {
     /// Send close_notify, keep the transport open.
     Notify,
-    /// Send close_notify, receive the peer's, keep the transport open.
-    UnwrapInitiate,
-    /// Receive the peer's close_notify, then send ours, keep the transport open.
-    UnwrapReply,
     /// Receive the peer's close_notify, send nothing, keep the transport open.
     UnwrapSilent,
+    /// Receive the peer's close_notify, then send ours, keep the transport open.
+    UnwrapReply,
+    /// Send close_notify, receive the peer's, keep the transport open.
+    UnwrapInitiate,
     /// Send close_notify and FIN.
     Send,
     /// Send close_notify and FIN, then wait for the peer's close_notify, and succeed without it. The reaper does that after a
@@ -51,24 +51,18 @@ impl Goal {
         matches!(self, Self::UnwrapReply | Self::UnwrapSilent | Self::ReceiveFirst)
     }
 
-    /// How much a goal asks for. Two goals of the same rank differ in the order of their steps, and do not raise each other.
-    fn rank(self) -> u8 {
-        match self {
-            Self::Notify => 0,
-            Self::UnwrapInitiate | Self::UnwrapReply | Self::UnwrapSilent => 1,
-            Self::Send => 2,
-            Self::SendThenListen => 3,
-            Self::ReceiveFirst | Self::Both => 4,
-        }
-    }
-
-    /// Raises `self` to `goal`. Returns whether that asks for more than before.
+    /// Raises `self` to a goal that asks for all that `self` and `goal` ask for, and that sends as soon as either. Returns whether that
+    /// is more than before.
     fn raise(&mut self, goal: Self) -> bool {
-        let raised = goal.rank() > self.rank();
-        if raised {
-            *self = goal;
-        }
-        raised
+        let raised = match (*self).max(goal) {
+            higher if self.receives_first() && goal.receives_first() => higher,
+            Self::UnwrapSilent | Self::UnwrapReply => Self::UnwrapInitiate,
+            Self::ReceiveFirst => Self::Both,
+            higher => higher,
+        };
+        let is_more = raised != *self;
+        *self = raised;
+        is_more
     }
 }
 

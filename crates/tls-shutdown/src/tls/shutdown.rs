@@ -58,9 +58,11 @@ pin_project! {
     /// The stream contains all state, the end of each timeout included. You can drop the future at any point and create another one:
     /// it continues, sends nothing twice and restarts no timeout.
     ///
-    /// A later shutdown can ask for more than an earlier one, bidirectional after unidirectional. Its policy and a new close timeout
-    /// apply then. They also apply after [`Ending::PeerData`](crate::Ending::PeerData) and after a failed write. A later shutdown that
-    /// asks for less returns the outcome of the earlier one.
+    /// A later shutdown can ask for more than an earlier one: bidirectional after unidirectional, or any that sends close_notify at once
+    /// after [receive-first](ShutdownPolicy::receive_first). The connection then has to reach what both ask for, and sends as early as
+    /// either asks. The later policy and a new close timeout apply. They also apply after
+    /// [`Ending::PeerData`](crate::Ending::PeerData) and after a failed write. A later shutdown that asks for less returns the outcome of
+    /// the earlier one.
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct AsyncShutdown<S: TlsSession, T: BorrowMut<ShutdownStream<S>> = ShutdownStream<S>> {

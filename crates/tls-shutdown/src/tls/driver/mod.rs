@@ -199,7 +199,12 @@ impl CloseDriver {
         // read it.
         let write_failed = self.state.peer_unread_after_write_error();
         if write_failed || self.state.remote != Remote::Unread {
-            let begun = self.state.begin(Goal::SendThenListen, self.policy.unexpected_eof());
+            let goal = match self.state.goal {
+                // Nothing is sent before the peer's close_notify, also not now.
+                Goal::ReceiveFirst => Goal::ReceiveFirst,
+                _ => Goal::SendThenListen,
+            };
+            let begun = self.state.begin(goal, self.policy.unexpected_eof());
             if write_failed || begun == Begun::Anew {
                 self.times.ended = None;
                 self.limits.peer_data = PeerData::Discard;
