@@ -96,6 +96,44 @@ async fn a_closing_that_receives_first_does_so_in_the_reaper() {
     }
 }
 
+/// The application has read on for longer than the close timeout. The peer owed it data, and not its close_notify.
+#[tokio::test(start_paused = true)]
+async fn after_a_half_close_the_reaper_gives_the_peer_its_own_time() {
+    const HALF: Duration = ShutdownPolicy::CLOSE_TIMEOUT.checked_div(2).unwrap();
+    for (side, version) in each_kind() {
+        for answers in [true, false] {
+            for (policy, silent) in
+                [(Some(BIDIRECTIONAL), Ending::TimedOut), (Some(UNIDIRECTIONAL), Ending::Sent), (None, Ending::Sent)]
+            {
+                let reaper = Reaper::new();
+                let (stream, mut peer) = connect(side, version);
+                let (mut stream, end) = reaped(stream, &reaper);
+                peer.send(b"x");
+                assert_eq!(stream.read(&mut [0]).await.expect("data"), 1);
+                peer.send(b"answer");
+                match policy {
+                    Some(policy) => {
+                        stream = stream.with_policy(policy);
+                        stream.shutdown().await.expect("a half-close");
+                    }
+                    None => drop(stream.close_notify().await.expect("a half-close")),
+                }
+                assert_eq!(stream.read(&mut [0; 9]).await.expect("data"), 6);
+                sleep(ShutdownPolicy::CLOSE_TIMEOUT * 2).await;
+                let began = Instant::now();
+                drop(stream);
+                sleep(HALF).await;
+                if answers {
+                    peer.close_notify();
+                }
+                let (report, ended) = end.await.expect("once");
+                let expected = if answers { (Ending::Complete, HALF) } else { (silent, ShutdownPolicy::CLOSE_TIMEOUT) };
+                assert_eq!((report.ending(), ended - began), expected, "{policy:?}");
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_reaper_that_hurries_waits_for_answers_alone() {
     const HURRY: Duration = Duration::from_millis(500);

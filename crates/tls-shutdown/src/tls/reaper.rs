@@ -42,9 +42,9 @@ use crate::{
 ///
 /// When a stream [with this reaper](crate::ShutdownStream::with_reaper) is dropped, the reaper does two things:
 ///
-/// 1. It finishes the shutdown by the stream's policy, within the rest of the close timeout. After a unidirectional shutdown it also
-///    waits for the peer's close_notify that long. A peer that answers makes the connection [complete](crate::Ending::Complete), a peer
-///    that does not leaves it [sent](crate::Ending::Sent).
+/// 1. It finishes the shutdown by the stream's policy, within the rest of the close timeout. After a unidirectional shutdown or a
+///    half-close it waits for the peer's close_notify, for a close timeout of its own. A peer that answers makes the connection
+///    [complete](crate::Ending::Complete). After a unidirectional shutdown, a peer that does not leaves it [sent](crate::Ending::Sent).
 /// 2. It **lingers**: it frees the TLS session, and discards what arrives at the socket, until the peer's FIN or the
 ///    [limits](ReaperLimits). It does so also if the peer's close_notify came, because a peer may close its half while it still receives.
 ///

@@ -189,9 +189,14 @@ impl CloseDriver {
         }
     }
 
-    /// Lets the reaper wait for the peer's close_notify after a unidirectional shutdown, within the rest of the close timeout.
+    /// Lets the reaper wait for the peer's close_notify: within the rest of the close timeout if the shutdown is in progress, and within
+    /// a new one if it has ended.
     pub(crate) fn listen(&mut self) {
         self.extent = Extent::Connection;
+        // The application may have read for long since then, and the peer may have owed it data.
+        if self.state.step() == Step::End(Ending::Sent) {
+            self.times.close = None;
+        }
         if !self.has_begun() {
             self.limits = self.policy.limits();
         }
