@@ -3,7 +3,7 @@
 use std::{io, time::Duration};
 
 use tls_shutdown::{Abort, Records, ShutdownState, ShutdownStream, Unwrap};
-use tls_shutdown_tests::{VERSIONS, soon, time::real_time};
+use tls_shutdown_tests::{End, VERSIONS, soon, time::real_time};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional, split},
     net::{TcpListener, TcpStream},
@@ -158,6 +158,29 @@ async fn the_abort_mode_ends_with_tls() {
             let mut received = Vec::new();
             soon(client.read_to_end(&mut received)).await.expect("to the end");
             assert!(received.ends_with(b"220 plain"), "{unwrap:?}");
+        }
+    }
+}
+
+/// What is asked for last holds: a message that was cut is one with FIN, if the caller says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_abort_does_what_it_is_told_whatever_the_abort_mode() {
+    for version in VERSIONS {
+        for (mode, abort, end) in [
+            (Abort::Fin, Abort::Fin, End::Truncation),
+            (Abort::Reset, Abort::Fin, End::Truncation),
+            (Abort::Fin, Abort::Reset, End::Reset),
+            (Abort::Reset, Abort::Reset, End::Reset),
+        ] {
+            let (mut client, mut server) = connect(version, sockets().await).await;
+            // Nothing is unread: that alone would reset the connection.
+            server.flush().await.expect("tickets");
+            server.write_all(b"whole").await.expect("written");
+            client.read_exact(&mut [0; 5]).await.expect("a message");
+            client.set_abort_mode(mode);
+            client.abort(abort);
+            let error = soon(server.read(&mut [0; 9])).await.expect_err("no close_notify");
+            assert_eq!(End::of(&error), end, "{mode:?}, then {abort:?}");
         }
     }
 }

@@ -19,7 +19,6 @@ use crate::{
         reaper::Reaper,
         report::{Ending, ShutdownReport, ShutdownState},
         session::TlsSession,
-        socket::reset_on_close,
         undelivered::Undelivered,
     },
 };
@@ -210,17 +209,15 @@ impl<S: TlsSession> ShutdownStream<S> {
 
     /// Ends the connection now, without close_notify, so that the peer can see that something is missing.
     ///
-    /// A close_notify that was sent already stays sent. The reaper does nothing.
+    /// A close_notify that was sent already stays sent. The reaper does nothing. `abort` holds whatever
+    /// [`set_abort_mode`](Self::set_abort_mode) has set.
     pub fn abort(mut self, abort: Abort) {
         self.adopter = None;
-        let connection = self.connection_mut();
-        connection.driver.state.abort();
+        let (session, driver) = self.parts_mut();
+        driver.state.abort();
         // A complete connection has nothing that a reset could cut.
-        if abort == Abort::Reset
-            && connection.driver.ending() != Ending::Complete
-            && let Some(socket) = S::socket(connection.session.transport_mut())
-        {
-            reset_on_close(socket);
+        if abort == Abort::Fin || driver.ending() != Ending::Complete {
+            driver.set_abort_mode(abort, session);
         }
     }
 
