@@ -173,6 +173,32 @@ async fn a_peer_that_skips_close_notify_is_not_tls_and_loses_nothing() {
     }
 }
 
+/// The application's own read has met the plaintext first.
+#[tokio::test(start_paused = true)]
+async fn plaintext_that_a_read_has_met_is_returned() {
+    for (side, version) in each_kind() {
+        for unwrap in WAYS {
+            for is_half_closed in [false, true] {
+                let (mut stream, mut peer) = connect(side, version);
+                if is_half_closed {
+                    assert_ready!(task::spawn(Box::pin(stream.close_notify())).poll()).expect("sent");
+                }
+                peer.send(b"the last data");
+                peer.wire.deliver(PLAIN);
+                assert_ready!(task::spawn(stream.read_exact(&mut [0; 13])).poll()).expect("data");
+                assert_ready!(task::spawn(stream.read(&mut [0; 9])).poll()).expect_err("no TLS");
+                let error = unwrap_now(stream, unwrap).expect_err("no close_notify");
+                assert_eq!(error.error().ending(), Ending::NotTls);
+                let mut plain = error.into_plaintext().expect("plaintext");
+                let mut read = [0; PLAIN.len()];
+                assert_ready!(task::spawn(plain.read_exact(&mut read)).poll()).expect("all of it");
+                assert_eq!(read, PLAIN);
+                assert_eq!(peer.receive(), Ok((vec![], is_half_closed)), "no alert goes into the plaintext");
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn fin_silence_and_alerts_are_no_close_notify() {
     for (side, version) in each_kind() {

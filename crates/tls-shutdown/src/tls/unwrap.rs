@@ -27,8 +27,9 @@ where
     /// connection has ended, and the stream can only be dropped or taken apart:
     ///
     /// - [`Ending::PeerData`]: the peer has sent application data, which is not discarded. Read it, and call this again.
-    /// - [`Ending::NotTls`]: the peer continues in plaintext without close_notify. [`UnwrapError::into_plaintext`] returns what it sent.
-    /// - [`Ending::Refused`]: an earlier shutdown has sent FIN, or the connection had failed before, at a read of plaintext for example.
+    /// - [`Ending::NotTls`]: the peer continues in plaintext without close_notify, which this or an earlier read has met.
+    ///   [`UnwrapError::into_plaintext`] returns what it sent.
+    /// - [`Ending::Refused`]: an earlier shutdown has sent FIN, or the connection had failed before.
     /// - [`Ending::Truncated`], [`Ending::TimedOut`] and the others: see [`AsyncShutdown`](crate::AsyncShutdown).
     ///
     /// # Panics
@@ -70,6 +71,8 @@ where
         let (session, driver) = self.parts_mut();
         let ending = match ending {
             Ending::Complete | Ending::Sent if !driver.state.goal.keeps_transport() => Ending::Refused,
+            // The application's own read has met the plaintext, and has left it in `Records`.
+            Ending::Refused if driver.ending() == Ending::NotTls => Ending::NotTls,
             ending => ending,
         };
         if ending == Ending::Complete {
