@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use tls_shutdown::{AsyncShutdown, Ending};
+use tls_shutdown::{AsyncShutdown, Ending, ShutdownPolicy};
 use tls_shutdown_tests::{
     Forge, connect,
     scripted::{BIDIRECTIONAL, POLICIES, each_kind, ending, shut_down},
@@ -10,7 +10,7 @@ use tls_shutdown_tests::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_test::{assert_pending, assert_ready, task};
 
@@ -165,13 +165,35 @@ async fn a_dropped_shutdown_leaves_its_reader_awake() {
 #[tokio::test(start_paused = true)]
 async fn a_reader_sees_the_end_of_a_closing_that_failed() {
     for (side, version) in each_kind() {
-        let (stream, peer) = connect(side, version);
-        peer.wire.script(|script| script.room = 0);
-        let (mut reader, mut writer) = tokio::io::split(stream.with_policy(BIDIRECTIONAL));
-        let read = tokio::spawn(async move { reader.read(&mut [0; 9]).await });
-        writer.shutdown().await.expect_err("a peer that takes nothing");
-        let error = timeout(Duration::from_secs(60), read).await.expect("at once").expect("no panic");
-        assert_eq!(error.expect_err("the same").kind(), io::ErrorKind::TimedOut);
+        for unsent in [0, 100_000] {
+            let (stream, peer) = connect(side, version);
+            peer.wire.script(|script| script.room = 0);
+            let (mut reader, mut writer) = tokio::io::split(stream.with_policy(BIDIRECTIONAL));
+            let _ = task::spawn(writer.write_all(&vec![0; unsent])).poll();
+            let read = tokio::spawn(async move { reader.read(&mut [0; 9]).await });
+            writer.shutdown().await.expect_err("a peer that takes nothing");
+            let error = timeout(Duration::from_secs(60), read).await.expect("at once").expect("no panic");
+            assert_eq!(error.expect_err("the same").kind(), io::ErrorKind::TimedOut, "{unsent} bytes");
+        }
+    }
+    // What had arrived is read first.
+    for (side, version) in each_kind() {
+        for unsent in [0, 100_000] {
+            let (stream, mut peer) = connect(side, version);
+            peer.wire.script(|script| script.room = 0);
+            let (mut reader, mut writer) = tokio::io::split(stream.with_policy(BIDIRECTIONAL));
+            let _ = task::spawn(writer.write_all(&vec![0; unsent])).poll();
+            let read = tokio::spawn(async move {
+                let mut received = Vec::new();
+                sleep(ShutdownPolicy::STALL_TIMEOUT * 2).await;
+                (reader.read_to_end(&mut received).await.map_err(|error| error.kind()), received)
+            });
+            tokio::task::yield_now().await;
+            peer.send(b"data");
+            writer.shutdown().await.expect_err("a peer that takes nothing");
+            let read = timeout(ShutdownPolicy::STALL_TIMEOUT * 3, read).await.expect("an end").expect("no panic");
+            assert_eq!(read, (Err(io::ErrorKind::TimedOut), b"data".to_vec()), "{unsent} bytes");
+        }
     }
     // Data and an odd record come in one read: first the one is reported, then the other, and never an end.
     for (side, version) in each_kind() {

@@ -83,7 +83,7 @@ impl<S: TlsSession> Connection<S> {
         }
         let waker = driver.reader_waker(cx);
         let shared = &mut Context::from_waker(waker.as_ref().unwrap_or(cx.waker()));
-        let result = if driver.state.writes_sealed() {
+        let result = if driver.state.writes_sealed() || driver.has_failed_reads() {
             driver.poll_fill_plaintext(session, shared)
         } else {
             let result = Pin::new(session).poll_fill_buf(shared);
@@ -92,6 +92,7 @@ impl<S: TlsSession> Connection<S> {
         };
         if result.is_pending() {
             driver.remember_reader(cx);
+            driver.end_waiting_read()?;
         }
         result
     }

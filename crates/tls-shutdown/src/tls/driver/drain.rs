@@ -165,6 +165,23 @@ impl CloseDriver {
         remember(&mut self.reader, cx.waker());
     }
 
+    /// Whether the shutdown has ended, and nothing more can be read.
+    pub(crate) fn has_failed_reads(&self) -> bool {
+        self.times.ended.is_some() && matches!(self.state.remote, Remote::Failed(_))
+    }
+
+    /// Ends a read that found nothing, if the shutdown was given up because our half is broken. The read could wait forever.
+    pub(crate) fn end_waiting_read(&mut self) -> io::Result<()> {
+        match self.state.local {
+            // A read that has used up its budget may not have looked.
+            Local::Broken(_, ending) if self.times.ended.is_some() && coop::has_budget_remaining() => {
+                self.state.on(Event::NothingToRead);
+                Err(read_error(ending))
+            }
+            _ => Ok(()),
+        }
+    }
+
     //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
     //# SSL_read() should be called until all data is received.
     /// Reads application data as `AsyncBufRead::poll_fill_buf` does, once writes are sealed.
