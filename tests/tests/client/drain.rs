@@ -12,7 +12,7 @@ use tls_shutdown::{
     Ending, ShutdownPolicy,
     client::{Draining, ShutdownLayer},
 };
-use tls_shutdown_tests::{End, client_config, witness::WitnessServer};
+use tls_shutdown_tests::{End, client_config, soon, witness::WitnessServer};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -303,4 +303,48 @@ async fn a_request_that_is_answered_early_is_written_to_its_end() {
     let report = drained.await.unwrap();
     assert_eq!((report.count(Ending::TimedOut), report.left()), (1, 0), "{report}");
     drop(server.await.unwrap());
+}
+
+/// The owner has closed its half and reads on: it has no shutdown in progress that would end the connection.
+#[tokio::test]
+async fn a_half_closed_stream_is_closed_when_it_is_idle_and_cut_at_the_limit() {
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+    let tls = TlsConnector::from(Arc::new(client_config(&TLS13)));
+    // A bidirectional half-close returns when the server's data comes, a unidirectional one at once.
+    for policy in [ShutdownPolicy::bidirectional(), ShutdownPolicy::unidirectional()] {
+        for (answer, ending) in [(&ANSWER[..ANSWER.len() - 1], Ending::Aborted), (ANSWER, Ending::Complete)] {
+            let (address, server) = deaf_server(answer).await;
+            let layer = ShutdownLayer::new().with_policy(policy);
+            let uri: Uri = format!("https://{address}/").parse().unwrap();
+            let mut stream = layer.layer(by_hand(tls.clone())).oneshot(uri).await.unwrap();
+            stream.write_all(REQUEST).await.unwrap();
+            stream.read_exact(&mut [0; 1]).await.unwrap();
+            stream.shutdown().await.unwrap();
+            let mut server = server.await.unwrap();
+            let drain = layer.drain();
+            let read = tokio::spawn(async move {
+                let mut received = Vec::new();
+                (stream.read_to_end(&mut received).await, received)
+            });
+            let drained = match ending {
+                Ending::Aborted => tokio::spawn(async move { drain.run(Duration::from_millis(50)).await }),
+                _ => tokio::spawn(async move { drain.run(LIMIT).await }),
+            };
+            let (result, received) = soon(read).await.unwrap();
+            assert_eq!(received, answer[1..]);
+            match ending {
+                Ending::Aborted => {
+                    let error = result.unwrap_err();
+                    assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
+                    assert!(is_draining(&error), "{error:?}");
+                }
+                _ => {
+                    result.unwrap();
+                    server.shutdown().await.unwrap();
+                }
+            }
+            let report = soon(drained).await.unwrap();
+            assert_eq!((report.count(ending), report.left()), (1, 0), "{report}");
+        }
+    }
 }

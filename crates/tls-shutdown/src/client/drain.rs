@@ -34,6 +34,7 @@ use crate::{
 ///   does not answer, that takes until the timeout.
 /// - A connection that speaks **another protocol**, for example after an upgrade, is ended by its owner. [`begun`](Self::begun) returns when
 ///   it should do that.
+/// - A connection that its owner has **half-closed**, and reads on, is closed or cut like the others.
 /// - At the **timeout**, requests in flight are cut: their connections end without close_notify, and their owners receive an error.
 ///
 /// A connection that was closed [bidirectionally](crate::ShutdownPolicy::bidirectional) has its session tickets, and its peer has read

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     runtime::{lock::lock, wakers::remember},
-    tls::{Abort, Records, ShutdownStream, TlsConnection, TlsSession},
+    tls::{Abort, Records, ShutdownState, ShutdownStream, TlsConnection, TlsSession},
 };
 
 /// The response of a [`ShutdownService`](super::ShutdownService): a [`ShutdownStream`] that the [`ClientDrain`](super::ClientDrain) can
@@ -83,6 +83,8 @@ struct Link<S: TlsSession> {
     closed: Option<ShutdownStream<S>>,
     exchange: Exchange,
     phase: LinkPhase,
+    /// Whether a shutdown of the owner has succeeded. The owner may read on.
+    is_half_closed: bool,
     /// `None` if nothing limits how long the connection is kept.
     retirement: Option<Box<Retirement>>,
     reader: Option<Waker>,
@@ -137,8 +139,9 @@ impl<S: TlsSession> SharedStream<S> {
     pub(super) fn new(mut stream: ShutdownStream<S>, limits: PoolLimits) -> Self {
         let exchange = Exchange::new(matches!(stream.get_mut().connection(), TlsConnection::Server(_)));
         let (retirement, phase) = (Retirement::begin(limits), LinkPhase::Open);
-        let (closed, reader, writer) = (None, None, None);
-        Self(Mutex::new(Link { stream: Some(stream), closed, exchange, phase, retirement, reader, writer }))
+        let (is_half_closed, closed, reader, writer) = (false, None, None, None);
+        let stream = Some(stream);
+        Self(Mutex::new(Link { stream, closed, exchange, phase, is_half_closed, retirement, reader, writer }))
     }
 
     /// Closes a connection that nobody has used.
@@ -167,7 +170,7 @@ impl<S: TlsSession<Transport: Send> + Send> Drained for SharedStream<S> {
 
     fn cut(&self) {
         let cut = self.with(|link| {
-            let stream = link.stream.take_if(|stream| !stream.has_begun_shutdown())?;
+            let stream = link.take()?;
             link.phase = LinkPhase::Cut;
             link.wake();
             Some(stream)
@@ -187,10 +190,17 @@ impl<S: TlsSession> Link<S> {
 
     /// Begins the shutdown in the place of the owner. The reaper finishes it.
     fn close(&mut self) {
-        self.closed = self.stream.take_if(|stream| !stream.has_begun_shutdown());
+        self.closed = self.take();
         if let Some(stream) = &mut self.closed {
             stream.begin_shutdown();
         }
+    }
+
+    /// Takes the stream from its owner. Leaves one whose shutdown is in progress, has failed, or is complete: the owner ends it.
+    fn take(&mut self) -> Option<ShutdownStream<S>> {
+        let is_half_closed = self.is_half_closed;
+        self.stream
+            .take_if(|stream| !stream.has_begun_shutdown() || (is_half_closed && stream.state() != ShutdownState::Both))
     }
 
     fn close_if_due(&mut self) {
@@ -272,6 +282,13 @@ impl<S: TlsSession> Link<S> {
         self.remember_writer(cx, result)
     }
 
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_with(cx, |stream, cx| stream.poll_shutdown(cx)))?;
+        self.is_half_closed = true;
+        self.close_if_due();
+        Poll::Ready(Ok(()))
+    }
+
     /// Flushes or shuts down with `poll`, unless the drain has closed the stream.
     fn poll_with(
         &mut self,
@@ -351,7 +368,7 @@ impl<S: TlsSession> AsyncWrite for ClientStream<S> {
     /// If it has to wait outside of a Tokio runtime with time enabled.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.get_mut().inner {
-            Inner::Tls(shared) => shared.with(|link| link.poll_with(cx, |stream, cx| stream.poll_shutdown(cx))),
+            Inner::Tls(shared) => shared.with(|link| link.poll_shutdown(cx)),
             Inner::Plain(transport) => Pin::new(transport).poll_shutdown(cx),
         }
     }
