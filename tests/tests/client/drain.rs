@@ -348,3 +348,25 @@ async fn a_half_closed_stream_is_closed_when_it_is_idle_and_cut_at_the_limit() {
         }
     }
 }
+
+/// A request is told at once, although the connector under the layer is not ready.
+#[tokio::test]
+async fn a_request_that_waits_for_a_busy_connector_is_refused_at_once() {
+    let never = tower::service_fn(|_| std::future::pending::<io::Result<client::TlsStream<TcpStream>>>());
+    let layer = ShutdownLayer::new();
+    let mut connector = layer.layer(tower::limit::ConcurrencyLimit::new(never, 1));
+    let uri = Uri::from_static("https://localhost");
+    let connecting = connector.ready().await.unwrap().call(uri.clone());
+    let mut waiting = connector.clone();
+    let waiting = tokio::spawn({
+        let uri = uri.clone();
+        async move { waiting.ready().await?.call(uri).await.map(drop) }
+    });
+    tokio::task::yield_now().await;
+    assert!(!waiting.is_finished());
+    layer.drain().run(Duration::ZERO).await;
+    assert!(soon(waiting).await.unwrap().unwrap_err().is::<Draining>());
+    let later = async { connector.ready().await?.call(uri).await.map(drop) };
+    assert!(soon(later).await.unwrap_err().is::<Draining>());
+    drop(connecting);
+}

@@ -169,7 +169,7 @@ impl<S> Layer<S> for ShutdownLayer {
     type Service = ShutdownService<S>;
 
     fn layer(&self, inner: S) -> ShutdownService<S> {
-        ShutdownService { inner, layer: self.clone() }
+        ShutdownService { inner, layer: self.clone(), drain_begun: DrainBegun::default() }
     }
 }
 
@@ -182,6 +182,23 @@ impl<S> Layer<S> for ShutdownLayer {
 pub struct ShutdownService<S> {
     inner: S,
     layer: ShutdownLayer,
+    drain_begun: DrainBegun,
+}
+
+/// Wakes the task for which the service under the layer is not ready, when the drain begins. Each clone waits for itself.
+#[derive(Default)]
+struct DrainBegun(Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>);
+
+impl Clone for DrainBegun {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl fmt::Debug for DrainBegun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DrainBegun").finish_non_exhaustive()
+    }
 }
 
 impl<S, Request> Service<Request> for ShutdownService<S>
@@ -193,7 +210,20 @@ where
     type Future = Connecting<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.inner.poll_ready(cx).map_err(Into::into)
+        let drain = &self.layer.drain;
+        if !drain.has_begun() {
+            if let Poll::Ready(ready) = self.inner.poll_ready(cx) {
+                self.drain_begun.0 = None;
+                return Poll::Ready(ready.map_err(Into::into));
+            }
+            let drain_begun = self.drain_begun.0.get_or_insert_with(|| {
+                let drain = drain.clone();
+                Box::pin(async move { drain.begun().await })
+            });
+            ready!(drain_begun.as_mut().poll(cx));
+        }
+        // `call` refuses the request, and does not call the service.
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request) -> Connecting<S::Future> {
