@@ -218,6 +218,30 @@ async fn what_is_dropped_between_two_messages_is_closed_and_what_is_cut_is_abort
     }
 }
 
+/// Its end is close_notify, and that was read.
+#[tokio::test]
+async fn a_response_that_ends_with_the_connection_is_whole_at_its_end() {
+    let tls = TlsConnector::from(Arc::new(client_config(&TLS13)));
+    for (answer, ending) in [
+        (&b"HTTP/1.0 200 OK\r\n\r\nto the end"[..], Ending::Complete),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nto the end", Ending::Aborted),
+    ] {
+        let (address, server) = deaf_server(answer).await;
+        let (record, mut reports) = recorder();
+        let layer = ShutdownLayer::new().on_end(record);
+        let uri: Uri = format!("https://{address}/").parse().unwrap();
+        let mut stream = layer.layer(by_hand(tls.clone())).oneshot(uri).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let mut server = server.await.unwrap();
+        server.shutdown().await.unwrap();
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).await.unwrap();
+        assert_eq!(received, answer);
+        drop(stream);
+        assert_eq!(next(&mut reports).await.ending(), ending);
+    }
+}
+
 #[tokio::test]
 async fn a_connection_without_tls_passes_as_it_is() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

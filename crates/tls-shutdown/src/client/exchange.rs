@@ -71,6 +71,13 @@ impl Exchange {
         }
     }
 
+    /// The peer's close_notify was read.
+    pub(super) fn received_end(&mut self) {
+        if let Self::Http1(http1) = self {
+            http1.responses.end();
+        }
+    }
+
     fn become_instead(&mut self, result: Result<(), Instead>) {
         match result {
             Ok(()) => {}

@@ -29,7 +29,8 @@ use crate::{
 /// end, or the bare transport of a connection without TLS. It is a stream of tokio and of `hyper::rt`.
 ///
 /// Dropping it between messages closes cleanly; in mid-message it aborts. A connection is between messages before its first write, and
-/// after the last byte of an HTTP/1 response. Clients drop such connections when they have connected in vain.
+/// after the last byte of an HTTP/1 response, or the server's close_notify if that is the response's end. Clients drop such connections when
+/// they have connected in vain.
 ///
 /// # Errors
 ///
@@ -245,6 +246,9 @@ impl<S: TlsSession> Link<S> {
         };
         match Pin::new(&mut *stream).poll_fill_buf(cx) {
             Poll::Ready(Ok(data)) => {
+                if data.is_empty() {
+                    self.exchange.received_end();
+                }
                 let data = &data[..data.len().min(room)];
                 let amount = data.len();
                 self.exchange.received(data);

@@ -133,6 +133,14 @@ impl MessageScanner {
         self.part = body;
     }
 
+    /// The connection has ended, and with it a message that ends so.
+    #[cfg(feature = "tower")]
+    pub(crate) fn end(&mut self) {
+        if self.part == MessagePart::Rest {
+            self.part = MessagePart::Head;
+        }
+    }
+
     /// Takes bytes of a head. Returns the head when it is complete.
     fn scan_head(&mut self, data: &mut &[u8]) -> Option<MessageHead> {
         while let Some((&byte, rest)) = data.split_first() {
