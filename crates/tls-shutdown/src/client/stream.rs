@@ -66,6 +66,8 @@ impl<S: TlsSession> ClientStream<S> {
 
     /// Calls `look` with the TLS stream, for ALPN, certificates and the peer's address. Returns `None` if the connection has no TLS, or
     /// the drain has closed it.
+    ///
+    /// The connection is locked meanwhile: `look` must neither wait nor use this stream, which would wait for itself.
     pub fn with_session<T>(&self, look: impl FnOnce(&S) -> T) -> Option<T> {
         match &self.inner {
             Inner::Tls(shared) => shared.with(|link| link.stream.as_ref().map(|stream| look(stream.get_ref()))),
