@@ -12,6 +12,8 @@ use tokio::time::Instant;
 const CONTENT_TYPES: [(u8, &str); 4] =
     [(20, "change_cipher_spec"), (21, "alert"), (22, "handshake"), (23, "encrypted data")];
 const HEADER_BYTES: usize = 5;
+/// How many entries of a connection are kept, half of them from its beginning and half from its end. A server must not fill the memory.
+const MAX_ENTRIES: usize = 1_000;
 
 /// One connection as it passes. Clones share it.
 #[derive(Clone, Debug)]
@@ -21,7 +23,7 @@ pub(crate) struct Timeline(Arc<Mutex<Track>>);
 struct Track {
     purpose: &'static str,
     begin: Instant,
-    /// Each record and each segment by itself.
+    /// The last record of each run of one kind is by itself: it may turn out to be close_notify.
     entries: Vec<Entry>,
     client: Scanner,
     server: Scanner,
@@ -58,6 +60,8 @@ pub(crate) enum What {
     CloseNotify,
     Fin,
     Reset,
+    /// Records and segments for which there was no room.
+    Omitted,
 }
 
 impl Timeline {
@@ -82,10 +86,7 @@ impl Timeline {
         let mut entries: Vec<Entry> = Vec::new();
         for entry in &self.lock().entries {
             match entries.last_mut() {
-                Some(last) if (last.sender, last.what) == (entry.sender, entry.what) => {
-                    last.count += 1;
-                    last.bytes += entry.bytes;
-                }
+                Some(last) if last.is_like(entry) => last.absorb(entry),
                 _ => entries.push(entry.clone()),
             }
         }
@@ -148,7 +149,41 @@ impl Timeline {
 
 impl Track {
     fn add(&mut self, sender: Sender, what: What, bytes: usize) {
-        self.entries.push(Entry { at: self.begin.elapsed(), sender, what, count: 1, bytes });
+        let entry = Entry { at: self.begin.elapsed(), sender, what, count: 1, bytes };
+        match &mut self.entries[..] {
+            [.., run, last] if run.is_like(last) && last.is_like(&entry) => {
+                run.absorb(last);
+                *last = entry;
+            }
+            _ => self.entries.push(entry),
+        }
+        if self.entries.len() > MAX_ENTRIES {
+            self.omit_one();
+        }
+    }
+
+    /// Makes room: the oldest entry of the second half becomes a part of what was omitted of its sender.
+    fn omit_one(&mut self) {
+        let begin = MAX_ENTRIES / 2;
+        let omitted = self.entries[begin..].iter().take_while(|entry| entry.what == What::Omitted).count();
+        let end = begin + omitted;
+        let oldest = Entry { what: What::Omitted, ..self.entries.remove(end) };
+        match self.entries[begin..end].iter_mut().find(|entry| entry.is_like(&oldest)) {
+            Some(entry) => entry.absorb(&oldest),
+            None => self.entries.insert(end, oldest),
+        }
+    }
+}
+
+impl Entry {
+    /// Whether both are of one sender and of one kind.
+    fn is_like(&self, other: &Self) -> bool {
+        (self.sender, self.what) == (other.sender, other.what)
+    }
+
+    fn absorb(&mut self, other: &Self) {
+        self.count += other.count;
+        self.bytes += other.bytes;
     }
 }
 
@@ -165,6 +200,7 @@ impl fmt::Display for Entry {
             What::CloseNotify => "close_notify",
             What::Fin => "FIN",
             What::Reset => "RST",
+            What::Omitted => "not shown",
         })?;
         match self.bytes {
             0 => Ok(()),
@@ -242,5 +278,47 @@ mod tests {
             let plaintext: usize = found[3..].iter().map(|(_, length)| length).sum();
             assert!(found[3..].iter().all(|(what, _)| *what == What::Plaintext) && plaintext == 4, "{found:?}");
         }
+    }
+
+    /// A time line with so many records of the server.
+    fn flooded(records: usize) -> Timeline {
+        let timeline = Timeline::begin("a flood");
+        timeline.begin_tls();
+        for _ in 0..records {
+            timeline.add_bytes(Sender::Server, &[23, 3, 3, 0, 1, 9]);
+        }
+        timeline
+    }
+
+    fn shown(timeline: &Timeline) -> Vec<String> {
+        timeline.entries().iter().map(|entry| entry.to_string()).collect()
+    }
+
+    #[test]
+    fn records_of_one_kind_take_the_room_of_two() {
+        let timeline = flooded(100_000);
+        assert_eq!(shown(&timeline), ["100000 x encrypted data, 600000 bytes"]);
+        assert!(timeline.lock().entries.len() <= 2);
+        timeline.was_close_notify(Sender::Server);
+        assert_eq!(shown(&timeline), ["99999 x encrypted data, 599994 bytes", "close_notify, 6 bytes"]);
+    }
+
+    #[test]
+    fn what_has_no_room_is_counted() {
+        const COUNT: usize = 10_000;
+        let timeline = flooded(2);
+        for _ in 0..COUNT {
+            timeline.add_bytes(Sender::Client, &[22, 3, 3, 0, 1, 9]);
+            timeline.add_bytes(Sender::Server, &[23, 3, 3, 0, 1, 9]);
+        }
+        timeline.add_segment(Sender::Server, What::Fin);
+        let entries = timeline.entries();
+        assert!(entries.len() <= MAX_ENTRIES + 2, "{}", entries.len());
+        assert_eq!(entries.iter().map(|entry| entry.count as usize).sum::<usize>(), 2 * COUNT + 3);
+        assert_eq!(entries.iter().map(|entry| entry.bytes).sum::<usize>(), 12 * COUNT + 12);
+        let shown = shown(&timeline);
+        assert_eq!(shown.first().map(String::as_str), Some("2 x encrypted data, 12 bytes"));
+        assert_eq!(shown.last().map(String::as_str), Some("FIN"));
+        assert_eq!(shown.iter().filter(|entry| entry.contains("not shown")).count(), 2, "one for each side");
     }
 }
