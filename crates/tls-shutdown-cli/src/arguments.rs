@@ -160,8 +160,8 @@ pub(crate) struct SendArguments {
 
 /// Report how a TLS server closes connections.
 ///
-/// The command makes up to seven connections, one after the other. It watches the last one while it is idle, for up to 20 seconds. The
-/// whole takes at most 30 seconds. If the server speaks HTTP/1, the command sends GET / and uploads 1 MB with POST /.
+/// The command makes up to seven connections, one after the other, and up to two more if the server refuses the protocols that it offers
+/// by ALPN. It watches the last one while it is idle, for up to 20 seconds. The whole takes at most 30 seconds. If the server speaks HTTP/1, the command sends GET / and uploads 1 MB with POST /.
 ///
 /// Each finding is good, tolerable, bad or unknown. The last line tells who is at fault if clients of this server report "unexpected
 /// EOF". <https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/probe/index.html> explains the findings and documents the JSON.
@@ -398,16 +398,14 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let expected = || "expected HOST:PORT, such as example.org:443 or [::1]:443".to_owned();
-        let (host, port) = text.rsplit_once(':').ok_or_else(expected)?;
-        let port = port.parse().map_err(|_| format!("'{port}' is not a port number (0 to {})", u16::MAX))?;
-        let host = match host.strip_prefix('[') {
-            Some(address) => address.strip_suffix(']').ok_or_else(expected)?,
-            None if host.contains(':') => return Err(expected()),
-            None => host,
+        let parts = match text.strip_prefix('[') {
+            Some(address) => address.split_once("]:"),
+            None => text.split_once(':').filter(|(_, port)| !port.contains(':')),
         };
-        if host.is_empty() {
-            return Err(expected());
-        }
+        let (host, port) = parts.filter(|(host, _)| !host.is_empty()).ok_or_else(expected)?;
+        // `parse` also accepts a sign.
+        let number = Some(port).filter(|port| !port.starts_with('+')).and_then(|port| port.parse().ok());
+        let port = number.ok_or_else(|| format!("'{port}' is not a port number (0 to {})", u16::MAX))?;
         Ok(Self { host: host.to_owned(), port })
     }
 }

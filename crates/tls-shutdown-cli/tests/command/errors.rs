@@ -6,7 +6,7 @@ use crate::process::{CERTIFICATE, Certificate, Serve, run, within};
 
 #[tokio::test]
 async fn wrong_usage_is_reported_with_exit_code_2() {
-    let cases: [(&[&str], &str); 22] = [
+    let cases: [(&[&str], &str); 26] = [
         (&[], "Usage: tls-shutdown"),
         (&["serve", "--policy", "receive-first"], "possible values: quiet, unidirectional, bidirectional"),
         (&["serve", "--alpn", "h3"], "possible values: h2, http/1.1"),
@@ -21,6 +21,10 @@ async fn wrong_usage_is_reported_with_exit_code_2() {
         (&["serve", "--notice", "24s"], "--notice 24s uses up --grace 25s"),
         (&["send"], "<HOST:PORT>"),
         (&["send", "::1:443"], "[::1]:443"),
+        (&["send", "[::1]"], "expected HOST:PORT"),
+        (&["send", "[::1]443"], "expected HOST:PORT"),
+        (&["send", "localhost:"], "'' is not a port number"),
+        (&["send", "localhost:+1"], "'+1' is not a port number"),
         (&["send", "localhost:443", "--connections", "2"], "requires --bytes"),
         (&["send", "localhost:443", "--connections", "0"], "--connections"),
         (&["send", "localhost:443", "--ca", "ca.pem", "--insecure"], "cannot be used with"),
