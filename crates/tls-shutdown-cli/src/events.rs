@@ -95,6 +95,11 @@ impl Events {
         });
     }
 
+    /// Reports that there was nothing to read again.
+    pub(crate) fn nothing_to_reload(&self, reason: &str) {
+        self.print(&json!({ "event": "reloaded", "error": reason }), || format!("nothing was read again: {reason}"));
+    }
+
     /// Reports the end of a connection of `serve`.
     pub(crate) fn closed(&self, report: &ConnectionReport) {
         let mut event = json!({

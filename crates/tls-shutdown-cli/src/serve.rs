@@ -126,7 +126,7 @@ impl Sockets {
     }
 }
 
-/// Reads the certificates and the key again at SIGHUP, as nginx does.
+/// Reads the certificates and the key again at SIGHUP, as nginx does. Without such files it says so.
 fn reload_at_hangup(
     certificate: ServerCertificate,
     configs: Vec<ConfigHandle>,
@@ -135,11 +135,14 @@ fn reload_at_hangup(
     let mut hangup = signal(SignalKind::hangup())?;
     let reloading = tokio::spawn(async move {
         while hangup.recv().await.is_some() {
-            let config = match certificate.has_files() {
-                true => certificate.config(),
-                false => Err(Failure::new("there is no file to read again, start with --cert and --key")),
-            };
-            events.reloaded(config.map(|config| configs.iter().for_each(|handle| handle.replace(config.clone()))));
+            if configs.is_empty() {
+                events.nothing_to_reload("no socket has TLS");
+            } else if certificate.has_files() {
+                let config = certificate.config();
+                events.reloaded(config.map(|config| configs.iter().for_each(|handle| handle.replace(config.clone()))));
+            } else {
+                events.nothing_to_reload("the certificate is self-signed; start with --cert and --key");
+            }
         }
     });
     Ok(reloading.abort_handle())

@@ -1,9 +1,9 @@
 //! `serve` with several sockets, with TLS and without.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{io, net::SocketAddr, path::PathBuf, process::Stdio, sync::Arc};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
@@ -11,7 +11,7 @@ use rustls::{
 };
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::{TcpStream, UnixStream},
     task::yield_now,
 };
@@ -227,4 +227,24 @@ async fn only_clients_of_the_client_ca_are_served() {
     std::fs::remove_file(&file).unwrap();
     server.signal(Signal::TERM);
     assert!(server.wait_for_exit().await.0.success());
+}
+
+/// Without TLS there is no certificate, so none stays in use.
+#[tokio::test]
+async fn a_hangup_without_files_is_answered_as_what_it_is() {
+    for (socket, reason) in
+        [("--plain", "no socket has TLS"), ("--listen", "the certificate is self-signed; start with --cert and --key")]
+    {
+        let mut serve = command(&["serve", socket, "127.0.0.1:0"]);
+        let mut serve = serve.stdout(Stdio::piped()).spawn().expect("the command starts");
+        let mut lines = BufReader::new(serve.stdout.take().expect("piped")).lines();
+        let listening = within(lines.next_line()).await.expect("readable").expect("a line");
+        assert!(listening.starts_with("listening on "), "{listening}");
+        let id = serve.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw).expect("it runs");
+        kill_process(id, Signal::HUP).expect("the signal is sent");
+        let answer = within(lines.next_line()).await.expect("readable").expect("a line");
+        assert_eq!(answer, format!("nothing was read again: {reason}"));
+        kill_process(id, Signal::TERM).expect("the signal is sent");
+        assert!(within(serve.wait()).await.expect("it exits").success());
+    }
 }
