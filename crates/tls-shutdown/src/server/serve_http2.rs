@@ -108,7 +108,7 @@ pub(super) async fn serve_http2<C: Future<Output = hyper::Result<()>>>(
         flow = until_pending(connection.as_mut(), || lock(frames).is_stuck_in_frame()) => return flow,
         () = lifetime.until_deadline() => {}
     }
-    if !calls.is_empty() {
+    if calls.have_begun() {
         // The tasks of the calls give h2 their status, and the connection sends it behind the messages that still wait for a window.
         let all_answered = until_pending(connection, || lock(frames).unanswered().next().is_none());
         // What does not end is cut, and the client learns that from RST_STREAM.

