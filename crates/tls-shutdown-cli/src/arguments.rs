@@ -161,7 +161,8 @@ pub(crate) struct SendArguments {
 /// Report how a TLS server closes connections.
 ///
 /// The command makes up to seven connections, one after the other, and up to two more if the server refuses the protocols that it offers
-/// by ALPN. It watches the last one while it is idle, for up to 20 seconds. The whole takes at most 30 seconds. If the server speaks HTTP/1, the command sends GET / and uploads 1 MB with POST /.
+/// by ALPN. It watches the last one while it is idle, for up to 20 seconds. The whole takes at most 30 seconds. If the server speaks
+/// HTTP/1, the command sends GET / and uploads 1 MB with POST /.
 ///
 /// Each finding is good, tolerable, bad or unknown. The last line tells who is at fault if clients of this server report "unexpected
 /// EOF". <https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/probe/index.html> explains the findings and documents the JSON.

@@ -199,7 +199,7 @@ impl ConnectionReport {
 }
 
 /// One line, such as `192.0.2.7:4711 complete: close_notify sent, received, 0.4 ms, 2 requests over HTTP/2`. If it did not end in order,
-/// what that means for its responses comes first: `192.0.2.7:4711 truncated: every response was sent, close_notify not sent, not received, ..`.
+/// what that means for its responses comes first: `192.0.2.7:4711 truncated: every response was sent, close_notify not sent, ..`.
 impl fmt::Display for ConnectionReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(failed) = &self.failure {

@@ -54,7 +54,7 @@ pub(super) async fn speaks_http1(stream: &mut HttpStream, lifetime: &ConnectionL
     }
 }
 
-/// How long the calls of a connection may take to end at the deadline: less than half of a drain's reserve, and longer than a round trip.
+/// How long the calls of a connection may take to end at the deadline: less than half of a drain's reserve, and longer than most round trips.
 const STATUS_TIMEOUT: Duration = Duration::from_millis(400);
 
 pub(super) async fn serve_http2<C: Future<Output = hyper::Result<()>>>(

@@ -244,8 +244,8 @@ impl<S: TlsSession> ShutdownStream<S> {
     /// Sets what TCP does if the connection ends before close_notify was sent, also if the process is killed. Default: [`Abort::Fin`].
     ///
     /// [`Abort::Reset`] is for a message whose end is the end of the connection: FIN would make a cut one look complete to many peers.
-    /// A shutdown restores FIN once close_notify is sent, and [`into_plaintext`](Self::into_plaintext) once TLS is off. After that, this has no
-    /// effect.
+    /// A shutdown restores FIN once close_notify is sent, and [`into_plaintext`](Self::into_plaintext) once TLS is off. After that, this has
+    /// no effect.
     pub fn set_abort_mode(&mut self, abort: Abort) {
         let (session, driver) = self.parts_mut();
         if !driver.state.sent() {
@@ -367,9 +367,9 @@ impl<S: TlsSession> AsyncWrite for ShutdownStream<S> {
     /// `shutdown()` before `read_to_end()` expect it:
     ///
     /// - If the application has ever read from the stream, a bidirectional shutdown does not discard data. It returns when data arrives,
-    ///   in the state [`Sent`](ShutdownState::Sent), and also at the close timeout if a read waits. Read on until the peer's close_notify, or
-    ///   drop the stream and leave it to the [reaper](Self::with_reaper). A [receive-first](ShutdownPolicy::receive_first) shutdown fails with
-    ///   [`PeerData`](Ending::PeerData): read, and call this again.
+    ///   in the state [`Sent`](ShutdownState::Sent). If the last read waits, it also returns so at the close timeout: an answer may come
+    ///   later. Read on until the peer's close_notify, or drop the stream and leave it to the [reaper](Self::with_reaper). A
+    ///   [receive-first](ShutdownPolicy::receive_first) shutdown fails with [`PeerData`](Ending::PeerData): read, and call this again.
     /// - If the application has never read, as in an upload, the shutdown waits for the peer's close_notify. It keeps the first 64 KiB of
     ///   what arrives for a later read, and discards the rest.
     /// - After data was discarded, reads fail with [`UnexpectedEof`](io::ErrorKind::UnexpectedEof), and the error states how much it was.

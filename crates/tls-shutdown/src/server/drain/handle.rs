@@ -307,7 +307,7 @@ impl DrainHandle {
         self.shared.requests.store(0, Ordering::Relaxed);
         *lock(&self.shared.tally) = Tally::begin(self.in_flight());
         self.enter(DrainPhase::Notice);
-        // Whoever else has called `start` until now has what he wants: it must not begin another drain after a `cancel`.
+        // Every `start` until now has its drain. None of them must begin another one after a `cancel`.
         pin!(self.shared.start.notified()).enable();
     }
 

@@ -130,8 +130,7 @@ impl ServerDrain {
     }
 
     /// Creates a drain that begins at SIGTERM or SIGINT (Ctrl-C). A second signal [forces](Self::force_on) its end, also if the drain was
-    /// [started](DrainHandle::start) before the first. Systems without SIGTERM
-    /// have Ctrl-C alone.
+    /// [started](DrainHandle::start) before the first. Systems without SIGTERM have Ctrl-C alone.
     ///
     /// # Errors
     ///
@@ -173,7 +172,8 @@ impl ServerDrain {
     }
 
     /// The time from the signal to the exit: the [notice](Self::notice), the [time for a last request](Self::last_request), the longest
-    /// request that should not be cut, and the [reserve](Self::RESERVE). May overrun by about 100 ms if tasks do not end, and by 200 ms if the kernel does not answer.
+    /// request that should not be cut, and the [reserve](Self::RESERVE). May overrun by about 100 ms if tasks do not end, and by 200 ms if
+    /// the kernel does not answer.
     /// Default: [`GRACE_PERIOD`](Self::GRACE_PERIOD).
     pub fn grace_period(mut self, grace_period: Duration) -> Self {
         self.grace_period = grace_period;
@@ -231,6 +231,8 @@ impl ServerDrain {
         let outcome = loop {
             let begin = async {
                 tokio::select! {
+                    // The signal first: whether one has come is known only after a poll.
+                    biased;
                     () = &mut signal => {}
                     () = handle.started() => {}
                 }

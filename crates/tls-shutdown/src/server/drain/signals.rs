@@ -25,8 +25,8 @@ pub(super) fn terminate_twice() -> io::Result<(Signal, Signal)> {
     }))
 }
 
-/// The next signal begins a drain. The second one of a drain forces its end: a drain that the program has begun by itself expects the signal
-/// of its supervisor yet. Both futures may be awaited again.
+/// The first signal of a drain begins it, and the second one forces its end. A drain that the program has begun still expects the first one,
+/// from its supervisor. Both futures may be awaited again.
 fn twice(poll_next: impl FnMut(&mut Context<'_>) -> Poll<()> + Send + 'static) -> (Signal, Signal) {
     let signals = Arc::new(Mutex::new(Signals { poll_next, has_come: false }));
     let begin = {
@@ -53,7 +53,7 @@ fn twice(poll_next: impl FnMut(&mut Context<'_>) -> Poll<()> + Send + 'static) -
 
 struct Signals<F> {
     poll_next: F,
-    /// Whether one has come since the drain was last waited for.
+    /// Whether the first signal of the current drain has come.
     has_come: bool,
 }
 

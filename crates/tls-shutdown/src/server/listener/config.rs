@@ -54,8 +54,8 @@ impl ConfigHandle {
     /// Reads the files of [`TlsListener::bind_pem`](crate::server::TlsListener::bind_pem) again, and uses the certificate and its
     /// key for new handshakes. If a file is bad, the old certificate stays in use. Reads files, and so blocks for a moment.
     ///
-    /// Everything else of the current configuration stays, also if it was [replaced](Self::replace) meanwhile: client authentication, ALPN, the
-    /// session storage and the ticketer. A certificate resolver of a configuration that has replaced that of the files gives way to the files.
+    /// Everything else of the current configuration stays, also if it was [replaced](Self::replace) meanwhile: client authentication, ALPN,
+    /// the session storage and the ticketer. If the current configuration has a certificate resolver of its own, the files replace that.
     ///
     /// ```no_run
     /// # async fn example() -> std::io::Result<()> {

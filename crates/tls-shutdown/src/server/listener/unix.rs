@@ -44,8 +44,8 @@ impl Listener for UnixListener {
 
 /// Listens on a Unix socket, and removes its file when it closes.
 ///
-/// An abstract name (Linux, `unix(7)`), which begins with a NUL byte, has no file. A file is removed before the queue is emptied, so that no client can connect and then be refused. If a successor has replaced the
-/// file, it stays.
+/// The file is removed before the queue is emptied, so that no client can connect and then be refused. If a successor has replaced the file,
+/// it stays. An abstract name has no file: it begins with a NUL byte (Linux, `unix(7)`).
 ///
 /// ```no_run
 /// # use tls_shutdown::server::{DrainReport, Readiness, Server, ServerDrain, UnixSocket};
