@@ -97,8 +97,12 @@ impl Report {
         if at_fault == "server" {
             text.push_str(SERVER_AT_FAULT);
         }
-        let who = if at_fault == "server" { "the server" } else { at_fault };
-        let _ = write!(text, "\nunexpected EOF: {who} is at fault: {meaning}; see {FAULT_PAGE}");
+        let verdict = match at_fault {
+            "server" => "the server is at fault",
+            "nobody" => "nobody is at fault",
+            _ => "it is unknown who is at fault",
+        };
+        let _ = write!(text, "\nunexpected EOF: {verdict}: {meaning}; see {FAULT_PAGE}");
         text
     }
 

@@ -56,5 +56,9 @@ async fn a_closed_port_has_a_picture_too() {
     assert_eq!(output.status.code(), Some(3));
     let segments: Vec<_> = text.lines().filter_map(|line| line.split_once('|')).map(|(_, segment)| segment).collect();
     assert_eq!(segments.len(), 2, "{text}");
+    assert!(
+        text.contains("\nunexpected EOF: it is unknown who is at fault: no TLS connection was made; see "),
+        "{text}"
+    );
     assert!(segments[0].starts_with("-- SYN ---") && segments[1].ends_with("--- RST --|"), "{text}");
 }
