@@ -220,10 +220,11 @@ impl ConnectionLifetime {
     }
 }
 
-/// Drives `connection` until `event`, which wakes the task when it comes.
+/// Drives `connection` until `event`, which wakes the task when it comes. Borrows it, because an async function has room for an argument and
+/// for where it moves that, as long as it runs.
 pub(super) async fn until<C: Future<Output = hyper::Result<()>>, T>(
     connection: Pin<&mut C>,
-    event: impl Future<Output = T>,
+    event: Pin<&mut impl Future<Output = T>>,
 ) -> Flow<T> {
     tokio::select! {
         biased;

@@ -73,7 +73,8 @@ pub(super) async fn serve_connection<S, B>(
     let flow = match facts.protocol() {
         Some(protocol) => {
             record_protocol(&String::from_utf8_lossy(protocol));
-            if protocol == b"h2" && speaks_http1(&mut stream, &lifetime).await {
+            // Boxed, so that a connection has no room for it later.
+            if protocol == b"h2" && Box::pin(speaks_http1(&mut stream, &lifetime)).await {
                 service.connection.set_protocol(Protocol::Http1);
                 service.messages = MessagesInFlight::Http1(Arc::default());
                 stream.change_protocol(&service.messages, options.stall_timeout);

@@ -1,6 +1,10 @@
 //! An HTTP/1 connection from its first request to its end.
 
-use std::{future::Future, pin::Pin, sync::Mutex};
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::Mutex,
+};
 
 use tokio::{task::yield_now, time::Instant};
 
@@ -16,7 +20,7 @@ pub(super) async fn serve_http1<C: Future<Output = hyper::Result<()>>>(
     messages: &Mutex<Http1Messages>,
     lifetime: &ConnectionLifetime,
 ) -> Flow {
-    let end = until(connection.as_mut(), lifetime.until_end(|| lock(messages).wait())).await?;
+    let end = until(connection.as_mut(), pin!(lifetime.until_end(|| lock(messages).wait()))).await?;
     if matches!(end, ClientWait::Head { .. }) {
         // hyper would wait for the rest.
         return Flow::Continue(());
@@ -27,7 +31,7 @@ pub(super) async fn serve_http1<C: Future<Output = hyper::Result<()>>>(
     loop {
         let answered = lock(messages).answered();
         if let Some(began) = window {
-            until(connection.as_mut(), lifetime.until_window_over(began)).await?;
+            until(connection.as_mut(), pin!(lifetime.until_window_over(began))).await?;
         }
         // A request may be in the system's buffer, and Tokio's sockets ask the system again only after a turn of the runtime.
         yield_now().await;

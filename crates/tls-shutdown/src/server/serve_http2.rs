@@ -2,7 +2,7 @@
 
 use std::{
     future::{Future, pending, poll_fn},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Mutex,
     task::{Poll, ready},
     time::Duration,
@@ -72,10 +72,13 @@ pub(super) async fn serve_http2<C: Future<Output = hyper::Result<()>>>(
             pending().await
         }
     };
-    let end = tokio::select! {
-        biased;
-        end = until(connection.as_mut(), lifetime.until_end(|| lock(frames).wait())) => end?,
-        () = WhenWoken::new(preface_timeout) => return Flow::Continue(()),
+    let end = {
+        let end = pin!(lifetime.until_end(|| lock(frames).wait()));
+        tokio::select! {
+            biased;
+            end = until(connection.as_mut(), end) => end?,
+            () = WhenWoken::new(preface_timeout) => return Flow::Continue(()),
+        }
     };
     if matches!(end, ClientWait::Head { .. }) {
         // h2 would wait for the rest.
@@ -84,10 +87,10 @@ pub(super) async fn serve_http2<C: Future<Output = hyper::Result<()>>>(
     if has_preface() {
         // An idle client has had its time.
         if end == ClientWait::None {
-            until(connection.as_mut(), lifetime.until_jitter_over()).await?;
+            until(connection.as_mut(), pin!(lifetime.until_jitter_over())).await?;
         }
     } else {
-        until(connection.as_mut(), lifetime.until_window_over(Instant::now())).await?;
+        until(connection.as_mut(), pin!(lifetime.until_window_over(Instant::now()))).await?;
     }
     // A request may be in the system's buffer, and Tokio's sockets ask the system again only after a turn of the runtime.
     yield_now().await;
@@ -101,7 +104,7 @@ pub(super) async fn serve_http2<C: Future<Output = hyper::Result<()>>>(
     //# set to 2^31-1 and a NO_ERROR code.
     graceful_shutdown(connection.as_mut());
     // h2 sends the final GOAWAY when the client has answered its PING.
-    until(connection.as_mut(), lifetime.until_ping_timeout()).await?;
+    until(connection.as_mut(), pin!(lifetime.until_ping_timeout())).await?;
     lock(frames).answer_ping();
     tokio::select! {
         biased;
