@@ -14,7 +14,7 @@
 //!
 //! - [`server`] (feature `server`): [`TlsListener`](server::TlsListener) and [`Server`](server::Server) accept and serve,
 //!   [`ServerDrain`](server::ServerDrain) ends the server without losing a request. `Server` also serves TCP and Unix sockets without TLS.
-//!   They also drain `axum::serve`, tonic and an accept loop of your own.
+//!   A `ServerDrain` also ends `axum::serve`, tonic's server and an accept loop of your own over a `TlsListener`.
 //! - [`client`] (feature `tower`): [`ShutdownLayer`](client::ShutdownLayer) for connectors, and [`ClientDrain`](client::ClientDrain), which
 //!   ends all connections before the process exits.
 //! - [`integrations`]: axum, axum-server, poem, salvo, systemd, tls-listener, tonic and tonic-health (features of the same names).
@@ -25,10 +25,10 @@
 //! # Promises
 //!
 //! - close_notify is sent once, after all application data and before FIN. Nothing is written after it.
-//! - It is not sent after a fatal alert of either side, after a truncation, or by a drop. A cut message cannot look complete
-//!   (RFC 9112 section 9.8).
-//! - [`Ending::Complete`] means that the peer's close_notify was read and that no byte of ours is unsent.
-//! - Every wait is bounded, whatever the peer does, and its outcome is reported.
+//! - It is not sent after a fatal alert of either side, nor after a truncation that the policy does not accept, nor by the drop of a
+//!   [`ShutdownStream`] whose shutdown has not begun. A cut message cannot look complete (RFC 9112 section 9.8).
+//! - [`Ending::Complete`] means that the peer's close_notify was read and that no application byte of ours is unsent.
+//! - Every wait is bounded, and its outcome is reported: while data is sent, by a time without progress; after that, by a total time.
 //! - The stream contains all state. You can drop each future at any point and create it again.
 //! - [`on_end`](ShutdownStream::on_end) is called once for each connection, whatever path it takes.
 //!
@@ -52,8 +52,8 @@
 //!
 //! # rustls and its crypto provider
 //!
-//! [`rustls`] and [`tokio_rustls`] are re-exported in the versions whose types this API takes and returns. Use `tls_shutdown::rustls` where
-//! your own dependencies might bring another version.
+//! [`rustls`] and [`tokio_rustls`] are re-exported in the versions whose types this API takes and returns. Use `tls_shutdown::rustls` if
+//! your own dependencies may bring another version.
 //!
 //! No feature of this crate picks a crypto provider, because the choice would reach every user of rustls in the same build. Choose one in
 //! your own `Cargo.toml`, even if no line of yours names rustls:
@@ -62,9 +62,9 @@
 //! rustls = { version = "0.23", default-features = false, features = ["ring", "std", "tls12"] }
 //! ```
 //!
-//! With `aws_lc_rs` instead of `ring`, the provider is AWS-LC. Install it at the start of the program, so that it does not depend on what
-//! other crates enable: `rustls::crypto::ring::default_provider().install_default()`. It is needed by whatever builds a rustls configuration
-//! without naming a provider.
+//! With `aws_lc_rs` instead of `ring`, the provider is AWS-LC. Install the provider at the start of the program, so that your choice does not
+//! depend on what other crates enable: `rustls::crypto::ring::default_provider().install_default()`. Code that builds a rustls configuration
+//! without naming a provider uses the installed one.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // The front page links what a feature adds. docs.rs builds it with all features.
 #![cfg_attr(not(all(feature = "server", feature = "tower")), allow(rustdoc::broken_intra_doc_links))]

@@ -5,8 +5,8 @@ use std::{error::Error, fmt};
 /// The [`ClientDrain`](super::ClientDrain) has begun: the client makes no new connection, and no new request on an idle one.
 ///
 /// It is the error of a [`ShutdownService`](super::ShutdownService), and is inside the [`io::Error`](std::io::Error) of a
-/// [`ClientStream`](super::ClientStream). Clients report it as a
-/// source of their own error. h2 keeps only the message, so `downcast` fails there.
+/// [`ClientStream`](super::ClientStream). Clients report it as a source of their own error. h2 keeps only the message, so `downcast` fails
+/// there.
 ///
 /// ```
 /// use tls_shutdown::client::Draining;

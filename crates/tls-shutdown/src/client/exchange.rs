@@ -110,8 +110,8 @@ impl Exchange {
         }
     }
 
-    /// The next part of the GOAWAY that an HTTP/2 client is to read in place of the peer's bytes, `room` bytes at most; `None`
-    /// where it has read it, or must not now.
+    /// The next part of the GOAWAY that an HTTP/2 client is to read in place of the peer's bytes, `room` bytes at most.
+    /// `None` if the client has read all of it, or must not read it now.
     pub(super) fn goaway(&mut self, room: usize) -> Option<&'static [u8]> {
         match self {
             Self::Http2(http2) => http2.goaway(room),

@@ -101,8 +101,8 @@ impl ShutdownLayer {
         self
     }
 
-    /// Closes connections on which nothing was in flight for this long; HTTP/2 connections after the same time without a byte in either
-    /// direction, by GOAWAY, so that a silent stream is not cut. Choose a time below the server's: a server that closes first can lose the
+    /// Closes connections on which nothing was in flight for this long. HTTP/2 connections end by GOAWAY after the same time without a byte
+    /// in either direction, so that a silent stream is not cut. Choose a time below the server's: a server that closes first can lose the
     /// request that is on its way. Default: none. The pool of hyper-util has its own, 90 s, for HTTP/1.
     ///
     /// Its limits are those of [`max_connection_age`](Self::max_connection_age).

@@ -29,14 +29,14 @@ use crate::{
 /// end, or the bare transport of a connection without TLS. It is a stream of tokio and of `hyper::rt`.
 ///
 /// Dropping it between messages closes cleanly; in mid-message it aborts. A connection is between messages before its first write, and
-/// after the last byte of an HTTP/1 response, or the server's close_notify if that is the response's end. Clients drop such connections when
-/// they have connected in vain.
+/// after the last byte of an HTTP/1 response, or the server's close_notify if that is the response's end. Clients drop such connections if
+/// another one became free first.
 ///
 /// # Errors
 ///
-/// Those of a [`ShutdownStream`]. After the drain has closed the connection, reads return its end, and writes fail with
-/// [`BrokenPipe`](io::ErrorKind::BrokenPipe). After the drain has cut a request in flight, reads, flushes and shutdowns fail with
-/// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted), so that nothing cut looks complete. Both errors contain [`Draining`].
+/// Those of a [`ShutdownStream`]. After the drain or a limit of the layer has closed the connection, reads return its end, and writes fail
+/// with [`BrokenPipe`](io::ErrorKind::BrokenPipe). After the drain has cut a request in flight, reads, flushes and shutdowns fail with
+/// [`ConnectionAborted`](io::ErrorKind::ConnectionAborted), so that nothing cut looks complete. The drain's errors contain [`Draining`].
 ///
 /// ```
 /// # use tls_shutdown::client::ClientStream;

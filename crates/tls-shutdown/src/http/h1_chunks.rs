@@ -4,8 +4,8 @@
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NotHttp;
 
-/// How far a chunked body is. What follows a chunk's size is as strict as in hyper: who disagrees with it about the end of a body waits
-/// without limit, or closes a connection that is in use.
+/// How far a chunked body is. What follows a chunk's size is as strict as in hyper: a scanner that disagrees about the end of a body
+/// would wait without limit, or close a connection that is in use.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) enum Chunks {
     /// Before the first digit of a size.

@@ -10,7 +10,7 @@ use crate::server::{DrainHandle, DrainPhase};
 
 /// How often systemd is notified during a drain.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// How long systemd waits for the next notification: more than the interval, so that a busy machine does not end the drain.
+/// How much longer than [`INTERVAL`] systemd waits for the next notification, so that a busy machine does not end the drain.
 const EXTENSION: Duration = Duration::from_secs(10);
 
 /// The phases of a drain, each with the next.

@@ -1,7 +1,7 @@
 //! Timers that fire on time even in a task that never runs out of work.
 //!
 //! A [`Sleep`] takes part in tokio's cooperative scheduling: in a task whose budget is used up it stays pending, also after its
-//! deadline. A peer that floods a connection uses up the budget of each poll, so that it could postpone a raw `Sleep` for ever.
+//! deadline. A peer that floods a connection uses up the budget of each poll, so it could postpone a raw `Sleep` for ever.
 
 use std::{
     pin::{Pin, pin},

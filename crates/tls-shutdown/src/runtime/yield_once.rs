@@ -1,4 +1,4 @@
-//! One turn of the runtime, to be had before a socket without bytes is believed.
+//! One turn of the runtime. Before it, a socket may report no bytes although some have arrived.
 
 use std::{
     future::Future,

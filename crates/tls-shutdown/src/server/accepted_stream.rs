@@ -197,7 +197,7 @@ impl AcceptedStream {
         }
     }
 
-    /// Ends the connection by RST, where the transport has one.
+    /// Ends the connection by RST, if the transport has one.
     pub(super) fn reset(self) {
         match self.inner {
             InnerStream::Tls(stream) => stream.into_inner().abort(Abort::Reset),

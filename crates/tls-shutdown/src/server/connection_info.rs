@@ -89,7 +89,7 @@ impl ConnectionInfo {
     }
 
     /// The server drain, so that endless responses and upgraded connections can end with it. The server itself ends
-    /// [some kinds](super::EndlessResponse). If the connection takes part in no drain, this one never begins.
+    /// [some kinds](super::EndlessResponse). If the connection takes part in no drain, the returned one never begins.
     pub fn drain(&self) -> &DrainHandle {
         self.facts.lifetime.drain()
     }

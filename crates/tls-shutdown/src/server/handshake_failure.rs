@@ -152,7 +152,7 @@ impl fmt::Display for HandshakeFailure {
             Self::NotTls => "the client sent something that is not TLS",
             Self::TlsLimit => "the client sent more than the TLS library accepts",
             Self::ProtocolError => "the client violated the TLS protocol",
-            Self::ServerFailed => "the server could not go on, for want of a certificate for example",
+            Self::ServerFailed => "the server could not go on, for example because it has no certificate for the name",
             Self::Aborted => "the server gave the connection up",
         })
     }
@@ -200,7 +200,7 @@ impl fmt::Display for FailedHandshake {
     }
 }
 
-/// The alert with which rustls has answered `error`. `None` where rustls answers with none, or does not tell with which.
+/// The alert with which rustls has answered `error`. `None` if rustls sends no alert, or does not tell which one.
 fn alert_sent(error: &io::Error) -> Option<Alert> {
     let alert = match tls_error(error)? {
         Error::NoApplicationProtocol => AlertDescription::NoApplicationProtocol,

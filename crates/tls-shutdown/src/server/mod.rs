@@ -150,7 +150,7 @@ impl Server {
     /// Creates a server with defaults that suit the open Internet.
     ///
     /// A client may close its half of the connection right after a request: it still receives its response. On HTTP/2, it receives as much
-    /// of it as its windows let through, since it can open them no more. The rest is reset and counted.
+    /// of it as its windows let through, since it can no longer open them. The rest is reset and counted.
     ///
     /// The listener is a [`TlsListener`], or, without TLS, tokio's `TcpListener`, its `UnixListener`, a [`UnixSocket`], or a
     /// [`Listener`] of your own. [`add_listener`](Self::add_listener) adds more.

@@ -181,7 +181,7 @@ impl PlainStream {
         let _ = self.end_mut().poll_finish(&mut Context::from_waker(Waker::noop()));
     }
 
-    /// Ends the connection by RST, where the transport has one.
+    /// Ends the connection by RST, if the transport has one.
     pub(super) fn reset(mut self) {
         if let Some(mut end) = self.end.take() {
             end.set_abort_mode(Abort::Reset);

@@ -102,7 +102,7 @@ impl std::error::Error for InvalidTicketKey {}
 /// rustls's own tickets use keys of one process: after every deployment, all clients do full handshakes.
 ///
 /// The first key encrypts new tickets. All keys decrypt. To rotate, insert a new key in front and remove the last one, as with nginx's
-/// `ssl_session_ticket_key`. A ticket is valid for [`LIFETIME`](Self::LIFETIME); RFC 8446 section 4.6.1 allows 7 days.
+/// `ssl_session_ticket_key`. A ticket is valid for [`LIFETIME`](Self::LIFETIME); RFC 9846 section 4.6.1 allows 7 days.
 ///
 /// It uses the AEAD of the crypto provider's TLS 1.3 cipher suites.
 ///
@@ -120,8 +120,8 @@ impl std::error::Error for InvalidTicketKey {}
 /// # }
 /// ```
 ///
-/// Its limit: the owner of a key can decrypt resumed TLS 1.2 sessions, and TLS 1.3 early data. The rest of a TLS 1.3 connection keeps its
-/// forward secrecy (RFC 8446 section 2.3). Rotate the keys within days.
+/// Its limit: the owner of a key can decrypt TLS 1.2 sessions with tickets under it, and TLS 1.3 early data. The rest of a TLS 1.3 connection
+/// keeps its forward secrecy (RFC 9846 section 2.3). Rotate the keys within days.
 pub struct TicketKeys {
     keys: Vec<TicketKey>,
     aead: &'static dyn Tls13AeadAlgorithm,

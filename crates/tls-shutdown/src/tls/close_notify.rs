@@ -68,7 +68,7 @@ impl CloseNotify {
     //# receiver MUST send a KeyUpdate of its own with request_update set to
     //# "update_not_requested" prior to sending its next Application Data
     //# record.
-    /// Writes the alert. No application data record follows, so that no KeyUpdate is due.
+    /// Writes the alert. No application data record follows, so no KeyUpdate is due.
     pub(crate) fn poll_write<S: TlsSession>(
         &mut self,
         transport: &mut S::Transport,

@@ -15,7 +15,7 @@
 
 use crate::tls::report::Ending;
 
-/// What a shutdown has to reach. What asks for more comes later, and of two goals that ask for the same, the one that sends earlier.
+/// What a shutdown has to reach. Each variant asks for more than the one before it, or for the same and sends earlier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Goal {
     /// Send close_notify, keep the transport open.
@@ -38,7 +38,7 @@ pub(crate) enum Goal {
 }
 
 impl Goal {
-    /// Whether the transport stays in use afterwards, so that FIN must not be sent.
+    /// Whether the transport stays in use afterwards. FIN must not be sent then.
     pub(crate) fn keeps_transport(self) -> bool {
         matches!(self, Self::Notify | Self::UnwrapInitiate | Self::UnwrapReply | Self::UnwrapSilent)
     }

@@ -135,7 +135,8 @@ impl ShutdownPolicy {
     //# peer's response.
     /// Sends all application data, close_notify, and FIN, and does not wait for the peer.
     ///
-    /// RFC 9846 section 6.1 requires that of each side: closing the write side "does not have any effect on its read side".
+    /// RFC 9846 section 6.1 requires each side to send close_notify before it closes its write side. This "does not have any effect on its
+    /// read side".
     ///
     /// Its limit: data that the peer still sends is lost without notice (a truncation). It also makes the kernel reset the connection
     /// when the stream is dropped, and the reset may destroy *our* last data on its way. TLS 1.3 session tickets alone are enough for
@@ -212,7 +213,7 @@ impl ShutdownPolicy {
     }
 
     /// Ends a client's wait for the peer's close_notify once the connection has received `tickets` TLS 1.3 session tickets. For servers
-    /// that never answer. The ending is then [`Ending::Sent`](crate::Ending::Sent). In TLS 1.2 the tickets come with the handshake, so that
+    /// that never answer. The ending is then [`Ending::Sent`](crate::Ending::Sent). In TLS 1.2 the tickets come with the handshake, so
     /// the wait ends at once. A server's stream receives no tickets and ignores this.
     ///
     /// Its limit: what the server sends later arrives at a closed socket, as with [`unidirectional`](Self::unidirectional).

@@ -74,7 +74,7 @@ pub struct Reaper {
     shared: Arc<ReaperState>,
 }
 
-/// How long a server in its drain does a courtesy: a peer that looks at its socket answers within a round trip.
+/// How long a hurrying reaper waits for a peer without an undelivered answer. A peer that looks at its socket answers within a round trip.
 const COURTESY_TIMEOUT: Duration = Duration::from_millis(500);
 
 struct ReaperState {
@@ -194,10 +194,10 @@ impl Reaper {
         courtesies.into_values().chain(answers.into_values()).flatten().for_each(|task| task.abort());
     }
 
-    /// Ends each closing in which no answer is [undelivered](Undelivered), these and later ones, half a second from now on, or half a second
-    /// after it begins. One whose [close_notify](Undelivered::CloseNotify) is not acknowledged then has until it is. For a server that is
-    /// about to exit: a peer that looks at its socket answers close_notify within a round trip, and one that does not must not hold up the
-    /// exit.
+    /// Ends each closing in which no answer is [undelivered](Undelivered) after half a second: the present ones from now on, later ones from
+    /// their beginning. If the [close_notify](Undelivered::CloseNotify) is not acknowledged then, the closing goes on until it is. For a
+    /// server that is about to exit: a peer that looks at its socket answers close_notify within a round trip, and one that does not must not
+    /// hold up the exit.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -291,7 +291,7 @@ impl Reaper {
             })
             .await;
         };
-        // Its end is logged where its life was.
+        // Its end is logged in the span of the connection.
         let task = runtime.spawn(closing.in_current_span());
         let handle = task.abort_handle();
         let mut closings = lock(&self.shared.closings);
@@ -299,12 +299,12 @@ impl Reaper {
             *slot = Some(handle);
         } else {
             drop(closings);
-            // It has ended, could not even start, or was shed before it could be told.
+            // It has ended, could not even start, or was shed before its handle was stored.
             handle.abort();
         }
     }
 
-    /// Ends one closing, so that its socket is free: the oldest one, without an [undelivered](Undelivered) answer if there is such a one.
+    /// Ends one closing, so that its socket is free: the oldest one without an [undelivered](Undelivered) answer, or else the oldest.
     /// Returns whether there was any. For an accept loop to which the system gives no more file descriptors. It counts as [shed](Self::shed).
     ///
     /// ```

@@ -36,8 +36,8 @@ impl ReaperLimits {
         }
     }
 
-    /// Limits the connections that close at a time. A further one sheds the oldest, and with a limit of 0, itself. Connections on which
-    /// nobody waits for an answer are shed first: handshakes that have failed, and clients of a `Server` that were idle.
+    /// Limits the connections that close at a time. A further one sheds the oldest. With a limit of 0, each one ends at once. Connections
+    /// on which nobody waits for an answer are shed first: handshakes that have failed, and clients of a `Server` that were idle.
     /// Default: [`MAX_CLOSINGS`](Self::MAX_CLOSINGS).
     pub const fn with_max_closings(mut self, max: usize) -> Self {
         self.max_closings = max;

@@ -256,8 +256,8 @@ impl ShutdownReport {
         }
     }
 
-    /// The report of a connection without TLS, for servers that count every accepted connection. FIN takes the place of close_notify in
-    /// `state`, which tells what was sent and received. `elapsed` is the time of the shutdown.
+    /// The report of a connection without TLS, for servers that count every accepted connection. FIN takes the place of close_notify.
+    /// `state` is what was sent and received. `elapsed` is the time of the shutdown.
     ///
     /// ```
     /// use std::time::Duration;
@@ -359,7 +359,7 @@ impl ShutdownReport {
             1 => f.write_str(", 1 ticket")?,
             tickets => write!(f, ", {tickets} tickets")?,
         }
-        // Where nothing was closed or waited for, a time says nothing.
+        // If nothing was closed or waited for, the time means nothing.
         if self.sent || self.ending == Ending::TimedOut {
             write!(f, ", {:.1} ms", self.elapsed.as_secs_f64() * 1000.0)?;
         }
@@ -421,7 +421,7 @@ impl fmt::Display for ShutdownError {
             Ending::PeerData => "application data of the peer is still unread",
             Ending::PeerAlert(_) => "the peer ended the connection with an alert",
             Ending::ProtocolError => "the peer violated the TLS protocol",
-            Ending::TlsLimit => "the peer sent more of what TLS allows than is accepted",
+            Ending::TlsLimit => "the peer sent more than the TLS library accepts",
             Ending::NotStarted => "the TLS handshake is not finished",
             Ending::Refused => "the connection failed before, and close_notify must not follow",
             Ending::NotTls => "the peer sent bytes that are not TLS",

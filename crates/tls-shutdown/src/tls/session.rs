@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::tls::socket::socket_of;
 
-/// A TLS stream whose transport and rustls connection are accessible: the client, server and either streams of tokio-rustls.
+/// A TLS stream whose transport and rustls connection are accessible: the three `TlsStream` types of tokio-rustls.
 ///
 /// Implement it for a type that wraps one of these. [`parts`](Self::parts) must always return the same transport and the same
 /// connection, and the type's own reads and writes must go through them. Methods that this trait gets in later versions have a
@@ -201,7 +201,7 @@ impl<'a> TlsConnection<'a> {
     ///
     /// Once close_notify is queued, rustls 0.23 assumes that a fatal alert was sent, and has a `debug_assert` against a second one. A
     /// single invalid record of the peer then panics in a build whose rustls has debug assertions (rustls#959). The call is
-    /// synchronous, and rustls sets the connection's error state before it panics, so that it is safe to catch the panic. The panic
+    /// synchronous, and rustls sets the connection's error state before it panics, so it is safe to catch the panic. The panic
     /// hook still runs, and `panic = "abort"` still aborts. A panic in the user's session store or verifier, which rustls calls from
     /// here, is caught too.
     ///

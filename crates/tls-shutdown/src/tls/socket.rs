@@ -83,7 +83,7 @@ impl Discard {
 
     /// Discards what has arrived. Returns the number of bytes, 0 at the end of the stream.
     ///
-    /// With `MSG_TRUNC`, Linux drops the bytes without copying them (`tcp(7)`). The buffer only determines their number, so that the
+    /// With `MSG_TRUNC`, Linux drops the bytes without copying them (`tcp(7)`). The buffer only determines their number, so the
     /// lock is held for a moment and protects nothing.
     pub(crate) fn poll_discard(&self, socket: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         loop {

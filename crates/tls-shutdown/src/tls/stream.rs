@@ -113,7 +113,7 @@ impl<S: TlsSession> ShutdownStream<S> {
     /// Calls `on_end` once when the TLS connection has ended, whatever path it takes: also when the stream is dropped, and when a reaper
     /// sheds its shutdown. Each call adds one; they are called in order, and a panic in one does not keep the others from being called.
     ///
-    /// Whoever drops the last part of the connection calls it, so that it should be short and must not block. The report's ending is
+    /// It runs where the last part of the connection is dropped, so it should be short and must not block. The report's ending is
     /// that of the connection: after a [refused](Ending::Refused) shutdown, it is the failure before it.
     pub fn on_end(mut self, on_end: impl FnOnce(&ShutdownReport) + Send + Sync + 'static) -> Self {
         self.parts_mut().1.observers.add(on_end);
@@ -209,7 +209,7 @@ impl<S: TlsSession> ShutdownStream<S> {
 
     /// Ends the connection now, without close_notify, so that the peer can see that something is missing.
     ///
-    /// A close_notify that was sent already stays sent. The reaper does nothing. `abort` holds whatever
+    /// A close_notify that was sent already stays sent. The reaper does nothing. `abort` overrides what
     /// [`set_abort_mode`](Self::set_abort_mode) has set.
     pub fn abort(mut self, abort: Abort) {
         self.adopter = None;
@@ -360,20 +360,24 @@ impl<S: TlsSession> AsyncWrite for ShutdownStream<S> {
         self.get_mut().connection_mut().poll_flush(cx, None)
     }
 
-    /// Ends the write half by the stream's own policy. Returns `Err` exactly if the goal was not reached. The error can be downcast to
-    /// [`ShutdownError`](crate::ShutdownError).
+    /// Ends the write half by the stream's own policy.
     ///
     /// Unlike [`AsyncShutdown`](crate::AsyncShutdown), this is the half-close of tokio's world, as `split`, `copy_bidirectional` and
     /// `shutdown()` before `read_to_end()` expect it:
     ///
     /// - If the application has ever read from the stream, a bidirectional shutdown does not discard data. It returns when data arrives,
-    ///   in the state [`Sent`](ShutdownState::Sent). If the last read waits, it also returns so at the close timeout: an answer may come
-    ///   later. Read on until the peer's close_notify, or drop the stream and leave it to the [reaper](Self::with_reaper). A
-    ///   [receive-first](ShutdownPolicy::receive_first) shutdown fails with [`PeerData`](Ending::PeerData): read, and call this again.
-    /// - If the application has never read, as in an upload, the shutdown waits for the peer's close_notify. It keeps the first 64 KiB of
-    ///   what arrives for a later read, and discards the rest.
+    ///   in the state [`Sent`](ShutdownState::Sent). It also returns in this state if a read is still pending at the close timeout, because
+    ///   an answer may come later. Read on until the peer's close_notify, or drop the stream and leave it to the
+    ///   [reaper](Self::with_reaper). A [receive-first](ShutdownPolicy::receive_first) shutdown fails with
+    ///   [`PeerData`](Ending::PeerData): read, and call this again.
+    /// - If the application has never read, as in an upload, a bidirectional shutdown waits for the peer's close_notify. It keeps the first
+    ///   64 KiB of what arrives for a later read, and discards the rest, unless the policy [rejects](crate::PeerData::Reject) it.
     /// - After data was discarded, reads fail with [`UnexpectedEof`](io::ErrorKind::UnexpectedEof), and the error states how much it was.
     ///   They never return a clean end.
+    ///
+    /// # Errors
+    ///
+    /// If the goal was not reached. The error can be downcast to [`ShutdownError`](crate::ShutdownError).
     ///
     /// # Panics
     ///

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 /// What the peer of a connection that a [`Reaper`](crate::Reaper) finishes may not have received yet. A reset would destroy it.
 ///
-/// A reaper waits for every peer alike. The difference counts where there is no time or no room: [`Reaper::hurry`](crate::Reaper::hurry)
+/// A reaper waits for every peer alike. The difference counts only if time or room is short: [`Reaper::hurry`](crate::Reaper::hurry)
 /// ends the closings without an answer early, and [`Reaper::shed_one`](crate::Reaper::shed_one) and the
 /// [limit](crate::ReaperLimits::with_max_closings) end them first.
 ///
@@ -24,7 +24,7 @@ pub enum Undelivered {
     #[default]
     Answer,
     /// close_notify alone: the peer was idle, and has read the last answer. The function returns whether the peer's system has acknowledged
-    /// everything. If nothing tells that, it returns `true`.
+    /// everything. If that cannot be known, let it return `true`.
     CloseNotify(Arc<dyn Fn() -> bool + Send + Sync>),
     /// The alert of a handshake that failed.
     Alert,

@@ -23,8 +23,8 @@ where
     ///
     /// # Errors
     ///
-    /// The error contains the stream. After [`Ending::PeerData`] you can read it and call this again. After every other ending the TLS
-    /// connection has ended, and the stream can only be dropped or taken apart:
+    /// The error contains the stream. Unless the ending is [`Ending::PeerData`], the TLS connection has ended, and the stream can only be
+    /// dropped or taken apart:
     ///
     /// - [`Ending::PeerData`]: the peer has sent application data, which is not discarded. Read it, and call this again.
     /// - [`Ending::NotTls`]: the peer continues in plaintext without close_notify, which this or an earlier read has met.

@@ -150,7 +150,7 @@ impl DrainHandle {
     }
 
     /// Begins the drain, as the signal does. For a route of an administrator, or for a failed part of the program. Does nothing once the
-    /// drain has begun. Before [`run`](ServerDrain::run), the drain begins at once with it.
+    /// drain has begun. If [`run`](ServerDrain::run) was not called yet, the drain begins as soon as it is.
     pub fn start(&self) {
         if self.is_ready() {
             self.shared.start.notify_one();

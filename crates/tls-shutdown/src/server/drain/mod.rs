@@ -103,7 +103,7 @@ impl ServerDrain {
     /// The part of the [grace period](Self::grace_period) that is kept for what follows the deadline. It is a tenth of a grace period below
     /// ten seconds.
     pub const RESERVE: Duration = Duration::from_secs(1);
-    /// The longest [notice](Self::notice) that is not fixed. It is at most 40 % of the grace period.
+    /// The longest [notice](Self::notice) that is not fixed. If 40 % of the grace period is less, that is the longest.
     pub const MAX_NOTICE: Duration = Duration::from_secs(10);
     /// Default [time for a last request](Self::last_request).
     pub const LAST_REQUEST: Duration = Duration::from_secs(5);
@@ -155,17 +155,17 @@ impl ServerDrain {
     /// Fixes how long the server continues without being ready. Choose a time after which no balancer sends new connections. It is a part of
     /// the [grace period](Self::grace_period), which must be longer.
     ///
-    /// Default: as long as the balancer needs. If [readiness](DrainHandle::readiness) was asked for within the last minute, the notice lasts
-    /// until the answer was two times that the server is not ready, and until nobody has connected for a second, except for probes; at most
-    /// [`MAX_NOTICE`](Self::MAX_NOTICE). If nobody has asked, there is no notice. Set a fixed one if your balancer looks at something else,
-    /// or if several balancers with very different intervals look.
+    /// Default: as long as the balancer needs. If somebody has asked for [readiness](DrainHandle::readiness) within the last minute, the
+    /// notice lasts until two probes in a row were answered "not ready", and nobody but probes has connected for a second. It lasts for
+    /// [`MAX_NOTICE`](Self::MAX_NOTICE) at most. If nobody has asked, there is no notice. Set a fixed one if your balancer looks at something
+    /// else, or if several balancers with very different intervals look.
     pub fn notice(mut self, notice: Duration) -> Self {
         self.notice = Some(notice);
         self
     }
 
-    /// How long an idle connection may still send a request after the server has stopped accepting. With the longest round trip to a client,
-    /// no client loses the request that it is sending. Default: [`LAST_REQUEST`](Self::LAST_REQUEST).
+    /// How long an idle connection may still send a request after the server has stopped accepting. If this is the longest round trip to a
+    /// client or more, no client loses the request that it is sending. Default: [`LAST_REQUEST`](Self::LAST_REQUEST).
     pub fn last_request(self, window: Duration) -> Self {
         self.handle.timing().last_request = window;
         self
@@ -197,7 +197,8 @@ impl ServerDrain {
     /// How long the exit waits for an acknowledgement by the peers' systems. Each acknowledgement restarts the time, within the grace period.
     /// Only on Linux: on other systems, and with zero, the drain does not wait, and reports [`Unknown`](Acknowledgement::Unknown).
     ///
-    /// A container's network ends with its last process, and loses what is unacknowledged. Other systems continue to send.
+    /// A container's network ends with its last process, and loses what is unacknowledged. Outside of a container, the system continues to
+    /// send after the exit.
     ///
     /// Default: [`ACK_TIMEOUT`](Self::ACK_TIMEOUT).
     pub fn ack_timeout(mut self, timeout: Duration) -> Self {

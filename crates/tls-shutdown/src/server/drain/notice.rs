@@ -83,7 +83,7 @@ pub(super) struct Probes {
 #[derive(Default)]
 struct ProbeState {
     last: Option<Instant>,
-    /// How often the server was not ready.
+    /// How many answers in a row were that the server is not ready.
     refusals: u32,
 }
 

@@ -110,7 +110,8 @@ impl DrainReport {
         self.tally.in_flight
     }
 
-    /// The requests that reached the service, and whose response was not sent to its end. Counted by a [`Server`](crate::server::Server).
+    /// The requests whose response was not sent to its end, as in
+    /// [`ConnectionReport::responses_cut`](crate::server::ConnectionReport::responses_cut). Counted by a [`Server`](crate::server::Server).
     pub fn responses_cut(&self) -> u64 {
         self.tally.responses_cut
     }

@@ -1,4 +1,4 @@
-//! [`Scarcity`]: which connection ends if the system refuses to accept a new one, for want of file descriptors for example.
+//! [`Scarcity`]: which connection ends if the system refuses to accept a new one, because file descriptors are used up for example.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

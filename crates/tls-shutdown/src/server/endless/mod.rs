@@ -78,7 +78,7 @@ impl LeftToApplication {
     }
 }
 
-/// Ends the endless responses of one connection, or of all connections that have no more in common than a drain.
+/// Ends the endless responses of one connection of a `Server`, or of all connections behind a `DrainLayer`.
 #[derive(Clone, Debug)]
 pub(super) struct EndlessResponses {
     left: LeftToApplication,
@@ -91,7 +91,7 @@ impl EndlessResponses {
         Self { left, lifetime, grpc_calls: GrpcCalls::default() }
     }
 
-    /// Those of servers that know no connections.
+    /// Those behind a `DrainLayer`, which does not know the connections.
     pub(super) fn of_drain(drain: &DrainHandle) -> Self {
         Self::new(
             LeftToApplication::default(),

@@ -1,4 +1,4 @@
-//! [`UpgradeDeadline`]: the end of an upgraded connection, which hyper knows no more.
+//! [`UpgradeDeadline`]: the end of an upgraded connection, which hyper no longer knows.
 
 use std::{
     future::Future,
@@ -10,8 +10,8 @@ use std::{
 use crate::server::accepted_stream::AcceptedStream;
 use crate::server::drain::DrainPhase;
 
-/// Waits for the deadline of the server drain. Only an upgraded connection needs it, which hyper knows no more. Its reads and its writes
-/// may belong to two tasks.
+/// Waits for the deadline of the server drain. Only an upgraded connection needs it, because hyper no longer knows that. Its reads and its
+/// writes may belong to two tasks.
 #[derive(Default)]
 pub(super) struct UpgradeDeadline(Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>);
 

@@ -1,4 +1,4 @@
-//! [`AcceptErrors`]: what is logged of the errors of `accept(2)`. Without a file descriptor, the system refuses to accept also where no
+//! [`AcceptErrors`]: what is logged of the errors of `accept(2)`. Without a file descriptor, the system refuses to accept also if no
 //! connection waits.
 
 use std::{

@@ -25,7 +25,7 @@ use rustls::{
 /// More flights than a handshake has.
 const MAX_FLIGHTS: usize = 8;
 
-/// Whether clients are asked for a certificate. `true` also if the handshake fails, so that nothing is known.
+/// Whether clients are asked for a certificate. `true` also if the handshake fails, because nothing is known then.
 ///
 /// The handshake presents a certificate of its own: a resolver that chooses by server name may have none for the name that this client
 /// would ask for. The configuration's verifier of clients is asked what it offers, but never for a decision.

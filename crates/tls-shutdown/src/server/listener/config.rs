@@ -104,7 +104,7 @@ impl ConfigHandle {
     /// still connect them. Change them together with the certificates of the clients.
     ///
     /// The question whether a configuration asks for certificates costs a handshake in memory, some milliseconds. It presents a certificate
-    /// of its own, so that no certificate resolver is asked. A client verifier is asked whether it
+    /// of its own, so no certificate resolver is asked. A client verifier is asked whether it
     /// [offers](rustls::server::danger::ClientCertVerifier::offer_client_auth) client authentication. It may use this handle, except for
     /// `replace` itself. Other threads continue to make handshakes meanwhile, under the old configuration.
     pub fn replace(&self, config: impl Into<Arc<ServerConfig>>) {

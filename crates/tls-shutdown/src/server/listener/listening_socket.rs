@@ -33,7 +33,7 @@ use crate::{
 /// The largest number of queued connections that are accepted before the socket is closed: the highest value to which
 /// `net.core.somaxconn` is set in practice, for a socket that somebody else has created.
 const MAX_QUEUED: usize = 65_536;
-/// The pause after the system refuses to accept, for want of file descriptors for example.
+/// The pause after the system refuses to accept, because file descriptors are used up for example.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts connections that a [`Server`](crate::server::Server) serves without TLS: [`tokio::net::TcpListener`],
@@ -102,8 +102,8 @@ pub trait Listener: Send + 'static {
         }
     }
 
-    /// Whether a connection waits in the system's queue. The server asks after an error of the system, which may refuse to accept also
-    /// where nothing waits, and then neither warns nor waits. Default: `true`, which is right also where it is unknown.
+    /// Whether a connection waits in the system's queue. The server asks this after an error of the system, which may refuse to accept
+    /// although no connection waits. The server then neither warns nor pauses. Default: `true`. Return that also if you do not know.
     fn has_waiting(&self) -> bool {
         true
     }

@@ -101,7 +101,7 @@ impl TlsListener {
     /// Default [time of a handshake](Self::handshake_timeout).
     pub const HANDSHAKE_TIMEOUT: Duration = handshakes::HANDSHAKE_TIMEOUT;
 
-    /// Listens on the first of the addresses that is possible.
+    /// Listens on the first of the addresses on which that is possible.
     ///
     /// # Errors
     ///
@@ -125,8 +125,8 @@ impl TlsListener {
         Ok(Self::from_tcp(result?, config))
     }
 
-    /// Listens on the first of the addresses that is possible, with the certificate chain and the key in PEM files. Clients may choose
-    /// HTTP/2 or HTTP/1 by ALPN. [`ConfigHandle::reload_pem`] reads the files again.
+    /// Listens on the first of the addresses on which that is possible, with the certificate chain and the key in PEM files. Clients may
+    /// choose HTTP/2 or HTTP/1 by ALPN. [`ConfigHandle::reload_pem`] reads the files again.
     ///
     /// ```no_run
     /// # use tls_shutdown::server::{Readiness, Server, ServerDrain, TlsListener};
@@ -255,7 +255,7 @@ impl TlsListener {
     /// Calls `on_end` once for each accepted connection, whatever became of it. Each call adds one; they are called in order, and a panic
     /// in one does not keep the others from being called.
     ///
-    /// Whoever drops the last part of the connection calls it, so that it should be short and must not block.
+    /// It runs where the last part of the connection is dropped, so it should be short and must not block.
     pub fn on_end(mut self, on_end: impl Fn(&ConnectionReport) + Send + Sync + 'static) -> Self {
         self.observers.on_end.push(Arc::new(on_end));
         self
@@ -312,9 +312,9 @@ impl TlsListener {
     }
 
     /// Stops listening. Accepts the connections in the system's queue, which would be reset with the socket, and closes the socket.
-    /// [`accept`](Self::accept) still returns these connections. If the system refuses to accept, for want of file descriptors for example,
-    /// the socket stays open until that is over, for the [handshake timeout](Self::handshake_timeout) at most. Does nothing on a closed
-    /// listener.
+    /// [`accept`](Self::accept) still returns these connections. If the system refuses to accept, because file descriptors are used up
+    /// for example, the socket stays open until that is over, for the [handshake timeout](Self::handshake_timeout) at most. Does nothing on a
+    /// closed listener.
     ///
     /// # Panics
     ///

@@ -20,7 +20,7 @@ pub(crate) enum OpenSockets {
 /// the kernel goes through its table.
 ///
 /// It counts the open connections of this process, not those of a successor at the same address. A closed socket has no process any more,
-/// so that all of them count.
+/// so all of them count.
 #[cfg(target_os = "linux")]
 pub(crate) fn unacknowledged(addresses: &[SocketAddr], open: OpenSockets) -> Option<u64> {
     if addresses.is_empty() {
