@@ -34,14 +34,12 @@ pub(crate) fn explain(report: &ConnectionReport) -> String {
         Ending::Aborted => "The server gave the connection up.",
         _ => "The connection failed.",
     };
-    let delivery = match (report.delivery(), report.requests(), report.responses_cut()) {
-        (ResponseDelivery::Delivered, ..) => "Every response was sent, and nothing was lost.".to_owned(),
-        (ResponseDelivery::Sent, ..) => {
+    let delivery = match report.delivery() {
+        ResponseDelivery::Delivered => "Every response was sent, and nothing was lost.".to_owned(),
+        ResponseDelivery::Sent => {
             "Every response was sent to its end. Whether the client read the last one is not known.".to_owned()
         }
-        (ResponseDelivery::Cut, requests, cut) => {
-            format!("Of {requests} requests, {cut} did not receive a whole response.")
-        }
+        ResponseDelivery::Cut => format!("Responses that were not sent to their end: {}.", report.responses_cut()),
         _ => "There was no request.".to_owned(),
     };
     let page = match report.ending() {

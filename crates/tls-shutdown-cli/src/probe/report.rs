@@ -19,7 +19,7 @@ const FAULT_PAGE: &str =
 /// What to do about such a server.
 const SERVER_AT_FAULT: &str = "
 what to do: the server has to send close_notify before it ends TCP: SSL_shutdown() in OpenSSL, unwrap() in Python.
-            Until then, a client may ignore the error behind a response that was whole by its length, and behind no other.
+            Until then, a client may ignore the error only after a response whose length shows that it is whole.
 ";
 
 #[derive(Debug)]

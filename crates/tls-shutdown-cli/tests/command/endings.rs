@@ -157,7 +157,7 @@ async fn a_client_that_leaves_without_close_notify_is_truncated_and_has_lost_not
     let event = server.next_closed().await;
     assert_eq!((&event["delivery"], &event["responses_cut"]), (&"cut".into(), &1.into()));
     let explanation = event["explanation"].as_str().unwrap();
-    assert!(explanation.contains("Of 1 requests, 1 did not receive a whole response"), "{explanation}");
+    assert!(explanation.contains("Responses that were not sent to their end: 1."), "{explanation}");
 }
 
 #[tokio::test]
