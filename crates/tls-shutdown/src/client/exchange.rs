@@ -1,7 +1,7 @@
-//! [`Exchange`]: whether an HTTP client's connection has a request in flight, told from the bytes that pass.
+//! [`Exchange`]: whether an HTTP client's connection has a request in flight, known from the bytes that pass.
 //!
-//! A client's stream sees neither requests nor responses. hyper tells nobody when it has read a response to its end, and a
-//! wrapper around each request would have to be asked for by each user. The framing tells it.
+//! A client's stream sees neither requests nor responses. hyper does not report when it has read a response to its end, and each user
+//! would have to add a wrapper around requests. The framing shows it.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! How other projects see the types of this library, by its public API alone. Each has a feature of its name.
+//! Adapters for other projects, by the public API of this library alone. Each has a feature of the project's name.
 //!
 //! - axum, tonic: handlers find what they look for under [`Server`]; [`TlsListener`](crate::server::TlsListener) under `axum::serve` and under
 //!   tonic's server.

@@ -13,11 +13,11 @@ use crate::server::{DrainHandle, DrainPhase};
 
 const NOT_SERVING: HealthCheckResponse = HealthCheckResponse { status: ServingStatus::NotServing as i32 };
 
-/// Returns the health service of a server that drains, for tonic's `add_service`. From the notice on, it answers that no service is serving,
-/// whatever the reporter says; before, what the reporter says. If the drain is [cancelled](DrainHandle::cancel), that holds again.
+/// Returns the health service of a server that drains, for tonic's `add_service`. It answers what the reporter says. From the notice on, it
+/// answers that no service is serving, unless the drain is [cancelled](DrainHandle::cancel).
 ///
 /// `Check` counts as a probe: a server that is checked regularly gives a [notice](crate::server::ServerDrain::notice) before it stops.
-/// `Watch` is told both changes. It ends when the server stops, because it would hold up the drain.
+/// `Watch` reports both changes. It ends when the server stops accepting, because it would hold up the drain.
 ///
 /// ```
 /// # use tls_shutdown::{integrations::tonic_health::health_server, server::ServerDrain};

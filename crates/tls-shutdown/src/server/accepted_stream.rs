@@ -173,7 +173,7 @@ impl AcceptedStream {
         }
     }
 
-    /// The client has had its time: what it does not read at once is given up.
+    /// The client gets no more time: what it does not read at once is given up.
     pub(super) fn mark_timed_out(&mut self) {
         match &mut self.inner {
             InnerStream::Tls(stream) => stream.get_mut().set_stall_timeout(Duration::ZERO),

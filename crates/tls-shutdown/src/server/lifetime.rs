@@ -82,7 +82,7 @@ impl ConnectionLifetime {
         Self { began: Instant::now(), limits: Limits { max_age, ..limits }, drain, config, is_closing, closing }
     }
 
-    /// Waits until the client has had its time to send a request, or the rest of one's head. Returns what it has not sent.
+    /// Waits until the client's time to send a request, or the rest of a head, is over. Returns what it has not sent.
     async fn until_client_timeout(&self, wait: impl Fn() -> ClientWait) -> ClientWait {
         let Limits { header_timeout, idle_timeout, .. } = self.limits;
         loop {
@@ -101,7 +101,7 @@ impl ConnectionLifetime {
         }
     }
 
-    /// Waits until the client has had its time to send the rest of a head.
+    /// Waits until the client's time to send the rest of a head is over.
     pub(super) async fn until_head_timeout(&self, wait: impl Fn() -> ClientWait) {
         let head = || match wait() {
             ClientWait::Request { .. } => ClientWait::None,
@@ -139,7 +139,7 @@ impl ConnectionLifetime {
         }
     }
 
-    /// Waits until the client has had its time to send the preface of HTTP/2.
+    /// Waits until the client's time to send the preface of HTTP/2 is over.
     pub(super) async fn until_preface_timeout(&self) {
         let end = self.began.checked_add(self.limits.header_timeout);
         sleep_until(end.unwrap_or_else(|| from_now(Duration::MAX))).await;
@@ -190,7 +190,7 @@ impl ConnectionLifetime {
         self.until_passed(at_random(timing.jitter)).await;
     }
 
-    /// Waits until a client has had its time to answer a PING.
+    /// Waits until the client's time to answer a PING is over.
     pub(super) async fn until_ping_timeout(&self) {
         let timing = *self.drain.timing();
         self.until_passed(timing.ping_timeout).await;

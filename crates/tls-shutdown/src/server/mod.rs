@@ -334,7 +334,7 @@ impl Server {
     ///
     /// # Panics
     ///
-    /// Outside a Tokio runtime with time enabled.
+    /// Outside of a Tokio runtime with time enabled.
     ///
     /// # Cancel safety
     ///
@@ -369,7 +369,7 @@ impl Server {
     ///
     /// # Panics
     ///
-    /// Outside a Tokio runtime with time enabled.
+    /// Outside of a Tokio runtime with time enabled.
     ///
     /// # Cancel safety
     ///

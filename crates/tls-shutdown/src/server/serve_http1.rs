@@ -26,7 +26,7 @@ pub(super) async fn serve_http1<C: Future<Output = hyper::Result<()>>>(
         return Flow::Continue(());
     }
     lock(messages).is_last_request = true;
-    // An idle client has had its time.
+    // The time of an idle client is over.
     let mut window = (end == ClientWait::None).then(Instant::now);
     loop {
         let answered = lock(messages).answered();

@@ -85,7 +85,7 @@ pub(super) async fn serve_http2<C: Future<Output = hyper::Result<()>>>(
         return Flow::Continue(());
     }
     if has_preface() {
-        // An idle client has had its time.
+        // The time of an idle client is over.
         if end == ClientWait::None {
             until(connection.as_mut(), pin!(lifetime.until_jitter_over())).await?;
         }

@@ -372,7 +372,7 @@ impl fmt::Debug for Reaper {
 }
 
 impl ReaperState {
-    /// Waits until a closing has had its time, if no answer is undelivered and the reaper hurries.
+    /// Waits until the time of a closing is over, if no answer is undelivered and the reaper hurries.
     async fn until_over(&self, undelivered: &Undelivered) {
         let is_acknowledged = match undelivered {
             Undelivered::Answer => return pending().await,

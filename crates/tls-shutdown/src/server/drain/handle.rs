@@ -106,7 +106,7 @@ impl DrainHandle {
         self.shared.connections.len()
     }
 
-    /// The number of requests whose response has not been passed to the connection to its last byte. Counted by a
+    /// The number of requests whose response was not yet passed to the connection as a whole. Counted by a
     /// [`Server`](crate::server::Server) and by a [`DrainLayer`].
     pub fn in_flight(&self) -> usize {
         // A statistic: it orders nothing.
@@ -187,7 +187,7 @@ impl DrainHandle {
         DrainGuard::new(self.shared.jobs.token())
     }
 
-    /// Waits until idle connections have had their [time for a last request](ServerDrain::last_request).
+    /// Waits until the [time for a last request](ServerDrain::last_request) of idle connections is over.
     ///
     /// Give it to `with_graceful_shutdown` of `axum::serve` and to `serve_with_incoming_shutdown` of tonic: both close idle connections
     /// when it resolves. The [listener](crate::server::TlsListener::with_drain) stops earlier by itself. Call it once for each server. If a
@@ -230,7 +230,7 @@ impl DrainHandle {
         DrainLayer::new(self)
     }
 
-    /// Waits until a connection has had its time for a last request. The time starts now, or when the server stops accepting.
+    /// Waits until the time of a connection for a last request is over. It starts now, or when the server stops accepting.
     pub(crate) async fn until_window_over(&self) {
         self.reached(DrainPhase::LastRequest).await;
         let window = self.timing().last_request;

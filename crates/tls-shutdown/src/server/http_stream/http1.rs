@@ -126,7 +126,7 @@ impl Http1Messages {
         (self.answered > before).then_some(self.idle_since)
     }
 
-    /// What the client is waited for.
+    /// What the server waits for from the client.
     pub(in crate::server) fn wait(&self) -> ClientWait {
         match self.head_began {
             Some(began) if self.response == ResponseProgress::Complete => ClientWait::Head { since: began },

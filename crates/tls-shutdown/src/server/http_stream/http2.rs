@@ -114,7 +114,7 @@ impl Http2Frames {
         self.ping_timed_out = true;
     }
 
-    /// What the client is waited for. Before the preface is complete, its own timeout counts.
+    /// What the server waits for from the client. Before the preface is complete, its own timeout counts.
     pub(in crate::server) fn wait(&self) -> ClientWait {
         match (self.requests.idle_since(), &self.opening) {
             (Some(_), Some(opening)) => ClientWait::Head { since: opening.began },

@@ -436,7 +436,7 @@ impl Drop for HttpStream {
             }
         }
         if self.writing.has_timed_out() {
-            // It has had its time.
+            // The client gets no more time.
             stream.mark_timed_out();
         }
         stream.begin_shutdown();

@@ -90,7 +90,7 @@ impl TlsAcceptor {
     /// # Errors
     ///
     /// [`ConnectionAborted`](ErrorKind::ConnectionAborted), with the [reason](crate::server::HandshakeFailure) in words. The report to
-    /// [`on_end`](Self::on_end) has the rest.
+    /// [`on_end`](Self::on_end) has the rest. If the client has already reset the connection, the system's error, without a report.
     ///
     /// # Panics
     ///

@@ -104,7 +104,7 @@ impl CloseDriver {
         if self.limits.peer_data == PeerData::Reject || !self.state.drains() {
             return Some(Event::PeerData);
         }
-        // In tokio's world, a shutdown ends the write half. The data belongs to the task that reads.
+        // `poll_shutdown` ends only the write half. The data belongs to the task that reads.
         if self.extent == Extent::WriteHalf && self.reading != Reading::Never {
             return Some(if self.state.local == Local::Finished { Event::DataForReader } else { Event::PeerData });
         }

@@ -198,7 +198,7 @@ impl Socket {
     //= https://www.rfc-editor.org/rfc/rfc6455#section-7.1.1
     //# An endpoint MAY close the connection via any means available when
     //# necessary, such as when under attack.
-    /// A read has found nothing. Waits until the client has had its time to end the WebSocket, then takes the stream, to end it.
+    /// A read has found nothing. Waits until the client's time to end the WebSocket is over, then takes the stream, to end it.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Stream> {
         let Closing::Done { due } = self.closing else {
             remember(&mut self.reader, cx.waker());
