@@ -94,8 +94,8 @@ pub(crate) struct ServeArguments {
     pub(crate) stall_timeout: Duration,
     /// After the signal, serve as before for this long, but report not ready on /ready [default: as long as the balancer needs].
     ///
-    /// By default, if something asks for /ready regularly, the notice lasts until it has heard twice that the server is not ready,
-    /// and until nobody else has connected for a second; 10 seconds at most. If nothing asks, there is no notice.
+    /// By default, if something asks for /ready regularly, the notice lasts until two probes were answered "not ready" and nobody
+    /// else has connected for a second; 10 seconds at most. If nothing asks, there is no notice.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) notice: Option<Duration>,
     /// After the notice, stop accepting, and wait this long for a last request on idle connections.
