@@ -146,7 +146,7 @@ impl MessageScanner {
         while let Some((&byte, rest)) = data.split_first() {
             // Most bytes of most heads.
             match self.line {
-                Line::Begin if self.head.has_start() && says_nothing_of_body(byte) => self.line = Line::Other,
+                Line::Begin if self.head.has_start() && says_nothing_of_body(data) => self.line = Line::Other,
                 Line::Start if byte != b'\n' => {
                     self.line = self.head.push_start(data);
                     continue;
@@ -197,9 +197,13 @@ impl MessageScanner {
     }
 }
 
-/// Whether a line of a head that begins with this byte cannot be a field that frames a body, and is no end of the head.
-fn says_nothing_of_body(first: u8) -> bool {
-    !matches!(first, b'c' | b'C' | b't' | b'T' | b'\r' | b'\n')
+/// Whether a line of a head that begins like this cannot be a field that frames a body, and is no end of the head. The ninth byte tells
+/// Content-Length and Transfer-Encoding from most other names.
+fn says_nothing_of_body(line: &[u8]) -> bool {
+    !matches!(
+        (line.first(), line.get(8)),
+        (Some(b'c' | b'C'), Some(b'l' | b'L') | None) | (Some(b't' | b'T'), Some(b'-') | None) | (Some(b'\r' | b'\n'), _)
+    )
 }
 
 impl CodingValue {
