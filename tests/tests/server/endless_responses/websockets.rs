@@ -12,7 +12,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use tls_shutdown::{
-    ShutdownPolicy,
+    Ending, ShutdownPolicy,
     server::{DrainPhase, EndlessResponse, Server},
 };
 use tls_shutdown_tests::{
@@ -392,6 +392,50 @@ async fn a_client_that_never_answers_the_close_frame_is_waited_for_5_s() {
         assert_eq!((report.left(), report.responses_cut()), (0, 0), "{protocol:?}: {report}");
         assert!(report.elapsed() < ShutdownPolicy::CLOSE_TIMEOUT + Duration::from_secs(1), "{protocol:?}: {report}");
     }
+}
+
+/// Half a second for close_notify, and some more for a busy machine. A client with an answer would be listened to for ten seconds.
+const COURTESY: Duration = Duration::from_secs(3);
+
+/// A WebSocket over HTTP/1 whose application has sent `message`, and waits for the client's Close frame until it may no longer.
+async fn unanswered(message: &[u8]) -> (Running, Stream) {
+    let WebSocket { mut running, mut application, client } = WebSocket::open(Http1).await;
+    soon(application.write_all(message)).await.expect("room in the system's buffers");
+    soon(application.flush()).await.expect("room in the system's buffers");
+    running.signal();
+    soon(running.drain.reached(DrainPhase::LastRequest)).await;
+    pass_time(ShutdownPolicy::CLOSE_TIMEOUT + Duration::from_millis(100)).await;
+    let error = soon(application.read_u8()).await.expect_err("no more bytes");
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    (running, client)
+}
+
+/// It has had its time, and its system has acknowledged everything.
+#[tokio::test]
+async fn a_client_that_ignores_every_end_holds_up_no_exit() {
+    let (mut running, client) = unanswered(&frame(FIN | TEXT, b"hello")).await;
+    let end = running.end().await;
+    assert_eq!((end.ending(), end.responses_cut()), (Ending::Sent, 0), "{end}");
+    let report = running.report().await;
+    assert!(report.elapsed() < ShutdownPolicy::CLOSE_TIMEOUT + COURTESY, "{report}");
+    assert_eq!((report.left(), report.lingering()), (0, 0), "{report}");
+    drop(client);
+}
+
+/// Its system has not acknowledged the last message.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_client_that_reads_slowly_is_not_taken_for_one_that_ignores_the_end() {
+    let message = frame(FIN | TEXT, &[b'm'; 400_000]);
+    let (mut running, mut client) = unanswered(&message).await;
+    pass_time(COURTESY).await;
+    assert_eq!(running.drain.connections(), 1);
+    let mut received = Vec::new();
+    soon(client.read_to_end(&mut received)).await.expect("a clean end");
+    assert!(received == [&message, GOING_AWAY].concat(), "{} bytes", received.len());
+    drop(client);
+    assert!(running.end().await.ending().is_clean());
+    assert_eq!(running.report().await.left(), 0);
 }
 
 /// It is busy for longer than the client may take to answer, and then reads what has arrived.

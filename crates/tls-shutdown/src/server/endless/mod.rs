@@ -45,7 +45,8 @@ pub enum EndlessResponse {
     /// After that, the application's writes of data fail with [`BrokenPipe`](std::io::ErrorKind::BrokenPipe), its Ping, Pong and Close
     /// frames are discarded, and it reads on until the client's Close frame. A client that has not ended the WebSocket 5 s after the
     /// server's Close frame ([`CLOSE_TIMEOUT`](crate::ShutdownPolicy::CLOSE_TIMEOUT)) is not waited for any longer: the application reads
-    /// what has arrived, then its read fails with [`TimedOut`](std::io::ErrorKind::TimedOut), and the connection ends in order.
+    /// what has arrived, then its read fails with [`TimedOut`](std::io::ErrorKind::TimedOut), and the connection ends in order. A drain then
+    /// waits half a second for its close_notify, or longer until its system has acknowledged everything.
     ///
     /// If the application has sent a Close frame before, nothing is added. An application that neither reads nor writes then keeps the
     /// connection until the deadline.

@@ -40,7 +40,7 @@ pub(in crate::server) struct Http1Messages {
     head_began: Option<Instant>,
     /// The responses that were handed to the transport to their last byte.
     answered: u64,
-    /// When the last of them was, or when the connection began.
+    /// When the last of them was, or the last write after an upgrade, or when the connection began.
     idle_since: Instant,
     pub(super) response: ResponseProgress,
     pub(super) delimiter: Delimiter,
@@ -215,6 +215,11 @@ impl Http1Messages {
     pub(super) fn on_write(&mut self) {
         // Its own response, to something that it does not take for a request. It closes the connection behind it.
         self.has_announced_close |= self.response == ResponseProgress::Complete;
+    }
+
+    /// The new owner of an upgraded connection writes.
+    pub(super) fn on_upgraded_write(&mut self) {
+        self.idle_since = Instant::now();
     }
 
     /// A response that is cut stays cut: hyper ends the connection.

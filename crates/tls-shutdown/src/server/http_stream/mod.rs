@@ -193,6 +193,7 @@ impl Http1Stream {
     fn before_write(&mut self, stream: Pin<&mut AcceptedStream>) -> io::Result<()> {
         let mut messages = lock(&self.messages);
         if messages.is_upgraded() {
+            messages.on_upgraded_write();
             return check_deadline(&stream);
         }
         messages.on_write();

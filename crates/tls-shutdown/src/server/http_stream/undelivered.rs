@@ -2,14 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{HttpStream, ProtocolState};
+use super::{HttpStream, ProtocolState, http1::Upgrade};
 use crate::{
     runtime::lock::lock,
     server::{accepted_stream::AcceptedStream, lifetime::ClientWait, unacknowledged::is_acknowledged},
     tls::Undelivered,
 };
 
-/// How long a client has to be idle before its connection closes. It then has read its last response, if its system has acknowledged that.
+/// How long a client has to be idle before its connection closes. It then has read its last response, or the last frame of its WebSocket, if
+/// its system has acknowledged that.
 const READ_TIME: Duration = Duration::from_secs(1);
 
 impl HttpStream {
@@ -18,12 +19,13 @@ impl HttpStream {
         let wait = match &self.protocol {
             ProtocolState::Http1(http1) => {
                 let messages = lock(&http1.messages);
-                if messages.is_upgraded() { ClientWait::None } else { messages.wait() }
+                // What follows the last byte of an unknown protocol is unknown, too.
+                if messages.upgrade == Upgrade::Unknown { ClientWait::None } else { messages.wait() }
             }
             ProtocolState::Http2(http2) => lock(&http2.frames).wait(),
         };
         let ClientWait::Request { since } = wait else { return Undelivered::Answer };
-        if since.elapsed() < READ_TIME {
+        if since.elapsed() < READ_TIME || stream.has_unsent() {
             return Undelivered::Answer;
         }
         match stream.tcp().map(|socket| (socket.local_addr(), socket.peer_addr())) {
