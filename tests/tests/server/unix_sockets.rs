@@ -4,18 +4,21 @@ use std::{
     io,
     net::SocketAddr,
     task::{Context, Poll},
+    time::Duration,
 };
 
+use hyper::{Request, body::Incoming};
 use tls_shutdown::{
     Ending,
     server::{Acknowledgement, Listener, Peer, Server, Transport, UnixSocket},
 };
 use tls_shutdown_tests::{
     End,
-    serving::{Client, Running, socket_path},
+    serving::{Client, Running, ScriptedBody, answer, body_of, socket_path},
+    soon,
 };
 use tokio::{
-    io::DuplexStream,
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     net::{UnixListener, UnixStream},
     sync::mpsc::{UnboundedReceiver, unbounded_channel},
 };
@@ -110,6 +113,34 @@ async fn a_listener_of_tokio_keeps_its_file() {
     running.report().await;
     assert!(path.exists());
     std::fs::remove_file(&path).expect("a file");
+}
+
+/// A client that reads nothing before it has sent its whole request, of a megabyte. An answer that fits into the system's buffer arrives
+/// whole. For a larger one each waits for the other, because hyper reads nothing while it writes: the stall timeout ends that.
+#[tokio::test]
+async fn an_early_answer_to_a_client_that_only_writes_is_whole_or_ends_in_time() {
+    let path = socket_path();
+    let socket = UnixSocket::bind(&path).await.expect("a free path");
+    let server = Server::new(socket).stall_timeout(Duration::from_millis(500));
+    let routes = |request: Request<Incoming>| {
+        let length = request.uri().path()[1..].parse().expect("a length");
+        std::future::ready(answer(ScriptedBody::full(length)))
+    };
+    let mut running = Running::start_server(server, NOWHERE, |drain| drain, routes);
+    for (length, ending, cut) in [(50_000, Ending::Complete, 0), (1_000_000, Ending::TimedOut, 1)] {
+        let mut client = Client { stream: UnixStream::connect(&path).await.expect("a server") };
+        let head = format!("POST /{length} HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n");
+        let sent = soon(client.stream.write_all(&[head.as_bytes(), &[0; 1_000_000]].concat())).await;
+        assert_eq!(sent.is_err(), cut == 1, "{sent:?}");
+        let mut received = Vec::new();
+        // After a reset, the system still has what came before.
+        let _ = soon(client.stream.read_to_end(&mut received)).await;
+        assert!(received.starts_with(b"HTTP/1.1 200"));
+        assert_eq!(body_of(&received).len() < length, cut == 1, "{} bytes", received.len());
+        drop(client);
+        let end = running.end().await;
+        assert_eq!((end.ending(), end.responses_cut()), (ending, cut), "{end}");
+    }
 }
 
 /// Streams that this library does not know.
