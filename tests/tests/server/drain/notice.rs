@@ -199,3 +199,21 @@ async fn a_drain_that_was_started_twice_is_cancelled_once() {
     server.signal().await;
     assert!(server.report().await.elapsed() >= SECOND * 3);
 }
+
+/// The two come in one moment. The server is ready again, and must not cut what it serves.
+#[tokio::test]
+async fn a_drain_that_is_cancelled_while_it_is_forced_serves_on() {
+    let (sender, cancelled) = oneshot::channel();
+    let cancelled_then_forced = |drain: ServerDrain| {
+        let handle = drain.handle();
+        drain.notice(SECOND * 3).force_on(async move { sender.send(handle.cancel()).expect("a test") })
+    };
+    let mut server = Watched::start(cancelled_then_forced).await;
+    server.signal().await;
+    assert!(soon(cancelled).await.expect("a drain"));
+    turns(50).await;
+    assert_eq!(server.drain.phase(), DrainPhase::Serving);
+    assert!(server.ask("/").await.starts_with("http/1.1 200"));
+    server.drain.start();
+    assert_eq!(server.report().await.notice(), Notice::Fixed);
+}

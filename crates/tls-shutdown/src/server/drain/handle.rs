@@ -3,7 +3,7 @@
 use std::{
     fmt,
     future::{Future, pending},
-    pin::pin,
+    mem,
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -11,10 +11,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::{Notify, watch},
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 use tracing::Span;
 
@@ -22,6 +19,7 @@ use super::{
     ABORT_TIMEOUT, Acknowledgement, DrainGuard, DrainLayer, DrainPhase, DrainReport, ServerDrain,
     listener::{Delivery, ListenerInDrain, ListenerUser},
     notice::{Notice, Probes},
+    progress::Progress,
     report::Tally,
     scarcity::Scarcity,
     within,
@@ -50,12 +48,11 @@ pub struct DrainHandle {
 
 #[derive(Default)]
 struct DrainState {
-    phase: watch::Sender<DrainPhase>,
+    progress: Progress,
     listening_sockets: TaskTracker,
     connections: TaskTracker,
     /// What else takes part.
     jobs: TaskTracker,
-    start: Notify,
     probes: Probes,
     scarcity: Scarcity,
     /// The servers that wait for the end of the window.
@@ -93,7 +90,7 @@ impl DrainHandle {
 
     /// The current phase.
     pub fn phase(&self) -> DrainPhase {
-        *self.shared.phase.borrow()
+        self.shared.progress.phase()
     }
 
     /// Whether the signal has not come yet, or was [cancelled](Self::cancel). [`readiness`](Self::readiness) answers probes with it.
@@ -128,11 +125,7 @@ impl DrainHandle {
     /// You can drop the future and call this again.
     pub fn reached(&self, phase: DrainPhase) -> impl Future<Output = ()> + Send + Sync + use<> {
         let shared = self.shared.clone();
-        async move {
-            let mut phases = shared.phase.subscribe();
-            // Cannot fail: `shared` owns the sender.
-            let _ = phases.wait_for(|reached| *reached >= phase).await;
-        }
+        async move { shared.progress.until(|reached| reached >= phase).await }
     }
 
     /// Waits until the server is [ready](Self::is_ready). After the signal, that is only if the drain is [cancelled](Self::cancel).
@@ -142,19 +135,13 @@ impl DrainHandle {
     /// You can drop the future and call this again.
     pub fn ready(&self) -> impl Future<Output = ()> + Send + Sync + use<> {
         let shared = self.shared.clone();
-        async move {
-            let mut phases = shared.phase.subscribe();
-            // Cannot fail: `shared` owns the sender.
-            let _ = phases.wait_for(|phase| *phase == DrainPhase::Serving).await;
-        }
+        async move { shared.progress.until(|phase| phase == DrainPhase::Serving).await }
     }
 
     /// Begins the drain, as the signal does. For a route of an administrator, or for a failed part of the program. Does nothing once the
     /// drain has begun. If [`run`](ServerDrain::run) was not called yet, the drain begins as soon as it is.
     pub fn start(&self) {
-        if self.is_ready() {
-            self.shared.start.notify_one();
-        }
+        self.shared.progress.start();
     }
 
     /// Undoes the signal during the [notice](ServerDrain::notice): the server is ready again. Returns whether it was in time. A later phase
@@ -163,7 +150,8 @@ impl DrainHandle {
     /// [`start`](Self::start) begins the drain anew, and so does the next signal after
     /// [`on_terminate_signal`](ServerDrain::on_terminate_signal).
     pub fn cancel(&self) -> bool {
-        let is_in_time = self.leave(DrainPhase::Notice, DrainPhase::Serving);
+        let mut _span = None;
+        let is_in_time = self.shared.progress.change(DrainPhase::Serving, || _span = lock(&self.shared.span).take());
         if is_in_time {
             tracing::info!("the server drain is cancelled");
         }
@@ -297,7 +285,7 @@ impl DrainHandle {
 
     /// Waits for [`start`](Self::start).
     pub(super) async fn started(&self) {
-        self.shared.start.notified().await;
+        self.shared.progress.started().await;
     }
 
     /// Enters the first phase after the signal.
@@ -307,43 +295,32 @@ impl DrainHandle {
         self.shared.requests.store(0, Ordering::Relaxed);
         *lock(&self.shared.tally) = Tally::begin(self.in_flight());
         self.enter(DrainPhase::Notice);
-        // Every `start` until now has its drain. None of them must begin another one after a `cancel`.
-        pin!(self.shared.start.notified()).enable();
     }
 
     /// Ends the notice, unless the drain is cancelled. Returns whether it is not.
     pub(super) fn end_notice(&self, notice: Notice) -> bool {
-        // Between the two, nobody can cancel any more.
-        let goes_on = self.leave(DrainPhase::Notice, DrainPhase::LastRequest);
+        let goes_on = self.enter(DrainPhase::LastRequest);
         if goes_on {
             lock(&self.shared.tally).notice = notice;
-            self.enter(DrainPhase::LastRequest);
         }
         goes_on
     }
 
-    /// Changes the phase, if it is `from`, and ends its span: nobody can have begun another one. Returns whether it was.
-    fn leave(&self, from: DrainPhase, to: DrainPhase) -> bool {
-        let mut _span = None;
-        self.shared.phase.send_if_modified(|phase| {
-            let is_there = *phase == from;
-            if is_there {
-                *phase = to;
-                _span = lock(&self.shared.span).take();
-            }
-            is_there
-        })
-    }
-
-    pub(super) fn enter(&self, phase: DrainPhase) {
-        // The span of the phase before ends here.
-        *lock(&self.shared.span) = match phase {
+    /// Enters the next phase, unless the drain is cancelled. Returns whether it is not.
+    pub(super) fn enter(&self, phase: DrainPhase) -> bool {
+        let mut span = match phase {
             DrainPhase::Ended => None,
             phase => Some(tracing::info_span!("server drain", %phase)),
         };
-        tracing::info!(%phase, connections = self.connections(), in_flight = self.in_flight(), "server drain");
-        lock(&self.shared.tally).began.insert(phase, Instant::now());
-        self.shared.phase.send_replace(phase);
+        let goes_on = self.shared.progress.change(phase, || {
+            // The span of the phase before ends below: what its end calls must not find the lock held.
+            mem::swap(&mut *lock(&self.shared.span), &mut span);
+            lock(&self.shared.tally).began.insert(phase, Instant::now());
+        });
+        if goes_on {
+            tracing::info!(%phase, connections = self.connections(), in_flight = self.in_flight(), "server drain");
+        }
+        goes_on
     }
 
     /// Waits until no socket listens, no connection is open, and no job takes part.

@@ -8,6 +8,7 @@ mod layer;
 mod listener;
 mod notice;
 mod phase;
+mod progress;
 mod readiness;
 mod report;
 mod scarcity;
@@ -268,13 +269,16 @@ impl ServerDrain {
                 handle.until_no_connections().await;
                 handle.until_reapers_idle().await;
             };
-            tokio::select! {
+            let outcome = tokio::select! {
                 biased;
-                () = handle.ready() => {}
+                () = handle.ready() => continue,
                 () = in_order => break DrainOutcome::Finished,
                 // A server that always has something to do uses up what its task may do at once. Neither of these waits for that.
-                () = unconstrained(sleep_until(budget.deadline())) => break DrainOutcome::OutOfTime,
-                () = unconstrained(&mut force) => break DrainOutcome::Forced,
+                () = unconstrained(sleep_until(budget.deadline())) => DrainOutcome::OutOfTime,
+                () = unconstrained(&mut force) => DrainOutcome::Forced,
+            };
+            if handle.enter(DrainPhase::Deadline) {
+                break outcome;
             }
         };
 
@@ -283,7 +287,6 @@ impl ServerDrain {
             force = Box::pin(pending());
         }
         if outcome != DrainOutcome::Finished {
-            handle.enter(DrainPhase::Deadline);
             let end = budget.tasks_end();
             serving.serve_until(within(end, handle.until_no_connections())).await;
             // Its connections report their end when the runtime has dropped their tasks.
