@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt, future::pending, path::PathBuf, str::FromStr, time::Duration};
 
 use bytesize::ByteSize;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
@@ -308,14 +308,15 @@ impl Arguments {
             let message = "--connections above 1 requires --bytes: standard input can be sent only once";
             Self::command().error(ErrorKind::MissingRequiredArgument, message).exit();
         }
-        if let Command::Serve(ServeArguments { notice: Some(notice), grace, .. }) = &arguments.command
-            && *notice >= *grace - (*grace / 10).min(ServerDrain::RESERVE)
-            && !notice.is_zero()
+        if let Command::Serve(ServeArguments { notice: Some(notice), last_request, grace, .. }) = arguments.command
+            && let longest = ServerDrain::on(pending()).last_request(last_request).grace_period(grace).longest_notice()
+            && notice > longest
         {
-            let [notice, grace] = [notice, grace].map(|duration| humantime::format_duration(*duration));
+            let [notice, last_request, grace, longest] =
+                [notice, last_request, grace, longest].map(humantime::format_duration);
             let message = format!(
-                "--notice {notice} uses up --grace {grace}, and all requests would be cut: \
-                 set --grace to at least the notice plus the longest request"
+                "--notice {notice} is too long: --grace {grace} leaves {longest} for it beside --last-request {last_request}. \
+                 Set --grace to at least the notice, the last request and the longest request together"
             );
             Self::command().error(ErrorKind::ValueValidation, message).exit();
         }

@@ -6,7 +6,7 @@ use crate::process::{CERTIFICATE, Certificate, Serve, run, within};
 
 #[tokio::test]
 async fn wrong_usage_is_reported_with_exit_code_2() {
-    let cases: [(&[&str], &str); 26] = [
+    let cases: [(&[&str], &str); 27] = [
         (&[], "Usage: tls-shutdown"),
         (&["serve", "--policy", "receive-first"], "possible values: quiet, unidirectional, bidirectional"),
         (&["serve", "--alpn", "h3"], "possible values: h2, http/1.1"),
@@ -18,7 +18,8 @@ async fn wrong_usage_is_reported_with_exit_code_2() {
         (&["serve", "--key", "key.pem"], "--cert"),
         (&["serve", "--listen", "8443"], "expected HOST:PORT"),
         (&["serve", "--listen", "127.0.0.1:84430"], "not a port"),
-        (&["serve", "--notice", "24s"], "--notice 24s uses up --grace 25s"),
+        (&["serve", "--notice", "20s"], "--grace 25s leaves 19s for it beside --last-request 5s"),
+        (&["serve", "--notice", "1s", "--grace", "0s"], "--grace 0s leaves 0s"),
         (&["send"], "<HOST:PORT>"),
         (&["send", "::1:443"], "[::1]:443"),
         (&["send", "[::1]"], "expected HOST:PORT"),

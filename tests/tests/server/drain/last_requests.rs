@@ -11,7 +11,7 @@ use tls_shutdown_tests::{
     End,
     serving::{
         Client, LONG, Running,
-        http2::{END_HEADERS, GET, HEADERS, frame, get, hello},
+        http2::{self, END_HEADERS, GET, HEADERS, frame, get, hello},
         listener,
     },
     soon,
@@ -171,6 +171,29 @@ async fn a_request_that_the_system_has_at_the_end_of_the_window_is_answered() {
         drop(client);
         running.report().await;
     }
+}
+
+/// No client has begun a request, so that none loses one.
+#[tokio::test]
+async fn a_window_without_room_in_the_grace_period_ends_at_the_deadline() {
+    let grace = Duration::from_secs(10);
+    let contradiction =
+        |drain: ServerDrain| drain.last_request(LONG).jitter(LONG).ping_timeout(LONG).grace_period(grace);
+    let mut running = Running::start_with(listener().await, |server| server, contradiction, routes);
+    let mut clients = [idle(&running).await, Client::connect_http2(running.address).await];
+    clients[1].send([hello(), get(1)].concat()).await;
+    while clients[1].frame_of(http2::DATA).await.flags & http2::END_STREAM == 0 {}
+    running.signal();
+    pass_time(grace - ServerDrain::RESERVE * 2).await;
+    assert_eq!(running.drain.phase(), DrainPhase::LastRequest);
+    pass_time(ServerDrain::RESERVE).await;
+    for client in &mut clients {
+        assert_eq!(client.read_to_end().await.1, End::CloseNotify);
+    }
+    drop(clients);
+    let report = running.report().await;
+    assert_eq!((report.responses_cut(), report.left(), report.lingering()), (0, 0, 0), "{report}");
+    assert!(report.elapsed() <= grace, "{report}");
 }
 
 /// The grace period holds, whatever the clients do.

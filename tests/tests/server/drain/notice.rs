@@ -152,6 +152,25 @@ async fn a_fixed_notice_waits_for_nobody() {
     assert_eq!(report.notice(), Notice::Fixed, "{report}");
 }
 
+/// What is left has to serve the requests in progress.
+#[tokio::test]
+async fn a_notice_without_room_in_the_grace_period_is_shortened() {
+    for (notice, last_request, longest) in [(8, 2, 7), (100, 2, 7), (100, 100, 4)] {
+        let plan = |drain: ServerDrain| {
+            let times = (SECOND * notice, SECOND * last_request);
+            drain.notice(times.0).last_request(times.1).grace_period(SECOND * 10)
+        };
+        let mut server = Watched::start(plan).await;
+        server.signal().await;
+        pass_time(SECOND * longest - SECOND / 2).await;
+        assert_eq!(server.drain.phase(), DrainPhase::Notice);
+        pass_time(SECOND * 3 / 2).await;
+        let report = server.report().await;
+        assert_eq!(report.notice(), Notice::Shortened, "{report}");
+        assert!(report.time_in(DrainPhase::Deadline).is_zero(), "{report}");
+    }
+}
+
 /// The drain begins and is cancelled by the program.
 #[tokio::test]
 async fn a_drain_is_started_and_cancelled_from_code() {

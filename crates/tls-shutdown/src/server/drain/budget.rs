@@ -17,7 +17,13 @@ pub(super) struct Budget {
 impl Budget {
     /// Begins the grace period.
     pub(super) fn begin(grace_period: Duration) -> Self {
-        Self { ends: from_now(grace_period), reserve: ServerDrain::RESERVE.min(grace_period / 10) }
+        Self { ends: from_now(grace_period), reserve: reserve(grace_period) }
+    }
+
+    /// The longest notice that leaves the time for a last request before the deadline, or a half of what is there.
+    pub(super) fn longest_notice(grace_period: Duration, last_request: Duration) -> Duration {
+        let until_deadline = grace_period - reserve(grace_period);
+        until_deadline - last_request.min(until_deadline / 2)
     }
 
     /// When everything in progress is cut.
@@ -39,6 +45,10 @@ impl Budget {
     pub(super) fn shorten_to_reserve(&mut self) {
         self.ends = self.ends.min(from_now(self.reserve));
     }
+}
+
+fn reserve(grace_period: Duration) -> Duration {
+    ServerDrain::RESERVE.min(grace_period / 10)
 }
 
 #[cfg(test)]

@@ -154,7 +154,8 @@ impl ServerDrain {
     }
 
     /// Fixes how long the server continues without being ready. Choose a time after which no balancer sends new connections. It is a part of
-    /// the [grace period](Self::grace_period), which must be longer.
+    /// the [grace period](Self::grace_period). A notice above the [longest](Self::longest_notice) is shortened to it. The server logs that
+    /// when it starts, and [`DrainReport::notice`] returns [`Notice::Shortened`].
     ///
     /// Default: as long as the balancer needs. If somebody has asked for [readiness](DrainHandle::readiness) within the last minute, the
     /// notice lasts until two probes in a row were answered "not ready", and nobody but probes has connected for a second. It lasts for
@@ -165,8 +166,21 @@ impl ServerDrain {
         self
     }
 
+    /// The longest fixed [notice](Self::notice) for which the [grace period](Self::grace_period) has room: what remains without the
+    /// [reserve](Self::RESERVE) and the [time for a last request](Self::last_request). If that time is more than a half, without a half.
+    ///
+    /// ```
+    /// # use std::{future::pending, time::Duration};
+    /// # use tls_shutdown::server::ServerDrain;
+    /// let drain = ServerDrain::on(pending()).grace_period(Duration::from_secs(30));
+    /// assert_eq!(drain.longest_notice(), Duration::from_secs(24));
+    /// ```
+    pub fn longest_notice(&self) -> Duration {
+        Budget::longest_notice(self.grace_period, self.handle.timing().last_request)
+    }
+
     /// How long an idle connection may still send a request after the server has stopped accepting. If this is the longest round trip to a
-    /// client or more, no client loses the request that it is sending. Default: [`LAST_REQUEST`](Self::LAST_REQUEST).
+    /// client or more, no client loses the request that it is sending. The deadline ends it. Default: [`LAST_REQUEST`](Self::LAST_REQUEST).
     pub fn last_request(self, window: Duration) -> Self {
         self.handle.timing().last_request = window;
         self
@@ -181,7 +195,7 @@ impl ServerDrain {
         self
     }
 
-    /// Spreads the closes of idle connections over this time, at random, so that not all clients connect again at once.
+    /// Spreads the closes of idle connections over this time, at random, so that not all clients connect again at once. The deadline ends it.
     /// Default: [`JITTER`](Self::JITTER).
     pub fn jitter(self, jitter: Duration) -> Self {
         self.handle.timing().jitter = jitter;
@@ -227,7 +241,18 @@ impl ServerDrain {
     ///
     /// Dropping the future stops the server without a drain.
     pub async fn run<T>(self, serving: impl Future<Output = T>) -> (DrainReport, Option<T>) {
+        let longest_notice = self.longest_notice();
         let Self { mut signal, mut force, notice, grace_period, ack_timeout, handle } = self;
+        if let Some(notice) = notice
+            && notice > longest_notice
+        {
+            tracing::warn!(
+                ?notice,
+                ?longest_notice,
+                ?grace_period,
+                "the grace period has no room for the notice, which will be shortened"
+            );
+        }
         let mut serving = Serving { server: Some(Box::pin(serving)), output: None };
         let mut budget;
         let outcome = loop {
@@ -241,18 +266,15 @@ impl ServerDrain {
             };
             serving.serve_until(begin).await;
             budget = Budget::begin(grace_period);
-            if notice.is_some_and(|notice| !notice.is_zero() && from_now(notice) >= budget.deadline()) {
-                tracing::warn!(
-                    ?notice,
-                    ?grace_period,
-                    "the notice leaves no time for requests, all of them will be cut"
-                );
-            }
             handle.begin(budget.ends());
             let in_order = async {
                 let mut ended = Notice::Interrupted;
                 let noticed = async {
                     ended = match notice {
+                        Some(notice) if notice > longest_notice => {
+                            sleep(longest_notice).await;
+                            Notice::Shortened
+                        }
                         Some(notice) => {
                             sleep(notice).await;
                             Notice::Fixed

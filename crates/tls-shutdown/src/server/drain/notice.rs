@@ -25,6 +25,9 @@ use crate::runtime::{lock::lock, timer::from_now};
 pub enum Notice {
     /// [`ServerDrain::notice`](super::ServerDrain::notice) had set its length.
     Fixed,
+    /// [`ServerDrain::notice`](super::ServerDrain::notice) had set a length for which the grace period has no room. It was shortened to
+    /// [`ServerDrain::longest_notice`](super::ServerDrain::longest_notice).
+    Shortened,
     /// Nobody had asked for the server's readiness within the last minute: no balancer watched, and there was no notice.
     Unwatched,
     /// The probes have seen that the server is not ready, and nobody connected any more.
@@ -37,10 +40,11 @@ pub enum Notice {
 }
 
 impl Notice {
-    /// A short name, for metrics and JSON: `fixed`, `unwatched`, `seen`, `timed_out`, `interrupted`.
+    /// A short name, for metrics and JSON: `fixed`, `shortened`, `unwatched`, `seen`, `timed_out`, `interrupted`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Fixed => "fixed",
+            Self::Shortened => "shortened",
             Self::Unwatched => "unwatched",
             Self::Seen => "seen",
             Self::TimedOut => "timed_out",
@@ -53,6 +57,7 @@ impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Fixed => "fixed",
+            Self::Shortened => "fixed, and shortened",
             Self::Unwatched => "nobody watched",
             Self::Seen => "seen by the probes",
             Self::TimedOut => "timed out",
