@@ -370,3 +370,47 @@ async fn a_request_that_waits_for_a_busy_connector_is_refused_at_once() {
     assert!(soon(later).await.unwrap_err().is::<Draining>());
     drop(connecting);
 }
+
+/// They have nothing more to do. Their callbacks wait for the drop.
+#[tokio::test]
+async fn streams_that_their_owners_hold_after_the_end_have_ended() {
+    let tls = TlsConnector::from(Arc::new(client_config(&TLS13)));
+    let server = WitnessServer::new("http/1.1", 1).await;
+    let (address, deaf) = deaf_server(b"").await;
+    let silent: Uri = format!("https://{address}/").parse().unwrap();
+    for (uri, ending) in [(server.uri("/"), Ending::Complete), (silent, Ending::TimedOut)] {
+        let (record, mut reports) = recorder();
+        let policy = ShutdownPolicy::bidirectional().with_close_timeout(Duration::from_millis(50));
+        let layer = ShutdownLayer::new().with_policy(policy).on_end(record);
+        let mut stream = layer.layer(by_hand(tls.clone())).oneshot(uri).await.unwrap();
+        assert_eq!(layer.drain().open(), 1);
+        assert_eq!(stream.shutdown().await.is_ok(), ending == Ending::Complete);
+        assert_eq!(layer.drain().open(), 0);
+        assert!(reports.try_recv().is_err());
+        drop(stream);
+        assert_eq!(reports.recv().await.unwrap().ending(), ending);
+    }
+    drop(deaf.await.unwrap());
+}
+
+/// The drain has begun before the end, and counts it once.
+#[tokio::test]
+async fn a_drain_does_not_wait_for_the_drop_of_a_stream_that_has_ended() {
+    let (address, server) = deaf_server(b"").await;
+    let layer = ShutdownLayer::new();
+    let tls = TlsConnector::from(Arc::new(client_config(&TLS13)));
+    let uri: Uri = format!("https://{address}/").parse().unwrap();
+    let mut stream = layer.layer(by_hand(tls)).oneshot(uri).await.unwrap();
+    stream.write_all(b"another protocol\r\n").await.unwrap();
+    let drain = layer.drain();
+    let drained = tokio::spawn(async move { drain.run(LIMIT * 10).await });
+    layer.drain().begun().await;
+    let mut server = server.await.unwrap();
+    server.shutdown().await.unwrap();
+    soon(stream.shutdown()).await.unwrap();
+    let report = soon(drained).await.unwrap();
+    assert_eq!((report.count(Ending::Complete), report.tickets(), report.left()), (1, 2, 0), "{report}");
+    drop(stream);
+    let report = layer.drain().run(LIMIT).await;
+    assert_eq!((report.connections(), report.tickets(), report.left()), (1, 2, 0), "{report}");
+}

@@ -16,7 +16,8 @@ use super::{
     draining::Draining,
     report::ClientDrainReport,
     retirement::PoolLimits,
-    stream::{ClientStream, Drained, SharedStream},
+    shared_stream::{Drained, SharedStream},
+    stream::ClientStream,
 };
 use crate::{
     runtime::lock::lock,
@@ -35,6 +36,8 @@ use crate::{
 /// - A connection that speaks **another protocol**, for example after an upgrade, is ended by its owner. [`begun`](Self::begun) returns when
 ///   it should do that.
 /// - A connection that its owner has **half-closed**, and reads on, is closed or cut like the others.
+/// - A connection that its owner has **shut down**, and still holds, has ended, well or not. Its [`on_end`](super::ShutdownLayer::on_end) waits
+///   for the drop.
 /// - At the **timeout**, requests in flight are cut: their connections end without close_notify, and their owners receive an error.
 ///
 /// A connection that was closed [bidirectionally](crate::ShutdownPolicy::bidirectional) has its session tickets, and its peer has read
@@ -168,8 +171,7 @@ impl ClientDrain {
             entries.next_id
         });
         let drain = self.clone();
-        // The last callback: when the drain ends, the others have been called.
-        let stream = Arc::new(SharedStream::new(stream.on_end(move |report| drain.count_end(id, report)), limits));
+        let stream = Arc::new(SharedStream::new(stream, limits, move |report| drain.count_end(id, report)));
         let drained: Arc<dyn Drained> = stream.clone();
         let phase = self.change(|entries| {
             entries.open.insert(id, Arc::downgrade(&drained));
@@ -184,10 +186,10 @@ impl ClientDrain {
         }
     }
 
+    /// Counts the end of a connection, once.
     fn count_end(&self, id: u64, report: &ShutdownReport) {
         self.change(|entries| {
-            entries.open.remove(&id);
-            if entries.phase == RegisterPhase::Draining {
+            if entries.open.remove(&id).is_some() && entries.phase == RegisterPhase::Draining {
                 *entries.endings.entry(report.ending().name()).or_default() += 1;
                 entries.tickets += u64::from(report.tickets());
             }

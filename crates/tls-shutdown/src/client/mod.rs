@@ -7,6 +7,7 @@ mod into_tls;
 mod layer;
 mod report;
 mod retirement;
+mod shared_stream;
 mod stream;
 
 pub use drain::ClientDrain;
