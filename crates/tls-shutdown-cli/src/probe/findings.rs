@@ -124,6 +124,18 @@ impl Observations {
             || own.iter().any(|(end, _)| *end == Some(OwnEnd::CloseNotify));
         let is_reset =
             matches!(answer, Some((_, TcpEnd::Reset))) || own.iter().any(|(end, _)| *end == Some(OwnEnd::Reset));
+        let failure = match answer {
+            Some((Answer::Failed(failure), _)) => Some(failure),
+            _ => own.iter().find_map(|(end, _)| match end {
+                Some(OwnEnd::Failed(failure)) => Some(*failure),
+                _ => None,
+            }),
+        };
+        if let (true, Some(failure)) = (cases.is_empty(), failure) {
+            let meaning =
+                format!("the server sends {failure}, which clients report as that and not as an unexpected EOF");
+            return Fault { at_fault: "nobody", meaning };
+        }
         let (at_fault, meaning) = match (&cases[..], is_clean, is_reset) {
             ([], _, true) => (
                 "nobody",
@@ -152,6 +164,11 @@ impl Observations {
                 let meaning =
                     "The server answers only after FIN. A client that waits before it sends FIN waits in vain.";
                 found(Verdict::Tolerable, true, meaning, CLOSE_NOTIFY)
+            }
+            Some(Closing { answer: Answer::Failed(failure), .. }) => {
+                let meaning =
+                    format!("The server answers with {failure}. A client that waits for the answer reports an error.");
+                found(Verdict::Bad, false, &meaning, CLOSE_NOTIFY)
             }
             Some(Closing { tcp: TcpEnd::Fin, .. }) => {
                 let meaning = "The server ends TCP instead of answering. A client that waits for the answer reports an \
@@ -197,6 +214,7 @@ impl Observations {
     fn closes_tcp_after_answer(&self) -> Finding {
         let (verdict, value, meaning, rule) = match &self.closing {
             None => unknown("The probe could not send close_notify.", CLOSE_NOTIFY),
+            Some(Closing { answer: Answer::Failed(_), .. }) => unknown("There was no answer.", CLOSE_NOTIFY),
             Some(Closing { tcp: TcpEnd::Fin, answer: Answer::None, .. }) => {
                 found(Verdict::Tolerable, "fin", "The server ends TCP without an answer.", CLOSE_NOTIFY)
             }
@@ -230,6 +248,12 @@ impl Observations {
             }
             Some(OwnEnd::Reset) => {
                 found(Verdict::Bad, "rst", "The server resets idle connections, as a crash would.", CLOSE_NOTIFY)
+            }
+            Some(OwnEnd::Failed(failure)) => {
+                let meaning = format!(
+                    "The server ends idle connections with {failure}. A client that reads then reports an error."
+                );
+                found(Verdict::Bad, "none", &meaning, CLOSE_NOTIFY)
             }
             Some(OwnEnd::None) => {
                 let meaning = format!(
@@ -302,6 +326,21 @@ impl Observations {
                 let meaning = "The response had a length, so it was whole. The server ended the connection behind it without \
                                close_notify, which would make a response without a length look cut.";
                 found(Verdict::Tolerable, false, meaning, CLOSURE_ALERTS)
+            }
+            Some((Delimiter::Connection, OwnEnd::Failed(failure))) => {
+                let meaning =
+                    format!("A response without a length ends with {failure}. A client cannot tell it from a cut one.");
+                found(Verdict::Bad, false, &meaning, INCOMPLETE_CLOSE)
+            }
+            Some((Delimiter::Length, OwnEnd::Failed(failure))) => {
+                let meaning = format!(
+                    "The response had a length, so it was whole. The server ended the connection behind it with {failure}, \
+                     which would make a response without a length look cut."
+                );
+                found(Verdict::Tolerable, false, &meaning, CLOSURE_ALERTS)
+            }
+            Some((Delimiter::Cut, OwnEnd::Failed(failure))) => {
+                found(Verdict::Bad, false, &format!("The response is cut by {failure}."), INCOMPLETE_CLOSE)
             }
             Some((Delimiter::Cut, _)) => {
                 let meaning = "The connection ended before the response was whole.";

@@ -1,8 +1,9 @@
 //! HTTP/1 as far as a probe needs it: requests, and whether a response is whole.
 
-use std::io;
+use std::{fmt, io};
 
 use httparse::{EMPTY_HEADER, Status};
+use tls_shutdown::{Alert, Ending, ShutdownReport};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::transport::is_reset;
@@ -20,6 +21,31 @@ pub(crate) enum ReadEnd {
     Reset,
     /// An alert, or a violation of TLS.
     Failed(io::Error),
+}
+
+/// What of the server has made TLS fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TlsFailure {
+    Alert(Alert),
+    Violation,
+}
+
+impl TlsFailure {
+    pub(crate) fn of(error: &io::Error) -> Self {
+        match ShutdownReport::of_failed_handshake(error).ending() {
+            Ending::PeerAlert(alert) => Self::Alert(alert),
+            _ => Self::Violation,
+        }
+    }
+}
+
+impl fmt::Display for TlsFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Alert(alert) => write!(f, "the alert {alert}"),
+            Self::Violation => f.write_str("a record that violates TLS"),
+        }
+    }
 }
 
 impl ReadEnd {

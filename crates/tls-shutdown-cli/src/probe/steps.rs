@@ -11,8 +11,8 @@ use tokio::{
 use super::{
     connection::{Kind, Prober, Stream, Unreachable, is_resumed},
     http::{
-        AfterResponse, Progress, ReadEnd, closing_request, keep_alive_request, progress, read_response, read_to_end,
-        upload_head,
+        AfterResponse, Progress, ReadEnd, TlsFailure, closing_request, keep_alive_request, progress, read_response,
+        read_to_end, upload_head,
     },
     timeline::{Sender, What},
     transport::Observed,
@@ -78,6 +78,7 @@ pub(crate) enum Answer {
     ToCloseNotify(Duration),
     /// Only FIN made the server answer.
     ToFin(Duration),
+    Failed(TlsFailure),
     None,
 }
 
@@ -87,6 +88,8 @@ pub(crate) enum OwnEnd {
     CloseNotify,
     Fin,
     Reset,
+    /// This client has, because TLS has failed.
+    Failed(TlsFailure),
     /// It has not.
     None,
 }
@@ -191,7 +194,8 @@ pub(crate) async fn close(prober: &mut Prober, protocol: Protocol) -> Option<Clo
     let mut answer = Answer::None;
     match timeout(prober.left(ANSWER_TIMEOUT), read_to_end(&mut stream)).await {
         Ok(ReadEnd::CloseNotify) => answer = Answer::ToCloseNotify(sent.elapsed()),
-        Ok(ReadEnd::Fin | ReadEnd::Reset | ReadEnd::Failed(_)) => {}
+        Ok(ReadEnd::Failed(error)) => answer = Answer::Failed(TlsFailure::of(&error)),
+        Ok(ReadEnd::Fin | ReadEnd::Reset) => {}
         Err(_) => {
             let policy = waiting_policy(prober);
             let sent = Instant::now();
@@ -200,7 +204,7 @@ pub(crate) async fn close(prober: &mut Prober, protocol: Protocol) -> Option<Clo
             }
         }
     }
-    if answer != Answer::None {
+    if matches!(answer, Answer::ToCloseNotify(_) | Answer::ToFin(_)) {
         timeline.was_close_notify(Sender::Server);
     }
     let connection = stream.get_ref().get_ref().1;
@@ -339,7 +343,7 @@ async fn own_end(prober: &Prober, mut stream: Stream, end: Option<ReadEnd>) -> (
         Some(ReadEnd::CloseNotify) => OwnEnd::CloseNotify,
         Some(ReadEnd::Fin) => OwnEnd::Fin,
         Some(ReadEnd::Reset) => OwnEnd::Reset,
-        Some(ReadEnd::Failed(_)) => OwnEnd::None,
+        Some(ReadEnd::Failed(error)) => OwnEnd::Failed(TlsFailure::of(&error)),
     };
     if end != OwnEnd::CloseNotify {
         return (end, None);

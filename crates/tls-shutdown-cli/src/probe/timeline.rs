@@ -236,6 +236,10 @@ impl Scanner {
                     let name = CONTENT_TYPES.iter().find(|(number, _)| *number == header[0]).map(|(_, name)| *name);
                     // The legacy version is 3.1 or 3.3.
                     match (name, &header[1..]) {
+                        (Some(name), [3, _, 0, 0]) => {
+                            found.push((What::Record(name), HEADER_BYTES));
+                            *self = Self::Header(Vec::new());
+                        }
                         (Some(name), [3, _, high, low]) => {
                             let length = usize::from(u16::from_be_bytes([*high, *low]));
                             *self = Self::Record(name, HEADER_BYTES + length, length);
@@ -277,6 +281,15 @@ mod tests {
             assert_eq!(found[..3], expected, "pieces of {size} bytes");
             let plaintext: usize = found[3..].iter().map(|(_, length)| length).sum();
             assert!(found[3..].iter().all(|(what, _)| *what == What::Plaintext) && plaintext == 4, "{found:?}");
+        }
+    }
+
+    /// No byte follows that would show it.
+    #[test]
+    fn a_record_without_content_is_whole_with_its_header() {
+        let mut scanner = Scanner::Header(Vec::new());
+        for (kind, name) in CONTENT_TYPES {
+            assert_eq!(scanner.scan(&[kind, 3, 3, 0, 0]), [(What::Record(name), HEADER_BYTES)]);
         }
     }
 

@@ -22,6 +22,8 @@ async fn probe(address: &str, more: &[&str]) -> (Option<i32>, Value) {
     let mut command = command(&[&arguments, more].concat());
     let output = timeout(LIMIT * 2, command.output()).await.expect("it ends").expect("the command runs");
     assert!(begin.elapsed() < LIMIT + Duration::from_secs(2), "{:?}", begin.elapsed());
-    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    let message = String::from_utf8_lossy(&output.stderr);
+    // A rustls with debug assertions panics over an invalid record behind our close_notify (rustls#959). That is caught.
+    assert!(message.is_empty() || message.contains("assertion failed: !self.sent_fatal_alert"), "{message}");
     (output.status.code(), serde_json::from_slice(&output.stdout).expect("one JSON object"))
 }

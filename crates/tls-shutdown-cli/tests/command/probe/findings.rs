@@ -133,6 +133,48 @@ async fn each_way_to_answer_close_notify() {
     .await;
 }
 
+/// An alert, a message of the handshake, and data, each of no byte: the server violates TLS, and does not end TCP.
+#[tokio::test]
+async fn records_without_content_are_no_end() {
+    let script = |kind, answers| {
+        let end = Close::EmptyRecord(kind);
+        Script { answer: end, response: (answers, end), idle: end, ..Script::default() }
+    };
+    let cases = [
+        (script(21, Answers::UntilClose), ("close_delimited_truthful", "bad", "false")),
+        (script(22, Answers::UntilClose), ("close_delimited_truthful", "bad", "false")),
+        (script(23, Answers::UntilClose), ("close_delimited_truthful", "bad", "false")),
+        (script(23, Answers::Length), ("close_delimited_truthful", "tolerable", "false")),
+    ];
+    for_each(cases, |(script, response)| async move {
+        let different = [
+            ("answers_close_notify", "bad", "false"),
+            ("answer_time_ms", "unknown", ""),
+            ("closes_tcp_after_answer", "unknown", "null"),
+            ("idle_close", "bad", "\"none\""),
+            ("reads_after_close_notify", "unknown", "null"),
+            response,
+        ];
+        finds(script, &different, "bad", "nobody").await;
+    })
+    .await;
+
+    let (_, report) = probe(&script(23, Answers::Cut).start().await, &[]).await;
+    let meaning =
+        "the server sends a record that violates TLS, which clients report as that and not as an unexpected EOF";
+    assert_eq!(report["unexpected_eof"], json!({ "at_fault": "nobody", "meaning": meaning }));
+    let meanings = ["answers_close_notify", "idle_close", "close_delimited_truthful"].map(|id| {
+        let findings = report["findings"].as_array().expect("findings");
+        findings.iter().find(|finding| finding["id"] == id).expect("a finding")["meaning"].clone()
+    });
+    let expected = [
+        "The server answers with a record that violates TLS. A client that waits for the answer reports an error.",
+        "The server ends idle connections with a record that violates TLS. A client that reads then reports an error.",
+        "The response is cut by a record that violates TLS.",
+    ];
+    assert_eq!(meanings, expected);
+}
+
 /// It takes the longest.
 #[tokio::test]
 async fn a_server_that_never_closes() {

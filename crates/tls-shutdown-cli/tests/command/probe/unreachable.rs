@@ -66,6 +66,10 @@ async fn a_server_that_does_not_speak_tls() {
     fails(&http, &[], "not_tls", "not TLS").await;
     let garbage = plain(|tcp| async { say(tcp, &[0xa5; 2000]).await }).await;
     fails(&garbage, &[], "not_tls", "not TLS").await;
+    for kind in [21, 22, 23] {
+        let empty = plain(move |tcp| async move { say(tcp, &[kind, 3, 3, 0, 0]).await }).await;
+        fails(&empty, &[], "not_tls", "the server's answer is not TLS").await;
+    }
     let leaves = plain(|mut tcp| async move {
         // What is read is not reset.
         let _ = tcp.read(&mut [0; 4096]).await;
