@@ -39,7 +39,8 @@ async fn a_response_without_its_head() {
     for client in &mut connections {
         assert_eq!(answers(client).await, b"after 2000 ms\n");
     }
-    exits(server, signalled, "complete").await;
+    let drained = exits(server, signalled, "complete").await;
+    assert_eq!(drained["in_flight"], connections.len(), "{drained}");
 }
 
 async fn a_response_in_progress() {
