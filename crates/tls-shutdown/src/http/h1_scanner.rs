@@ -202,7 +202,9 @@ impl MessageScanner {
 fn says_nothing_of_body(line: &[u8]) -> bool {
     !matches!(
         (line.first(), line.get(8)),
-        (Some(b'c' | b'C'), Some(b'l' | b'L') | None) | (Some(b't' | b'T'), Some(b'-') | None) | (Some(b'\r' | b'\n'), _)
+        (Some(b'c' | b'C'), Some(b'l' | b'L') | None)
+            | (Some(b't' | b'T'), Some(b'-') | None)
+            | (Some(b'\r' | b'\n'), _)
     )
 }
 

@@ -80,7 +80,7 @@ where
             driver.set_abort_mode(Abort::Fin, session);
             return Ok(Plaintext::without_tls(self.into_inner().into_transport()));
         }
-        Err(UnwrapError { error: driver.error(ending), stream: Box::new(self) })
+        Err(UnwrapError { error: driver.error(ending), stream: self })
     }
 }
 
@@ -90,8 +90,7 @@ where
 #[derive(Debug)]
 pub struct UnwrapError<S: TlsSession> {
     error: ShutdownError,
-    /// Boxed, so that `Ok` need not reserve its size.
-    stream: Box<ShutdownStream<S>>,
+    stream: ShutdownStream<S>,
 }
 
 impl<S: TlsSession> UnwrapError<S> {
@@ -102,7 +101,7 @@ impl<S: TlsSession> UnwrapError<S> {
 
     /// Returns the stream.
     pub fn into_stream(self) -> ShutdownStream<S> {
-        *self.stream
+        self.stream
     }
 }
 
