@@ -48,6 +48,15 @@ pub async fn leap(time: Duration) {
     resume();
 }
 
+/// Nothing happens for this long: every task runs until it waits, then the clock moves forward at once, then the tasks see that.
+///
+/// The runtime must have one thread, and the clock must not be paused.
+pub async fn rest(time: Duration) {
+    turns(50).await;
+    leap(time).await;
+    turns(50).await;
+}
+
 /// Waits by the real clock. Only for what nothing reports: each use states why.
 pub async fn real_time(time: Duration) {
     sleep(time).await;

@@ -2,8 +2,6 @@
 //!
 //! This test has a process of its own, since its subscriber is that of the process.
 
-use std::sync::Arc;
-
 use futures_util::future::join_all;
 use tls_shutdown::server::ResponseDelivery;
 use tls_shutdown_tests::{
@@ -71,11 +69,9 @@ async fn failed_handshakes_are_logged_with_their_reason(log: &Log) {
     soon(site.ends.recv()).await.expect("a report");
     let failed = format!(r#"the TLS handshake failed peer={peer} reason="not_tls" alert_sent=decode_error error="#);
     assert!(log.text().contains(&failed), "{failed}: {}", log.text());
-    let name = "localhost".try_into().unwrap();
     let mut config = offer("http/1.1");
     config.alpn_protocols = vec![b"nothing".to_vec()];
-    let tcp = TcpStream::connect(site.tcp_address()).await.unwrap();
-    soon(tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp)).await.unwrap_err();
+    assert!(Client::try_connect(site.tcp_address(), config).await.is_err());
     soon(site.ends.recv()).await.expect("a report");
     assert!(log.text().contains(r#"reason="no_common_protocol" server_name="localhost""#), "{}", log.text());
 }

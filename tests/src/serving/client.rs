@@ -113,10 +113,21 @@ impl Client {
 
     /// Makes the TLS handshake over a connection.
     pub async fn over(tcp: TcpStream, config: ClientConfig) -> Self {
+        Self::try_over(tcp, config).await.expect("a handshake")
+    }
+
+    /// Connects with `config`. The handshake may fail.
+    pub async fn try_connect(address: SocketAddr, config: ClientConfig) -> io::Result<Self> {
+        let tcp = soon(TcpStream::connect(address)).await.expect("a server");
+        Self::try_over(tcp, config).await
+    }
+
+    /// Makes the TLS handshake over a connection, which may fail.
+    pub async fn try_over(tcp: TcpStream, config: ClientConfig) -> io::Result<Self> {
         tcp.set_nodelay(true).expect("an option");
         let name = ServerName::try_from("localhost").expect("a name");
-        let stream = soon(TlsConnector::from(Arc::new(config)).connect(name, tcp)).await.expect("a handshake");
-        Self { stream }
+        let stream = soon(TlsConnector::from(Arc::new(config)).connect(name, tcp)).await?;
+        Ok(Self { stream })
     }
 }
 

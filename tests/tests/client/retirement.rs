@@ -3,24 +3,13 @@
 use std::time::Duration;
 
 use tls_shutdown::client::ShutdownLayer;
-use tls_shutdown_tests::{
-    End, soon,
-    time::{leap, turns},
-    witness::WitnessServer,
-};
+use tls_shutdown_tests::{End, soon, time::rest, witness::WitnessServer};
 use tower::Layer;
 
 use crate::{get, https, pooled, recorder};
 
 const SECOND: Duration = Duration::from_secs(1);
 const PROTOCOLS: [&str; 2] = ["http/1.1", "h2"];
-
-/// Lets both sides see what has changed after this time.
-async fn pass(time: Duration) {
-    turns(50).await;
-    leap(time).await;
-    turns(50).await;
-}
 
 #[tokio::test]
 async fn an_old_connection_is_closed_and_the_next_request_makes_a_new_one() {
@@ -30,10 +19,10 @@ async fn an_old_connection_is_closed_and_the_next_request_makes_a_new_one() {
         let client = pooled(layer.layer(https(protocol)));
         for _ in 0..3 {
             get(&client, server.uri("/")).await.unwrap();
-            pass(SECOND * 3).await;
+            rest(SECOND * 3).await;
             assert_eq!(layer.drain().open(), 1, "{protocol}: its use does not make it younger");
         }
-        pass(SECOND * 2).await;
+        rest(SECOND * 2).await;
         assert_eq!(server.ends(1).await, [Some(End::CloseNotify)], "{protocol}");
         get(&client, server.uri("/")).await.unwrap();
         assert_eq!(layer.drain().open(), 1, "{protocol}");
@@ -51,7 +40,7 @@ async fn what_is_in_flight_on_an_old_connection_is_finished() {
             async move { get(&client, uri).await }
         });
         server.request_has_arrived().await;
-        pass(SECOND * 5).await;
+        rest(SECOND * 5).await;
         assert_eq!(layer.drain().open(), 1, "{protocol}");
         server.gates.release.notify_one();
         assert_eq!(soon(request).await.unwrap().unwrap(), "held", "{protocol}");
@@ -68,11 +57,11 @@ async fn an_idle_connection_is_closed_and_one_in_use_is_not() {
         let client = pooled(layer.layer(https(protocol)));
         for _ in 0..5 {
             get(&client, server.uri("/")).await.unwrap();
-            pass(SECOND * 9).await;
+            rest(SECOND * 9).await;
             assert_eq!(layer.drain().open(), 1, "{protocol}");
         }
         assert!(reports.try_recv().is_err(), "{protocol}: all over one connection");
-        pass(SECOND * 2).await;
+        rest(SECOND * 2).await;
         assert_eq!(server.ends(1).await, [Some(End::CloseNotify)], "{protocol}");
         get(&client, server.uri("/")).await.unwrap();
     }

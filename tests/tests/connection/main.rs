@@ -5,6 +5,7 @@
 mod any_input;
 mod auto_traits;
 mod early_data;
+mod exchanges;
 mod failed_writes;
 mod fatal_errors;
 mod half_close;

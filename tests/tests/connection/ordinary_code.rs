@@ -1,94 +1,47 @@
 //! Code that knows nothing of this library: `split`, `shutdown()` before `read_to_end()`, `copy_bidirectional`, TLS in TLS. Everything
 //! arrives, or a read fails and states the reason.
 
-use std::{io, sync::Arc, time::Duration};
+use std::time::Duration;
 
-use rustls::pki_types::ServerName;
-use tls_shutdown::{Ending, Reaper, ShutdownPolicy, ShutdownReport, ShutdownState, ShutdownStream, TlsSession};
-use tls_shutdown_tests::{VERSIONS, client_config, scripted::BIDIRECTIONAL, server_config};
+use tls_shutdown::{Ending, Reaper, ShutdownPolicy, ShutdownReport, ShutdownState};
+use tls_shutdown_tests::{VERSIONS, scripted::BIDIRECTIONAL};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, copy_bidirectional, duplex, split},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     sync::mpsc,
-    time::{sleep, timeout},
-};
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
-
-pub(crate) const REQUEST: &[u8] = b"request";
-
-/// What a shutdown keeps of an answer for a later read.
-pub(crate) const KEPT: usize = 64 * 1024;
-
-/// How much a peer answers, and how long after our close_notify.
-pub(crate) type Answer = (usize, Duration);
-
-/// More than the buffers hold, and less.
-pub(crate) const ANSWERS: [Answer; 9] = {
-    const MOMENT: Duration = Duration::from_millis(1);
-    const LATE: Duration = Duration::from_millis(50);
-    [
-        (1, Duration::ZERO),
-        (1, MOMENT),
-        (1, LATE),
-        (16_000, Duration::ZERO),
-        (16_000, MOMENT),
-        (16_000, LATE),
-        (1_000_000, Duration::ZERO),
-        (1_000_000, MOMENT),
-        (1_000_000, LATE),
-    ]
+    time::timeout,
 };
 
-/// Both ends of a TLS connection over `transport`, each of them with its default policy.
-pub(crate) async fn connect<T>(
-    version: &'static rustls::SupportedProtocolVersion,
-    transports: (T, T),
-) -> (ShutdownStream<client::TlsStream<T>>, ShutdownStream<server::TlsStream<T>>)
-where
-    T: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    let name = ServerName::try_from("localhost").expect("a name");
-    let (client, server) = tokio::join!(
-        TlsConnector::from(Arc::new(client_config(version))).connect(name, transports.0),
-        TlsAcceptor::from(Arc::new(server_config(version))).accept(transports.1),
-    );
-    (ShutdownStream::new(client.expect("a handshake")), ShutdownStream::new(server.expect("a handshake")))
-}
+use crate::exchanges::{
+    ANSWERS, Answer, Ends, REQUEST, Transport, connect, proxy, read_after_the_shutdown, read_beside_the_shutdown,
+    upload,
+};
 
 fn pipe() -> (DuplexStream, DuplexStream) {
     duplex(64 * 1024)
 }
 
-/// Reads a request to its end, and answers after a while.
-pub(crate) async fn answer<S: TlsSession>(mut server: ShutdownStream<S>, (length, delay): Answer) {
-    let mut request = Vec::new();
-    server.read_to_end(&mut request).await.expect("a request");
-    assert_eq!(request, REQUEST);
-    sleep(delay).await;
-    server.write_all(&vec![b'a'; length]).await.expect("a reader");
-    server.shutdown().await.expect("sent");
+/// Runs a case in each version of TLS, with each answer. It has two connections.
+async fn each<F: Future<Output = ()>>(case: impl Fn([Ends<DuplexStream>; 2], Answer) -> F) {
+    for version in VERSIONS {
+        for due in ANSWERS {
+            case([connect(version, pipe()).await, connect(version, pipe()).await], due).await;
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_reader_beside_the_shutdown_receives_everything() {
-    for version in VERSIONS {
-        for (length, delay) in ANSWERS {
-            let (client, server) = connect(version, pipe()).await;
-            let server = tokio::spawn(answer(server, (length, delay)));
-            let (mut read, mut write) = split(client);
-            let reader = tokio::spawn(async move {
-                let mut received = Vec::new();
-                read.read_to_end(&mut received).await.map(|_| (received.len(), read))
-            });
-            write.write_all(REQUEST).await.expect("written");
-            write.shutdown().await.expect("sent");
-            let (received, read) = reader.await.expect("no panic").expect("everything");
-            assert_eq!(received, length, "{delay:?}");
-            let mut client = read.unsplit(write);
-            assert_eq!(client.state(), ShutdownState::Both);
-            assert_eq!(client.shutdown_with(BIDIRECTIONAL).await.expect("complete").discarded(), 0);
-            server.await.expect("no panic");
-        }
-    }
+    each(|[connection, _], due| read_beside_the_shutdown(connection, due)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_after_the_shutdown_receives_everything_or_fails() {
+    each(|[connection, _], due| read_after_the_shutdown(connection, due)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_by_copy_bidirectional_carries_a_late_answer() {
+    each(|[front, back], due| proxy(front, back, due)).await;
 }
 
 /// The close timeout is for a peer that owes nothing but close_notify. An answer may take longer.
@@ -96,29 +49,15 @@ async fn a_reader_beside_the_shutdown_receives_everything() {
 async fn an_answer_later_than_the_close_timeout_is_carried_too() {
     const DUE: Answer = (100_000, Duration::from_secs(60));
     for version in VERSIONS {
-        let (client, server) = connect(version, pipe()).await;
-        let server = tokio::spawn(answer(server, DUE));
-        let (mut read, mut write) = split(client);
-        let reader = tokio::spawn(async move {
-            let mut received = Vec::new();
-            read.read_to_end(&mut received).await.map(|_| received.len())
-        });
-        write.write_all(REQUEST).await.expect("written");
-        write.shutdown().await.expect("sent");
-        assert_eq!(reader.await.expect("no panic").expect("everything"), DUE.0);
-        server.await.expect("no panic");
+        read_beside_the_shutdown(connect(version, pipe()).await, DUE).await;
+        proxy(connect(version, pipe()).await, connect(version, pipe()).await, DUE).await;
+    }
+}
 
-        let (mut client, mut front) = connect(version, pipe()).await;
-        let (mut back, server) = connect(version, pipe()).await;
-        let server = tokio::spawn(answer(server, DUE));
-        let proxy = tokio::spawn(async move { copy_bidirectional(&mut front, &mut back).await });
-        client.write_all(REQUEST).await.expect("written");
-        client.close_notify().await.expect("sent");
-        let mut received = Vec::new();
-        client.read_to_end(&mut received).await.expect("to the end");
-        assert_eq!(received.len(), DUE.0);
-        proxy.await.expect("no panic").expect("both directions");
-        server.await.expect("no panic");
+#[tokio::test(start_paused = true)]
+async fn an_upload_to_a_server_that_talks_arrives() {
+    for version in VERSIONS {
+        upload(connect(version, pipe()).await).await;
     }
 }
 
@@ -133,30 +72,6 @@ async fn a_half_close_without_an_answer_is_reported_as_such() {
         client.shutdown().await.expect("sent");
         drop(client);
         assert_eq!(ends.recv().await, Some(Ending::TimedOut));
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_read_after_the_shutdown_receives_everything_or_fails() {
-    for version in VERSIONS {
-        for (length, delay) in ANSWERS {
-            let (mut client, server) = connect(version, pipe()).await;
-            let server = tokio::spawn(answer(server, (length, delay)));
-            client.write_all(REQUEST).await.expect("written");
-            client.shutdown().await.expect("the server has closed");
-            let mut received = Vec::new();
-            let read = client.read_to_end(&mut received).await;
-            if length < KEPT {
-                assert_eq!((read.expect("to the end"), received.len()), (length, length), "{delay:?}");
-            } else {
-                let error = read.expect_err("not everything was kept");
-                let missing = length - received.len();
-                assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-                let text = error.to_string();
-                assert!(text.contains(&format!("{missing} bytes")) && text.contains("close_notify"), "{text}");
-            }
-            server.await.expect("no panic");
-        }
     }
 }
 
@@ -178,58 +93,6 @@ async fn no_read_hides_what_an_explicit_shutdown_has_discarded() {
             assert!(error.to_string().contains("6 bytes"), "{error}");
         }
         server.await.expect("no panic").expect("sent");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_proxy_by_copy_bidirectional_carries_a_late_answer() {
-    for version in VERSIONS {
-        for (length, delay) in ANSWERS {
-            let (mut client, mut front) = connect(version, pipe()).await;
-            let (mut back, server) = connect(version, pipe()).await;
-            let server = tokio::spawn(answer(server, (length, delay)));
-            let proxy = tokio::spawn(async move {
-                let copied = copy_bidirectional(&mut front, &mut back).await;
-                (copied, front.state(), back.state())
-            });
-            client.write_all(REQUEST).await.expect("written");
-            client.close_notify().await.expect("sent");
-            let mut received = Vec::new();
-            client.read_to_end(&mut received).await.expect("to the end");
-            assert_eq!(received.len(), length, "{delay:?}");
-            let (copied, front, back) = proxy.await.expect("no panic");
-            assert_eq!(copied.expect("both directions"), (REQUEST.len() as u64, length as u64));
-            assert_eq!((front, back), (ShutdownState::Both, ShutdownState::Both));
-            server.await.expect("no panic");
-        }
-    }
-}
-
-/// Nobody reads, and nobody will: the shutdown waits until the server has read the whole upload.
-#[tokio::test(start_paused = true)]
-async fn an_upload_to_a_server_that_talks_arrives() {
-    const UPLOAD: usize = 3_000_000;
-    for version in VERSIONS {
-        let (mut client, mut server) = connect(version, pipe()).await;
-        let server = tokio::spawn(async move {
-            let mut received = 0;
-            let mut buffer = vec![0; 100_000];
-            loop {
-                match server.read(&mut buffer).await.expect("data") {
-                    0 => break,
-                    amount => received += amount,
-                }
-                server.write_all(&[b'.'; 1000]).await.expect("a client that takes it");
-                sleep(Duration::from_millis(1)).await;
-            }
-            server.shutdown().await.expect("sent");
-            received
-        });
-        client.write_all(&vec![0; UPLOAD]).await.expect("written");
-        client.shutdown().await.expect("complete");
-        assert_eq!(client.state(), ShutdownState::Both);
-        drop(client);
-        assert_eq!(server.await.expect("no panic"), UPLOAD);
     }
 }
 
@@ -293,6 +156,3 @@ async fn tls_in_tls_ends_completely_on_both_levels() {
         }
     }
 }
-
-trait Transport: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Transport for T {}

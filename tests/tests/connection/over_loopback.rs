@@ -1,23 +1,19 @@
 //! Ordinary code over real sockets, whose buffers and threads do what no script thinks of. Each test runs a hundred times.
 
-use std::{io, time::Duration};
-
-use tls_shutdown::{Abort, Records, ShutdownState, ShutdownStream, Unwrap};
-use tls_shutdown_tests::{End, VERSIONS, soon, time::real_time};
+use tls_shutdown::{Abort, Records, Unwrap};
+use tls_shutdown_tests::{End, VERSIONS, soon};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional, split},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
-use tokio_rustls::{client, server};
 
-use crate::ordinary_code::{ANSWERS, Answer, KEPT, REQUEST, answer, connect};
+use crate::exchanges::{
+    ANSWERS, Answer, Ends, connect, proxy, read_after_the_shutdown, read_beside_the_shutdown, upload,
+};
 
 const RUNS: usize = 100;
 const UPLOADS: usize = 50;
-
-type Client = ShutdownStream<client::TlsStream<TcpStream>>;
-type Server = ShutdownStream<server::TlsStream<TcpStream>>;
 
 async fn sockets() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
@@ -27,7 +23,7 @@ async fn sockets() -> (TcpStream, TcpStream) {
 }
 
 /// Both ends of a connection, in the version of TLS that is due in this run.
-async fn connected(run: usize) -> (Client, Server) {
+async fn connected(run: usize) -> Ends<TcpStream> {
     connect(VERSIONS[run % VERSIONS.len()], sockets().await).await
 }
 
@@ -41,90 +37,22 @@ async fn each_run<F: Future<Output = ()> + Send + 'static>(runs: usize, case: im
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_concurrent_reader_receives_everything() {
-    each_run(RUNS, |run, due| async move {
-        let (client, server) = connected(run).await;
-        let server = tokio::spawn(answer(server, due));
-        let (mut read, mut write) = split(client);
-        let reader = tokio::spawn(async move {
-            let mut received = Vec::new();
-            read.read_to_end(&mut received).await.map(|_| received.len())
-        });
-        write.write_all(REQUEST).await.expect("written");
-        write.shutdown().await.expect("sent");
-        assert_eq!(reader.await.expect("no panic").expect("everything"), due.0, "{due:?}");
-        server.await.expect("no panic");
-    })
-    .await;
+    each_run(RUNS, |run, due| async move { read_beside_the_shutdown(connected(run).await, due).await }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_behind_the_shutdown_receives_everything_or_fails() {
-    each_run(RUNS, |run, due| async move {
-        let (mut client, server) = connected(run).await;
-        let server = tokio::spawn(answer(server, due));
-        client.write_all(REQUEST).await.expect("written");
-        client.shutdown().await.expect("the server has closed");
-        let mut received = Vec::new();
-        match client.read_to_end(&mut received).await {
-            Ok(_) => assert_eq!(received.len(), due.0, "{due:?}"),
-            Err(error) => {
-                assert!(due.0 > KEPT, "{due:?}: {error}");
-                assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{due:?}: {error}");
-                assert!(error.to_string().contains(&format!("{} bytes", due.0 - received.len())), "{due:?}: {error}");
-            }
-        }
-        server.await.expect("no panic");
-    })
-    .await;
+    each_run(RUNS, |run, due| async move { read_after_the_shutdown(connected(run).await, due).await }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proxy_carries_a_late_answer() {
-    each_run(RUNS, |run, due| async move {
-        let ((mut client, mut front), (mut back, server)) = tokio::join!(connected(run), connected(run));
-        let server = tokio::spawn(answer(server, due));
-        let proxy = tokio::spawn(async move {
-            let copied = copy_bidirectional(&mut front, &mut back).await;
-            (copied, front.state(), back.state())
-        });
-        client.write_all(REQUEST).await.expect("written");
-        client.close_notify().await.expect("sent");
-        let mut received = Vec::new();
-        client.read_to_end(&mut received).await.expect("to the end");
-        assert_eq!(received.len(), due.0, "{due:?}");
-        let (copied, front, back) = proxy.await.expect("no panic");
-        assert_eq!(copied.expect("both directions"), (REQUEST.len() as u64, due.0 as u64), "{due:?}");
-        assert_eq!((front, back), (ShutdownState::Both, ShutdownState::Both));
-        server.await.expect("no panic");
-    })
-    .await;
+    each_run(RUNS, |run, due| async move { proxy(connected(run).await, connected(run).await, due).await }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_to_a_server_that_talks_arrives_whole() {
-    const UPLOAD: usize = 3_000_000;
-    each_run(UPLOADS, |run, _| async move {
-        let (mut client, mut server) = connected(run).await;
-        let server = tokio::spawn(async move {
-            let (mut received, mut buffer) = (0, vec![0; 100_000]);
-            loop {
-                match server.read(&mut buffer).await.expect("data") {
-                    0 => break,
-                    amount => received += amount,
-                }
-                server.write_all(&[b'.'; 1000]).await.expect("a client that takes it");
-                // A server that reads as slowly as this has most of the upload in front of it when the client closes.
-                real_time(Duration::from_millis(1)).await;
-            }
-            server.shutdown().await.expect("sent");
-            received
-        });
-        client.write_all(&vec![0; UPLOAD]).await.expect("written");
-        client.shutdown().await.expect("complete");
-        drop(client);
-        assert_eq!(server.await.expect("no panic"), UPLOAD);
-    })
-    .await;
+    each_run(UPLOADS, |run, _| async move { upload(connected(run).await).await }).await;
 }
 
 /// A cut message is to be reset. This one is whole, since close_notify is sent.

@@ -2,14 +2,14 @@
 
 use std::{io, time::Duration};
 
-use tls_shutdown::{AsyncShutdown, Ending, ShutdownPolicy};
+use tls_shutdown::{AsyncShutdown, Ending, ShutdownPolicy, ShutdownStream, TlsSession};
 use tls_shutdown_tests::{
     Forge, connect,
     scripted::{BIDIRECTIONAL, POLICIES, each_kind, ending, shut_down},
     wire_script::Buffering,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, WriteHalf},
     time::{sleep, timeout},
 };
 use tokio_test::{assert_pending, assert_ready, task};
@@ -84,15 +84,22 @@ async fn the_owned_form_can_be_spawned() {
     }
 }
 
+/// Splits a stream. A task waits for a byte of its reading half.
+fn split_with_a_reader<S: TlsSession>(
+    stream: ShutdownStream<S>,
+) -> (task::Spawn<impl Future<Output = io::Result<usize>>>, WriteHalf<ShutdownStream<S>>) {
+    let (mut reader, writer) = tokio::io::split(stream.with_policy(BIDIRECTIONAL));
+    let mut read = task::spawn(async move { reader.read(&mut [0]).await });
+    assert_pending!(read.poll());
+    (read, writer)
+}
+
 #[tokio::test(start_paused = true)]
 async fn split_halves_do_not_lose_each_others_wake_ups() {
     for (side, version) in each_kind() {
         for reader_polls_last in [false, true] {
             let (stream, mut peer) = connect(side, version);
-            let (mut reader, mut writer) = tokio::io::split(stream.with_policy(BIDIRECTIONAL));
-            let mut byte = [0];
-            let mut read = task::spawn(reader.read(&mut byte));
-            assert_pending!(read.poll());
+            let (mut read, mut writer) = split_with_a_reader(stream);
             let mut shutdown = task::spawn(writer.shutdown());
             assert_pending!(shutdown.poll());
             if reader_polls_last {
@@ -110,10 +117,7 @@ async fn split_halves_do_not_lose_each_others_wake_ups() {
         }
         // The task that reads the end wakes the other one, also if the transport has woken only one.
         let (stream, mut peer) = connect(side, version);
-        let (mut reader, mut writer) = tokio::io::split(stream.with_policy(BIDIRECTIONAL));
-        let mut byte = [0];
-        let mut read = task::spawn(reader.read(&mut byte));
-        assert_pending!(read.poll());
+        let (mut read, mut writer) = split_with_a_reader(stream);
         peer.close_notify();
         let mut shutdown = task::spawn(writer.shutdown());
         assert_ready!(shutdown.poll()).expect("complete");
@@ -148,10 +152,7 @@ async fn a_dropped_shutdown_leaves_its_reader_awake() {
             if breaks_writes {
                 peer.wire.break_writes();
             }
-            let (mut reader, mut writer) = tokio::io::split(stream.with_policy(BIDIRECTIONAL));
-            let mut byte = [0];
-            let mut read = task::spawn(reader.read(&mut byte));
-            assert_pending!(read.poll());
+            let (mut read, mut writer) = split_with_a_reader(stream);
             let mut shutdown = task::spawn(writer.shutdown());
             assert_pending!(shutdown.poll());
             drop(shutdown);

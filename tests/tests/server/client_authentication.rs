@@ -5,18 +5,17 @@ use std::sync::Arc;
 use rustls::{
     AlertDescription, HandshakeKind, ServerConfig,
     crypto::ring::default_provider,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName},
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
     server::WebPkiClientVerifier,
 };
 use tls_shutdown::{Ending, server::TlsListener};
 use tls_shutdown_tests::{VERSIONS, certificate, client_config, server_config, serving::Client, soon};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     sync::mpsc,
 };
 
-use crate::listener::serve;
+use crate::listener::{serve, serve_and_close};
 
 /// A self-signed certificate for clients, and a server configuration that admits this one alone.
 fn admitting_one_client(
@@ -90,24 +89,18 @@ async fn no_session_outlives_the_client_authentication_under_which_it_was_made()
         ] {
             let listener = TlsListener::bind("127.0.0.1:0", before).await.expect("a free port");
             let (sender, mut ends) = mpsc::unbounded_channel();
-            let mut listener = listener.on_end(move |end| sender.send(end.handshake_finished()).expect("a test"));
+            let listener = listener.on_end(move |end| sender.send(end.handshake_finished()).expect("a test"));
             let address = listener.local_addr().expect("an address");
             let config = listener.config_handle();
-            tokio::spawn(async move {
-                while let Some((mut stream, _)) = listener.accept().await {
-                    let _ = stream.shutdown().await;
-                }
-            });
+            serve_and_close(listener);
             let mut first = Client::connect_with(address, client.clone()).await;
             first.read_to_end_and_close().await;
             assert!(soon(ends.recv()).await.expect("an end"));
 
             config.replace(after);
-            let tcp = TcpStream::connect(address).await.expect("a listener");
-            let name = ServerName::try_from("localhost").expect("a name");
-            let second = soon(tokio_rustls::TlsConnector::from(Arc::new(client.clone())).connect(name, tcp)).await;
+            let second = Client::try_connect(address, client.clone()).await;
             if let Ok(second) = &second {
-                assert_eq!(second.get_ref().1.handshake_kind(), Some(HandshakeKind::Full), "{version:?}");
+                assert_eq!(second.stream.get_ref().1.handshake_kind(), Some(HandshakeKind::Full), "{version:?}");
             }
             drop(second);
             assert_eq!(soon(ends.recv()).await.expect("an end"), is_admitted, "{version:?}");
@@ -127,9 +120,7 @@ async fn a_chain_that_is_too_long_is_no_violation_of_tls() {
                 listener.on_end(move |end| sender.send((end.handshake_finished(), end.ending())).expect("a test"));
             let address = listener.local_addr().expect("an address");
             serve(listener);
-            let tcp = TcpStream::connect(address).await.expect("a listener");
-            let name = ServerName::try_from("localhost").expect("a name");
-            let client = soon(tokio_rustls::TlsConnector::from(Arc::new(client)).connect(name, tcp)).await;
+            let client = Client::try_connect(address, client).await;
             let (is_finished, ended) = soon(ends.recv()).await.expect("an end");
             assert_eq!(is_finished, ending.is_none(), "{version:?}: {ended:?}");
             assert!(ending.is_none_or(|ending| ending == ended), "{version:?}: {ended:?}");

@@ -16,7 +16,7 @@ use tls_shutdown::{
 };
 use tls_shutdown_tests::{
     VERSIONS, certificate, client_config, server_config,
-    serving::{LONG, offer, offering},
+    serving::{Client, LONG, offer, offering},
     soon,
 };
 use tokio::{
@@ -25,7 +25,6 @@ use tokio::{
     sync::mpsc,
     task::{JoinHandle, spawn_blocking},
 };
-use tokio_rustls::TlsConnector;
 
 /// A listener in a task, and the reports of its connections.
 struct Site {
@@ -65,10 +64,9 @@ impl Site {
 
 /// The alert that ends the connection of a client with this configuration.
 async fn alert_to(config: ClientConfig, tcp: TcpStream) -> Option<Alert> {
-    let name = "localhost".try_into().expect("a name");
-    let error = match soon(TlsConnector::from(Arc::new(config)).connect(name, tcp)).await {
+    let error = match Client::try_over(tcp, config).await {
         // In TLS 1.3, a client's handshake ends before the server has looked at its certificate.
-        Ok(mut stream) => soon(stream.read_u8()).await.expect_err("the handshake fails"),
+        Ok(mut client) => soon(client.stream.read_u8()).await.expect_err("the handshake fails"),
         Err(error) => error,
     };
     match error.get_ref()?.downcast_ref()? {

@@ -10,7 +10,7 @@ use tls_shutdown_tests::{
         http2::{self, END_STREAM, GET, GOAWAY, HEADERS, PING, frame, get, hello, pong},
         listener,
     },
-    time::{leap, turns},
+    time::rest,
 };
 
 use tokio::time::Instant;
@@ -25,17 +25,13 @@ async fn an_idle_connection_outlives_the_idle_timeout_of_balancers() {
     let mut running = Running::start(routes).await;
     let mut client = Client::connect(running.address).await;
     for _ in 0..2 {
-        turns(50).await;
-        leap(SECOND * 70).await;
-        turns(50).await;
+        rest(SECOND * 70).await;
         client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody").await;
         assert!(!client.read_message().await.0.contains("connection: close"));
     }
     // A response of which the service is sure takes as long as it takes.
     client.ask("/never").await;
-    turns(50).await;
-    leap(SECOND * 200).await;
-    turns(50).await;
+    rest(SECOND * 200).await;
     assert_eq!(running.drain.in_flight(), 1);
     drop(client);
     running.end().await;
@@ -43,8 +39,7 @@ async fn an_idle_connection_outlives_the_idle_timeout_of_balancers() {
     let mut client = Client::connect(running.address).await;
     client.ask("/").await;
     client.read_message().await;
-    turns(50).await;
-    leap(Server::IDLE_TIMEOUT).await;
+    rest(Server::IDLE_TIMEOUT).await;
     assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
     drop(client);
     let end = running.end().await;
@@ -57,14 +52,11 @@ async fn an_idle_http2_connection_ends_with_goaway() {
     let mut client = Client::connect_http2(running.address).await;
     client.send(hello()).await;
     for stream in [1, 3] {
-        turns(50).await;
-        leap(SECOND * 70).await;
-        turns(50).await;
+        rest(SECOND * 70).await;
         client.send(get(stream)).await;
         while client.frame_of(http2::DATA).await.flags & END_STREAM == 0 {}
     }
-    turns(50).await;
-    leap(Server::IDLE_TIMEOUT).await;
+    rest(Server::IDLE_TIMEOUT).await;
     // Its last request may be on its way, and is answered.
     client.frame_of(GOAWAY).await;
     client.send(get(5)).await;
@@ -91,25 +83,19 @@ async fn the_header_timeout_counts_from_the_first_byte() {
         }
         // It is looked at more often than the idle timeout needs.
         for _ in 0..4 {
-            turns(50).await;
-            leap(SECOND * 2).await;
+            rest(SECOND * 2).await;
         }
-        turns(50).await;
         client.send("GET / HT").await;
-        turns(50).await;
-        leap(SECOND).await;
-        turns(50).await;
+        rest(SECOND).await;
         client.send("TP/1.1\r\nHost: a\r\n\r\n").await;
         client.read_message().await;
     }
     let began = Instant::now();
     client.send("GET / HT").await;
-    turns(50).await;
+    rest(SECOND).await;
     // What comes later does not move the end.
-    leap(SECOND).await;
     client.send("TP/1.1\r\n").await;
-    turns(50).await;
-    leap(SECOND).await;
+    rest(SECOND).await;
     assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
     assert!(began.elapsed() < SECOND * 5, "{:?}", began.elapsed());
     drop(client);
@@ -127,8 +113,7 @@ async fn a_header_block_of_http2_has_no_more_time_than_a_head_of_http1() {
     while client.frame_of(http2::DATA).await.flags & END_STREAM == 0 {}
     client.send(frame(HEADERS, END_STREAM, 3, GET)).await;
     for _ in 0..2 {
-        turns(50).await;
-        leap(SECOND * 2).await;
+        rest(SECOND * 2).await;
     }
     let (frames, end) = client.frames_to_end().await;
     assert_eq!((http2::goaways(&frames), end), (vec![1], End::CloseNotify));
@@ -145,13 +130,10 @@ async fn the_head_of_a_last_request_has_the_same_time() {
     let mut client = Client::connect(running.address).await;
     client.ask("/").await;
     client.read_message().await;
-    turns(50).await;
-    leap(SECOND * 25).await;
-    turns(50).await;
+    rest(SECOND * 25).await;
     client.send("GET / HT").await;
     for _ in 0..4 {
-        turns(50).await;
-        leap(SECOND * 2).await;
+        rest(SECOND * 2).await;
     }
     assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
     drop(client);

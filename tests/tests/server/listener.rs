@@ -45,6 +45,15 @@ pub(crate) fn serve(mut listener: TlsListener) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move { while listener.accept().await.is_some() {} })
 }
 
+/// Accepts in a task, and shuts each connection down: its client receives its tickets before the end.
+pub(crate) fn serve_and_close(mut listener: TlsListener) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
+        while let Some((mut stream, _)) = listener.accept().await {
+            let _ = stream.shutdown().await;
+        }
+    })
+}
+
 #[tokio::test]
 async fn sockets_have_their_options() {
     let limit = Duration::from_secs(7);
@@ -88,9 +97,7 @@ async fn the_end_is_told_once_for_each_connection_whatever_the_peer_says() {
     // No protocol in common.
     let mut config = client_config(&rustls::version::TLS13);
     config.alpn_protocols = vec![b"nothing".to_vec()];
-    let tcp = TcpStream::connect(address).await.expect("a listener");
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    soon(connector.connect(ServerName::try_from("localhost").expect("a name"), tcp)).await.expect_err("refused");
+    assert!(Client::try_connect(address, config).await.is_err(), "refused");
     assert!(!soon(ends.recv()).await.expect("told").handshake_finished());
     // The handshake is finished, and the server drops the connection.
     let mut client = Client::connect(address).await;
@@ -316,13 +323,9 @@ async fn a_hook_that_panics_ends_one_connection() {
 
 #[tokio::test]
 async fn a_new_configuration_is_used_at_once_and_sessions_go_on() {
-    let (mut listener, address, _ends) = observed(|listener| listener).await;
+    let (listener, address, _ends) = observed(|listener| listener).await;
     let config = listener.config_handle();
-    let task = tokio::spawn(async move {
-        while let Some((mut stream, _)) = listener.accept().await {
-            let _ = stream.shutdown().await;
-        }
-    });
+    let task = serve_and_close(listener);
     let resuming = client_config(&rustls::version::TLS13);
     let certificate_of =
         |client: &Client| client.stream.get_ref().1.peer_certificates().expect("a certificate")[0].clone();
@@ -358,13 +361,9 @@ async fn a_new_configuration_is_used_at_once_and_sessions_go_on() {
 #[tokio::test]
 async fn a_storage_of_the_new_configuration_is_respected() {
     for version in VERSIONS {
-        let mut listener = TlsListener::bind("127.0.0.1:0", server_config(version)).await.expect("a free port");
+        let listener = TlsListener::bind("127.0.0.1:0", server_config(version)).await.expect("a free port");
         let (address, config) = (listener.local_addr().expect("an address"), listener.config_handle());
-        tokio::spawn(async move {
-            while let Some((mut stream, _)) = listener.accept().await {
-                let _ = stream.shutdown().await;
-            }
-        });
+        serve_and_close(listener);
         let client = client_config(version);
         let mut kinds = Vec::new();
         for storage in [None, None, Some(Arc::new(NoServerSessionStorage {}))] {

@@ -16,13 +16,9 @@ use rustls::{
 };
 use tls_shutdown::server::{ConfigHandle, TlsListener};
 use tls_shutdown_tests::{VERSIONS, certificate, server_config, serving::Client, soon};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    sync::oneshot,
-};
+use tokio::{io::AsyncReadExt, net::TcpStream, sync::oneshot};
 
-use crate::listener::serve;
+use crate::listener::{serve, serve_and_close};
 
 /// Offers no client authentication. Before it says so, it waits, and uses the handle.
 #[derive(Debug)]
@@ -143,13 +139,9 @@ async fn sessions_go_on_where_certificates_are_chosen_by_name() {
             .with_root_certificates(roots.clone())
             .with_no_client_auth();
         let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
-        let mut listener = TlsListener::bind("127.0.0.1:0", config()).await.expect("a free port");
+        let listener = TlsListener::bind("127.0.0.1:0", config()).await.expect("a free port");
         let (address, handle) = (listener.local_addr().expect("an address"), listener.config_handle());
-        tokio::spawn(async move {
-            while let Some((mut stream, _)) = listener.accept().await {
-                let _ = stream.shutdown().await;
-            }
-        });
+        serve_and_close(listener);
         for expected in [HandshakeKind::Full, HandshakeKind::Resumed] {
             let tcp = TcpStream::connect(address).await.expect("a listener");
             let name = ServerName::try_from(NAME).expect("a name");

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use rustls::{HandshakeKind, ProtocolVersion, ServerConfig, crypto::ring::default_provider, server::ProducesTickets};
 use tls_shutdown::server::{ConfigHandle, TicketKey, TicketKeys, TlsListener};
 use tls_shutdown_tests::{VERSIONS, client_config, server_config, serving::Client};
-use tokio::io::AsyncWriteExt;
+
+use crate::listener::serve_and_close;
 
 const OLD: [u8; 32] = [1; 32];
 
@@ -34,14 +35,10 @@ async fn serve_replaceable(
     version: &'static rustls::SupportedProtocolVersion,
     with: &[[u8; 32]],
 ) -> (SocketAddr, ConfigHandle) {
-    let mut listener = TlsListener::bind("127.0.0.1:0", config(version, with)).await.expect("a free port");
+    let listener = TlsListener::bind("127.0.0.1:0", config(version, with)).await.expect("a free port");
     let address = listener.local_addr().expect("an address");
     let handle = listener.config_handle();
-    tokio::spawn(async move {
-        while let Some((mut stream, _)) = listener.accept().await {
-            let _ = stream.shutdown().await;
-        }
-    });
+    serve_and_close(listener);
     (address, handle)
 }
 

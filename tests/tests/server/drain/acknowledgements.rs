@@ -10,7 +10,7 @@ use tls_shutdown_tests::{
     End,
     serving::{Client, LONG, Running, ScriptedBody, answer, offering},
     soon,
-    time::{leap, real_time, turns},
+    time::{real_time, rest},
 };
 use tokio::{io::AsyncReadExt, net::TcpSocket};
 
@@ -83,14 +83,11 @@ async fn what_lingers_at_the_end_of_the_grace_is_not_acknowledged_either() {
 async fn an_idle_client_that_has_not_received_its_answer_is_waited_for() {
     let limits = tls_shutdown::ReaperLimits::new().with_linger_idle_timeout(LONG).with_linger_timeout(LONG);
     let (mut running, mut client) = unacknowledged(limits, |drain| drain.grace_period(LONG)).await;
-    turns(50).await;
-    leap(Duration::from_secs(2)).await;
+    rest(Duration::from_secs(2)).await;
     running.signal();
     for _ in 0..5 {
-        turns(50).await;
-        leap(Duration::from_secs(1)).await;
+        rest(Duration::from_secs(1)).await;
     }
-    turns(50).await;
     assert_eq!(running.drain.phase(), DrainPhase::LastRequest);
     let (data, end) = client.read_to_end().await;
     assert!(data.len() > 100_000 && end == End::CloseNotify);

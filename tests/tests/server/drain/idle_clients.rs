@@ -10,7 +10,7 @@ use tls_shutdown_tests::{
     client_config, server_config,
     serving::{Client, http2},
     soon,
-    time::{leap, turns},
+    time::rest,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -38,9 +38,7 @@ async fn idle_clients_that_do_not_look_hold_up_no_exit() {
         while client.frame_of(http2::DATA).await.flags & http2::END_STREAM == 0 {}
         clients.push(client);
     }
-    turns(50).await;
-    leap(IDLE).await;
-    turns(50).await;
+    rest(IDLE).await;
     running.signal();
     for _ in 0..15 {
         let end = running.end().await;
@@ -61,10 +59,8 @@ async fn a_client_that_was_just_answered_is_waited_for() {
     let mut running = start(|drain| drain.last_request(Duration::ZERO)).await;
     let client = idle(&running).await;
     running.signal();
-    turns(50).await;
     for _ in 0..4 {
-        leap(Duration::from_secs(1)).await;
-        turns(50).await;
+        rest(Duration::from_secs(1)).await;
     }
     assert_eq!(running.drain.connections(), 1);
     drop(client);
@@ -99,7 +95,6 @@ async fn the_linger_of_a_failed_handshake_has_its_time_in_service() {
     client.write_all(b"GET / HTTP/1.1\r\n").await.expect("sent");
     soon(client.read_exact(&mut [0; 7])).await.expect("an alert");
     let _other = Client::connect_with(address, client_config(&rustls::version::TLS13)).await;
-    leap(IDLE).await;
-    turns(50).await;
+    rest(IDLE).await;
     assert_eq!(reaper.closings(), 1);
 }
