@@ -1,12 +1,11 @@
 //! The table against an oracle that knows no table: what must hold on every way through it, whatever the events.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt::Write as _,
-    fs,
-    path::Path,
-};
+mod printed;
+mod ways;
 
+use std::collections::BTreeSet;
+
+use self::ways::{History, explore_all, follow};
 use super::{Begun, CloseState, Event, Goal, Local, Remote, Step, UnexpectedEof, Unsent};
 use crate::tls::report::{Alert, Ending};
 
@@ -39,131 +38,6 @@ const ALERT: Ending = Ending::PeerAlert(Alert(80));
 
 const READ_FAILURES: [Ending; 6] =
     [Ending::Reset, ALERT, Ending::ProtocolError, Ending::NotTls, Ending::TlsLimit, Ending::DrainLimit];
-
-/// What a driver may report while it carries out `step`.
-fn events_of(step: Step, state: &CloseState) -> Vec<Event> {
-    let failed_reads = READ_FAILURES.map(Event::ReadFailed);
-    let failed_write = Event::WriteFailed(Ending::Reset);
-    match step {
-        Step::FlushData if state.local == Local::Handshaking => {
-            [&[Event::HandshakeDone, Event::StallTimeout, Event::TransportEnd, failed_write][..], &failed_reads[..5]]
-                .concat()
-        }
-        Step::FlushData => vec![Event::Done, failed_write, Event::StallTimeout],
-        Step::QueueCloseNotify => vec![Event::Done, Event::WriteFailed(Ending::Refused)],
-        Step::WriteCloseNotify => vec![Event::Done, failed_write, Event::StallTimeout],
-        Step::FlushTransport | Step::Finish => vec![Event::Done, failed_write, Event::CloseTimeout],
-        // Tickets are not what an unwrap is about.
-        Step::Drain => [
-            &[Event::ZeroReturn, Event::TransportEnd, Event::PeerData, Event::CloseTimeout][..],
-            // Only a shutdown that is asked for by the half-close of tokio's streams leaves data, when FIN is out.
-            if state.goal == Goal::Both { &[Event::DataForReader] } else { &[] },
-            if KEEPS_TRANSPORT.contains(&state.goal) { &[] } else { &[Event::TicketsKept] },
-            &failed_reads,
-        ]
-        .concat(),
-        Step::ReadPending => [
-            &[Event::ZeroReturn, Event::TransportEnd, Event::PeerData, Event::NothingToRead, Event::CloseTimeout][..],
-            &failed_reads,
-        ]
-        .concat(),
-        Step::End(_) => vec![],
-    }
-}
-
-/// What the application's reads may find while the shutdown is not polled.
-const PASSING: [Event; 4] =
-    [Event::ZeroReturn, Event::TransportEnd, Event::ReadFailed(Ending::Reset), Event::ReadFailed(ALERT)];
-
-/// What has happened on one way through the table, in the words of the RFCs and not of the table.
-#[derive(Clone, Debug, Default)]
-struct History {
-    steps: Vec<Step>,
-    events: Vec<Event>,
-}
-
-impl History {
-    fn did(&self, step: Step) -> bool {
-        self.steps.iter().zip(&self.events).any(|(done, event)| *done == step && *event == Event::Done)
-    }
-
-    fn saw(&self, event: Event) -> Option<usize> {
-        self.events.iter().position(|seen| *seen == event)
-    }
-
-    fn wrote_close_notify(&self) -> Option<usize> {
-        self.steps
-            .iter()
-            .zip(&self.events)
-            .position(|(step, event)| (*step, *event) == (Step::WriteCloseNotify, Event::Done))
-    }
-}
-
-/// Follows every way on from a state, with one event at most that passes by, and calls `check` at each end.
-fn follow(state: CloseState, history: &History, passed: bool, check: &mut impl FnMut(&CloseState, &History, Ending)) {
-    assert!(history.steps.len() < 24, "no end in sight: {history:?}");
-    let step = state.step();
-    if let Step::End(ending) = step {
-        check(&state, history, ending);
-        return;
-    }
-    let own = events_of(step, &state).into_iter().map(|event| (event, passed));
-    let passing = PASSING.into_iter().filter(|_| !passed).map(|event| (event, true));
-    for (event, passed) in own.chain(passing) {
-        let mut next = state;
-        next.on(event);
-        if next == state {
-            assert!(passed, "{step:?} makes no progress with {event:?} in {state:?}");
-            continue;
-        }
-        let mut history = history.clone();
-        history.steps.push(step);
-        history.events.push(event);
-        follow(next, &history, passed, check);
-    }
-}
-
-/// Follows every way through the table, and calls `check` at each end of one.
-fn explore(
-    goal: Goal,
-    eof: UnexpectedEof,
-    before: Option<Event>,
-    check: &mut impl FnMut(&CloseState, &History, Ending),
-) {
-    let mut state = CloseState::OPEN;
-    let mut history = History::default();
-    if let Some(event) = before {
-        state.on(event);
-        history.steps.push(Step::End(Ending::Aborted));
-        history.events.push(event);
-    }
-    state.begin(goal, eof);
-    follow(state, &history, before.is_some(), check);
-}
-
-fn explore_all(mut check: impl FnMut(Goal, UnexpectedEof, &CloseState, &History, Ending)) {
-    let befores = [
-        None,
-        Some(Event::ZeroReturn),
-        Some(Event::TransportEnd),
-        Some(Event::WriteFailed(Ending::Reset)),
-        Some(Event::ReadFailed(Ending::Reset)),
-        Some(Event::ReadFailed(ALERT)),
-        Some(Event::ReadFailed(Ending::ProtocolError)),
-    ];
-    let mut ends = 0;
-    for goal in GOALS {
-        for eof in EOFS {
-            for before in befores {
-                explore(goal, eof, before, &mut |state, history, ending| {
-                    ends += 1;
-                    check(goal, eof, state, history, ending);
-                });
-            }
-        }
-    }
-    assert!(ends > 2000, "the ways through the table are many: {ends}");
-}
 
 #[test]
 fn every_closing_ends_in_a_bounded_number_of_steps() {
@@ -458,78 +332,3 @@ const LOCALS: [Local; 14] = [
 
 const REMOTES: [Remote; 5] =
     [Remote::Open, Remote::Closed, Remote::Ended, Remote::Unread, Remote::Failed(Ending::Truncated)];
-
-const EVENTS: [Event; 15] = [
-    Event::Done,
-    Event::HandshakeDone,
-    Event::ZeroReturn,
-    Event::TransportEnd,
-    Event::ReadFailed(Ending::Reset),
-    Event::ReadFailed(ALERT),
-    Event::ReadFailed(Ending::ProtocolError),
-    Event::ReadFailed(Ending::DrainLimit),
-    Event::WriteFailed(Ending::Reset),
-    Event::WriteFailed(Ending::Transport(std::io::ErrorKind::TimedOut)),
-    Event::PeerData,
-    Event::NothingToRead,
-    Event::TicketsKept,
-    Event::StallTimeout,
-    Event::CloseTimeout,
-];
-
-/// The table, a block a state: its step, and each event that changes it. Goals with equal blocks share one.
-fn printed() -> String {
-    let mut text = String::from(
-        "The closing handshake: for each state (our half, the peer's half) and goals, the next step, and what each event makes\n\
-         of the state. Events that change nothing are left out. Written by the test `the_printed_table_is_current`.\n",
-    );
-    for local in LOCALS {
-        for remote in REMOTES {
-            let mut blocks: BTreeMap<String, Vec<Goal>> = BTreeMap::new();
-            for goal in GOALS {
-                let state = CloseState { goal, unexpected_eof: UnexpectedEof::Truncates, local, remote };
-                let mut block = format!("    {:?}\n", state.step());
-                for event in EVENTS {
-                    for eof in EOFS {
-                        if eof == UnexpectedEof::Ends && event != Event::TransportEnd {
-                            continue;
-                        }
-                        let before = CloseState { unexpected_eof: eof, ..state };
-                        let mut after = before;
-                        after.on(event);
-                        if after == before {
-                            continue;
-                        }
-                        let accepted = if eof == UnexpectedEof::Ends { " (accepted)" } else { "" };
-                        write!(block, "        {event:?}{accepted} -> {:?}, {:?}", after.local, after.remote).unwrap();
-                        if after.goal != before.goal {
-                            write!(block, ", goal {:?}", after.goal).unwrap();
-                        }
-                        block.push('\n');
-                    }
-                }
-                blocks.entry(block).or_default().push(goal);
-            }
-            for (block, goals) in blocks {
-                let goals = if goals.len() == GOALS.len() { "every goal".into() } else { format!("{goals:?}") };
-                write!(text, "\n{local:?}, {remote:?}: {goals}\n{block}").unwrap();
-            }
-        }
-    }
-    text
-}
-
-#[test]
-fn the_printed_table_is_current() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tls/close_state/table.txt");
-    let printed = printed();
-    if std::env::var_os("TLS_SHUTDOWN_PRINT_TABLE").is_some() {
-        fs::write(&path, &printed).expect("a writable source tree");
-    }
-    let current = fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        current == printed,
-        "the table has changed: run this test with TLS_SHUTDOWN_PRINT_TABLE=1, and look at the difference in {}",
-        path.display()
-    );
-}
