@@ -16,7 +16,7 @@ use tls_shutdown::{
 use tokio::{io::AsyncWriteExt, net::TcpListener, task::JoinHandle};
 use tower::ServiceExt;
 
-use crate::serving::{listener, offering, site::Framework};
+use crate::serving::{Framework, listener, offering};
 
 /// Serves `app`, until the drain has ended. Returns where it listens.
 pub(super) async fn serve_framework(
