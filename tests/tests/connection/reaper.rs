@@ -1,5 +1,7 @@
 //! What a reaper does with dropped streams, and for how long.
 
+mod places;
+
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -14,14 +16,13 @@ use std::{
 
 use tls_shutdown::{Ending, Reaper, ReaperLimits, ShutdownPolicy, ShutdownReport, Undelivered};
 use tls_shutdown_tests::{
-    Peer, Side, Wire, connect,
+    Peer, Side, connect,
     scripted::{BIDIRECTIONAL, RECEIVE_FIRST, Stream, UNIDIRECTIONAL, each_kind, shut_down, shut_down_now},
     wire_script::Then,
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     sync::oneshot,
-    task::yield_now,
     time::{Instant, Sleep, sleep, timeout},
 };
 use tokio_test::{assert_pending, assert_ready, task};
@@ -163,31 +164,6 @@ async fn a_reaper_that_hurries_waits_for_answers_alone() {
         assert_eq!(unread.await.expect("once").1 - began, HURRY * 3);
         assert_eq!(answer.await.expect("once").1 - began, ShutdownPolicy::CLOSE_TIMEOUT);
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_closing_without_an_answer_is_shed_first() {
-    let reaper = Reaper::new();
-    assert!(!reaper.shed_one(), "nothing is closing");
-    let mut peers = Vec::new();
-    let mut ends = Vec::new();
-    for undelivered in [Undelivered::Answer, Undelivered::Alert, Undelivered::Answer] {
-        let (stream, peer) = connect(Side::Server, &rustls::version::TLS13);
-        let (mut stream, end) = reaped(stream, &reaper);
-        stream.set_undelivered(undelivered);
-        shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent");
-        drop(stream);
-        peers.push(peer);
-        ends.push(end);
-    }
-    let began = Instant::now();
-    for (index, left) in [(1, 2), (0, 1), (0, 0)] {
-        assert!(reaper.shed_one());
-        assert_eq!(ends.remove(index).await.expect("once").1, began, "at once");
-        yield_now().await;
-        assert_eq!(reaper.closings(), left);
-    }
-    assert_eq!(reaper.shed(), 3);
 }
 
 /// The socket is closed although the callback panics.
@@ -365,51 +341,6 @@ async fn what_was_never_shut_down_is_not_finished() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_oldest_closing_is_shed() {
-    let reaper = Reaper::with_limits(ReaperLimits::new().with_max_closings(3));
-    let mut ends = Vec::new();
-    let began = Instant::now();
-    for _ in 0..10 {
-        let (stream, _peer) = connect(Side::Server, &rustls::version::TLS13);
-        let (mut stream, end) = reaped(stream, &reaper);
-        shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent");
-        drop(stream);
-        ends.push(end);
-    }
-    assert_eq!(reaper.shed(), 7);
-    for (number, end) in ends.into_iter().enumerate() {
-        if number == 7 {
-            assert_eq!(reaper.closings(), 3);
-        }
-        let (report, ended) = end.await.expect("once");
-        assert_eq!(report.ending(), Ending::Sent);
-        let expected = if number < 7 { Duration::ZERO } else { ShutdownPolicy::CLOSE_TIMEOUT };
-        assert_eq!(ended - began, expected, "closing {number}");
-    }
-    assert_eq!(reaper.wait_idle(PATIENCE).await, 0);
-    assert_eq!(reaper.shed(), 7);
-}
-
-/// The alert of a failed handshake is worth less than an answer.
-#[tokio::test(start_paused = true)]
-async fn a_linger_after_a_failed_handshake_is_shed_first() {
-    let reaper = Reaper::with_limits(ReaperLimits::new().with_max_closings(2));
-    let adopt = || {
-        let (stream, peer) = connect(Side::Server, &rustls::version::TLS13);
-        let mut stream = stream.with_reaper(&reaper);
-        shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent");
-        peer
-    };
-    let oldest = adopt();
-    let failed = Wire::default();
-    reaper.linger(failed.clone());
-    let youngest = adopt();
-    assert_eq!(reaper.shed(), 1);
-    sleep(Duration::from_millis(1)).await;
-    assert_eq!([&oldest.wire, &failed, &youngest.wire].map(Wire::handles), [2, 1, 2]);
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_fin_that_takes_its_time_makes_no_linger_longer() {
     let limit = Duration::from_secs(4);
     let limits = ReaperLimits::new().with_linger_timeout(limit).with_linger_idle_timeout(limit);
@@ -453,18 +384,6 @@ async fn limits_that_never_come_are_no_limits() {
     assert_eq!(reaper.wait_idle(Duration::from_secs(100_000)).await, 1);
     peer.wire.script(|script| script.then = Then::End);
     assert_eq!(reaper.wait_idle(PATIENCE).await, 0);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_reaper_without_places_takes_nothing() {
-    let reaper = Reaper::with_limits(ReaperLimits::new().with_max_closings(0));
-    let (stream, _peer) = connect(Side::Server, &rustls::version::TLS13);
-    let (told, report) = oneshot::channel();
-    let mut stream = stream.with_reaper(&reaper).on_end(move |report| told.send(*report).expect("awaited"));
-    shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent");
-    drop(stream);
-    assert_eq!(report.await.expect("once").ending(), Ending::Sent);
-    assert_eq!((reaper.closings(), reaper.shed()), (0, 1));
 }
 
 /// After the wait for an idle reaper a process may exit: every `on_end` was called.
