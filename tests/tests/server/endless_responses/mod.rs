@@ -12,6 +12,7 @@ use hyper::{
     Request, Response,
     body::Incoming,
     client::conn::{http1, http2},
+    rt::bounds::Http2ClientConnExec,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tls_shutdown::server::{Server, ServerDrain};
@@ -19,6 +20,8 @@ use tls_shutdown_tests::{
     serving::{Client, LONG, Running, offer},
     soon,
 };
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 /// How a client and the server speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,22 +37,24 @@ impl Protocol {
 
 /// Sends a request on a new connection. Returns the head of the response.
 async fn send(running: &Running, protocol: Protocol, request: Request<Empty<Bytes>>) -> Response<Incoming> {
-    let alpn = if protocol == Http1 { "http/1.1" } else { "h2" };
-    let io = TokioIo::new(Client::connect_with(running.address, offer(alpn)).await.stream);
-    let response = match protocol {
-        Http1 => {
-            let (mut requests, connection) = soon(http1::handshake(io)).await.expect("a connection");
-            tokio::spawn(connection.with_upgrades());
-            soon(requests.send_request(request)).await
-        }
-        Http2 => {
-            let (mut requests, connection) =
-                soon(http2::handshake(TokioExecutor::new(), io)).await.expect("a connection");
-            tokio::spawn(connection);
-            soon(requests.send_request(request)).await
-        }
-    };
-    response.expect("a response")
+    if protocol == Http2 {
+        return send_http2(running, TokioExecutor::new(), request).await;
+    }
+    let io = TokioIo::new(Client::connect_with(running.address, offer("http/1.1")).await.stream);
+    let (mut requests, connection) = soon(http1::handshake(io)).await.expect("a connection");
+    tokio::spawn(connection.with_upgrades());
+    soon(requests.send_request(request)).await.expect("a response")
+}
+
+/// Sends a request over HTTP/2. The tasks of the client run in `executor`.
+async fn send_http2<E>(running: &Running, executor: E, request: Request<Empty<Bytes>>) -> Response<Incoming>
+where
+    E: Http2ClientConnExec<Empty<Bytes>, TokioIo<TlsStream<TcpStream>>> + Unpin + Send + Sync + Clone + 'static,
+{
+    let io = TokioIo::new(Client::connect_http2(running.address).await.stream);
+    let (mut requests, connection) = soon(http2::handshake(executor, io)).await.expect("a connection");
+    tokio::spawn(connection);
+    soon(requests.send_request(request)).await.expect("a response")
 }
 
 /// A value that the service takes at its first call.

@@ -108,6 +108,16 @@ impl WebSocket {
         chosen: &'static str,
         server: impl FnOnce(Server) -> Server,
     ) -> Self {
+        Self::open_sending(protocol, chosen, server, async |running| send(running, protocol, request).await).await
+    }
+
+    /// Sends the request with `send`.
+    async fn open_sending(
+        protocol: Protocol,
+        chosen: &'static str,
+        server: impl FnOnce(Server) -> Server,
+        send: impl AsyncFnOnce(&Running) -> Response<Incoming>,
+    ) -> Self {
         let (sender, upgraded) = oneshot::channel();
         let sender = Once::new(sender);
         let answer = move |request: Request<Incoming>| {
@@ -120,7 +130,7 @@ impl WebSocket {
         };
         let server = |default| server(extended_connect(default));
         let running = Running::start_with(listener().await, server, patient, answer);
-        let response = send(&running, protocol, request).await;
+        let response = send(&running).await;
         let client = TokioIo::new(soon(hyper::upgrade::on(response)).await.expect("an upgrade"));
         Self { running, application: soon(upgraded).await.expect("an application"), client }
     }

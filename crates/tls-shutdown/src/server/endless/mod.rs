@@ -8,6 +8,7 @@ mod websocket;
 
 pub(super) use body::EndlessBody;
 pub(super) use grpc::GrpcCalls;
+pub(super) use websocket::opens_websocket;
 
 use std::{
     sync::Arc,

@@ -10,7 +10,7 @@
 use std::{collections::BTreeMap, io::IoSlice, mem, ops::ControlFlow, time::Duration};
 
 use http_body::Body;
-use hyper::Request;
+use hyper::{Method, Request};
 use tokio::time::Instant;
 
 use crate::http::h2_scanner::{END_STREAM, FrameScanner, RST_STREAM};
@@ -76,10 +76,11 @@ impl EarlyEnds {
         self.has_yielded = true;
     }
 
-    /// The service is given a request. Returns its stream, if it has a body.
+    /// The service is given a request. Returns its stream, if it has a body or is a tunnel.
     pub(super) fn on_request<B: Body>(&mut self, request: &Request<B>) -> Option<u32> {
         self.has_yielded = false;
-        self.awaiting.take_if(|_| !request.body().is_end_stream())
+        // hyper takes the body of a tunnel for its upgrade.
+        self.awaiting.take_if(|_| !request.body().is_end_stream() || request.method() == Method::CONNECT)
     }
 
     pub(super) fn withhold(&mut self, stream: u32) {

@@ -28,7 +28,7 @@ use crate::{
         ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, EVERY_STREAM, FLAGS, Frame, FrameHead, FrameScanner, GOAWAY,
         HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE,
     },
-    server::{accepted_stream::AcceptedStream, lifetime::ClientWait},
+    server::{accepted_stream::AcceptedStream, endless::opens_websocket, lifetime::ClientWait},
 };
 
 /// RFC 9113 section 3.4.
@@ -123,6 +123,11 @@ impl Http2Frames {
         }
     }
 
+    /// When the client was sent the last of what it needs.
+    pub(super) fn answered(&self) -> Instant {
+        self.requests.answered()
+    }
+
     /// Whether the client has sent a part of a frame, and no response is due to it: h2 then waits for the rest without limit.
     pub(in crate::server) fn is_stuck_in_frame(&self) -> bool {
         !self.inbound.is_between() && !self.holds_request() && self.unanswered().next().is_none()
@@ -134,6 +139,7 @@ impl Http2Frames {
             && let Some(open) = self.requests.get_mut(stream)
         {
             open.upload.length = content_length(request.headers());
+            open.last_frame = opens_websocket(request).then(Instant::now);
         }
     }
 

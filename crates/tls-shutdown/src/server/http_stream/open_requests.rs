@@ -11,6 +11,8 @@ pub(super) struct OpenRequests {
     streams: VecDeque<(u32, OpenRequest)>,
     /// When the last of them ended, or when the connection began.
     idle_since: Instant,
+    /// When the client was sent the last of what it needs.
+    answered: Instant,
     /// How much of the responses the client lets through.
     responses: FlowControl,
     /// How much of the requests h2 lets through.
@@ -21,6 +23,8 @@ pub(super) struct OpenRequest {
     pub(super) upload: Upload,
     /// Whether the head of the response was sent.
     pub(super) is_answered: bool,
+    /// When the last data of a WebSocket was sent. The end of its stream says nothing that a Close frame has not said. `None` for others.
+    pub(super) last_frame: Option<Instant>,
     /// How much more of the response the client lets through.
     window: i64,
     /// How much more of the request h2 lets through.
@@ -30,21 +34,25 @@ pub(super) struct OpenRequest {
 impl Default for OpenRequests {
     fn default() -> Self {
         let (responses, uploads) = (FlowControl::default(), FlowControl::default());
-        Self { streams: VecDeque::new(), idle_since: Instant::now(), responses, uploads }
+        let now = Instant::now();
+        Self { streams: VecDeque::new(), idle_since: now, answered: now, responses, uploads }
     }
 }
 
 impl OpenRequests {
     pub(super) fn insert(&mut self, stream: u32, upload: Upload) {
         let (window, upload_window) = (self.responses.initial, self.uploads.initial);
-        self.streams.push_back((stream, OpenRequest { upload, is_answered: false, window, upload_window }));
+        let open = OpenRequest { upload, is_answered: false, last_frame: None, window, upload_window };
+        self.streams.push_back((stream, open));
     }
 
     /// Forgets a request that is answered or reset.
     pub(super) fn remove(&mut self, stream: u32) -> Option<OpenRequest> {
         let (_, open) = self.streams.remove(self.index(stream)?)?;
+        let now = Instant::now();
+        self.answered = self.answered.max(open.last_frame.unwrap_or(now));
         if self.streams.is_empty() {
-            self.idle_since = Instant::now();
+            self.idle_since = now;
         }
         Some(open)
     }
@@ -72,6 +80,11 @@ impl OpenRequests {
         self.streams.is_empty().then_some(self.idle_since)
     }
 
+    /// When the client was sent the last of what it needs: the end of a response, or the last frame of a WebSocket.
+    pub(super) fn answered(&self) -> Instant {
+        self.answered
+    }
+
     /// Whether the client has not sent all of a request.
     pub(super) fn has_upload(&self) -> bool {
         self.streams.iter().any(|(_, open)| !open.upload.has_ended)
@@ -90,6 +103,9 @@ impl OpenRequests {
         self.responses.on_data(length);
         if let Some(open) = self.get_mut(stream) {
             open.window -= i64::from(length);
+            if length > 0 {
+                open.last_frame = open.last_frame.map(|_| Instant::now());
+            }
         }
     }
 

@@ -22,7 +22,13 @@ impl HttpStream {
                 // What follows the last byte of an unknown protocol is unknown, too.
                 if messages.upgrade == Upgrade::Unknown { ClientWait::None } else { messages.wait() }
             }
-            ProtocolState::Http2(http2) => lock(&http2.frames).wait(),
+            ProtocolState::Http2(http2) => {
+                let frames = lock(&http2.frames);
+                match frames.wait() {
+                    ClientWait::Request { .. } => ClientWait::Request { since: frames.answered() },
+                    wait => wait,
+                }
+            }
         };
         let ClientWait::Request { since } = wait else { return Undelivered::Answer };
         if since.elapsed() < READ_TIME || stream.has_unsent() {

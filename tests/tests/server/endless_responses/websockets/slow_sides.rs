@@ -1,16 +1,21 @@
 //! A client or an application that is slow, or does nothing, when the server closes their WebSocket.
 
-use std::{io, time::Duration};
+use std::{future::pending, io, time::Duration};
 
+use hyper::rt::Executor;
 use tls_shutdown::{Ending, ShutdownPolicy, server::DrainPhase};
 use tls_shutdown_tests::{
     serving::Running,
     soon,
     time::{pass_time, turns},
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::watch,
+};
 
-use super::{CLIENT_CLOSE, FIN, GOING_AWAY, Http1, Protocol, Stream, TEXT, WebSocket, frame};
+use super::{CLIENT_CLOSE, FIN, GOING_AWAY, Http1, Protocol, Stream, TEXT, WebSocket, frame, handshake, unchanged};
+use crate::endless_responses::{Http2, send_http2};
 
 /// A client that does not read holds the Close frame back, and a write of the application. Both end.
 #[tokio::test]
@@ -108,6 +113,53 @@ async fn a_client_that_ignores_every_end_holds_up_no_exit() {
     assert!(report.elapsed() < ShutdownPolicy::CLOSE_TIMEOUT + COURTESY, "{report}");
     assert_eq!((report.left(), report.lingering()), (0, 0), "{report}");
     drop(client);
+}
+
+/// Nothing of the client is polled any more, so that it answers neither close_notify nor PING.
+#[tokio::test]
+async fn a_client_of_http2_that_ignores_every_end_holds_up_no_exit() {
+    let (freeze, frozen) = watch::channel(Frozen::No);
+    let send = async |running: &Running| send_http2(running, Freezer(frozen), handshake(Http2)).await;
+    let opened = WebSocket::open_sending(Http2, "websocket", unchanged, send).await;
+    let WebSocket { mut running, mut application, client } = opened;
+    freeze.send_replace(Frozen::Yes);
+    running.signal();
+    soon(running.drain.reached(DrainPhase::LastRequest)).await;
+    pass_time(ShutdownPolicy::CLOSE_TIMEOUT + Duration::from_millis(100)).await;
+    let error = soon(application.read_u8()).await.expect_err("no more bytes");
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    let end = running.end().await;
+    assert_eq!((end.ending(), end.responses_cut()), (Ending::Sent, 0), "{end}");
+    let report = running.report().await;
+    assert!(report.elapsed() < ShutdownPolicy::CLOSE_TIMEOUT + COURTESY, "{report}");
+    assert_eq!((report.left(), report.lingering()), (0, 0), "{report}");
+    drop(client);
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Frozen {
+    No,
+    Yes,
+}
+
+/// Runs the tasks of a client until it is frozen.
+#[derive(Clone)]
+struct Freezer(watch::Receiver<Frozen>);
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Freezer {
+    fn execute(&self, task: F) {
+        let mut frozen = self.0.clone();
+        tokio::spawn(async move {
+            let mut task = Box::pin(task);
+            let has_ended = tokio::select! {
+                _ = &mut task => true,
+                () = async { drop(frozen.wait_for(|frozen| *frozen == Frozen::Yes).await) } => false,
+            };
+            if !has_ended {
+                pending().await
+            }
+        });
+    }
 }
 
 /// Its system has not acknowledged the last message.

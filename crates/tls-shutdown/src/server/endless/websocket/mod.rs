@@ -66,7 +66,7 @@ impl Drop for Handshake {
 //= https://www.rfc-editor.org/rfc/rfc6455#section-4.2.1
 //# An |Upgrade| header field containing the value "websocket",
 //# treated as an ASCII case-insensitive value.
-fn opens_websocket<B>(request: &Request<B>) -> bool {
+pub(in crate::server) fn opens_websocket<B>(request: &Request<B>) -> bool {
     if request.version() != Version::HTTP_2 {
         return names_websocket(request.headers());
     }
