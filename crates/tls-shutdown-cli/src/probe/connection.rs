@@ -3,7 +3,7 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::{ClientConfig, HandshakeKind, client::Resumption, pki_types::ServerName};
-use tls_shutdown::{Alert, ShutdownStream};
+use tls_shutdown::{Alert, Ending, ShutdownReport, ShutdownStream};
 use tokio::{
     net::{TcpStream, lookup_host},
     time::{Instant, timeout},
@@ -58,6 +58,8 @@ pub(crate) struct Unreachable {
 pub(crate) enum Kind {
     Refused,
     NotTls,
+    ProtocolError,
+    TlsLimit,
     Silent,
     Reset,
     Certificate,
@@ -70,6 +72,8 @@ impl Kind {
         match self {
             Self::Refused => "refused",
             Self::NotTls => "not_tls",
+            Self::ProtocolError => "protocol_error",
+            Self::TlsLimit => "tls_limit",
             Self::Silent => "silent",
             Self::Reset => "reset",
             Self::Certificate => "certificate",
@@ -88,6 +92,19 @@ impl Unreachable {
     pub(crate) fn by_alert(alert: Alert) -> Self {
         let message = format!("the server refuses the client with the alert {alert}");
         Self { alert: Some(alert), ..Self::new(Kind::Refused, message) }
+    }
+
+    /// rustls has not accepted what the server sent.
+    pub(crate) fn by_tls_error(error: &io::Error) -> Self {
+        match ShutdownReport::of_failed_handshake(error).ending() {
+            Ending::NotTls => {
+                Self::new(Kind::NotTls, format!("the server's answer is not TLS: {error}; is it the right port?"))
+            }
+            Ending::TlsLimit => {
+                Self::new(Kind::TlsLimit, format!("the server sends more than the TLS library accepts: {error}"))
+            }
+            _ => Self::new(Kind::ProtocolError, format!("the server violates the TLS protocol: {error}")),
+        }
     }
 }
 
@@ -242,9 +259,7 @@ fn of_handshake(error: &io::Error, timeline: &Timeline) -> Unreachable {
         Some(Error::PeerIncompatible(_)) => {
             Unreachable::new(Kind::Refused, format!("client and server have no version or cipher in common: {error}"))
         }
-        Some(_) => {
-            Unreachable::new(Kind::NotTls, format!("the server's answer is not TLS: {error}; is it the right port?"))
-        }
+        Some(_) => Unreachable::by_tls_error(error),
         None if !is_reset(error) && !timeline.is_server_heard() => {
             Unreachable::new(Kind::NotTls, "the server ends the connection instead of answering the ClientHello")
         }

@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    connection::{Kind, Prober, Stream, Unreachable, is_resumed},
+    connection::{Prober, Stream, Unreachable, is_resumed},
     http::{
         AfterResponse, Progress, ReadEnd, TlsFailure, closing_request, keep_alive_request, progress, read_response,
         read_to_end, upload_head,
@@ -176,7 +176,7 @@ pub(crate) async fn discover(prober: &Prober, mut stream: Stream) -> Result<Disc
 fn refusal(error: &io::Error) -> Option<Unreachable> {
     match ShutdownReport::of_failed_handshake(error).ending() {
         Ending::PeerAlert(alert) if alert != Alert(0) => Some(Unreachable::by_alert(alert)),
-        Ending::NotTls | Ending::ProtocolError => Some(Unreachable::new(Kind::NotTls, error.to_string())),
+        Ending::NotTls | Ending::TlsLimit | Ending::ProtocolError => Some(Unreachable::by_tls_error(error)),
         _ => None,
     }
 }

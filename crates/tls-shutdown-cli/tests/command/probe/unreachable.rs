@@ -66,10 +66,6 @@ async fn a_server_that_does_not_speak_tls() {
     fails(&http, &[], "not_tls", "not TLS").await;
     let garbage = plain(|tcp| async { say(tcp, &[0xa5; 2000]).await }).await;
     fails(&garbage, &[], "not_tls", "not TLS").await;
-    for kind in [21, 22, 23] {
-        let empty = plain(move |tcp| async move { say(tcp, &[kind, 3, 3, 0, 0]).await }).await;
-        fails(&empty, &[], "not_tls", "the server's answer is not TLS").await;
-    }
     let leaves = plain(|mut tcp| async move {
         // What is read is not reset.
         let _ = tcp.read(&mut [0; 4096]).await;
@@ -78,6 +74,18 @@ async fn a_server_that_does_not_speak_tls() {
     })
     .await;
     fails(&leaves, &[], "not_tls", "ends the connection instead").await;
+}
+
+#[tokio::test]
+async fn a_server_that_violates_tls() {
+    for kind in [21, 22, 23] {
+        let empty = plain(move |tcp| async move { say(tcp, &[kind, 3, 3, 0, 0]).await }).await;
+        fails(&empty, &[], "protocol_error", "violates the TLS protocol").await;
+    }
+    // A Certificate message of 4 MiB, of which the beginning suffices.
+    let large =
+        plain(|tcp| async { say(tcp, &[&[22, 3, 3, 0x40, 0, 11, 0x40, 0, 0][..], &[0; 0x3ffc]].concat()).await });
+    fails(&large.await, &[], "tls_limit", "more than the TLS library accepts").await;
 }
 
 #[tokio::test]
