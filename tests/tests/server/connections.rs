@@ -9,6 +9,7 @@ use std::{
 use axum::{Router, body::Body, extract::ConnectInfo, http::StatusCode, routing};
 use futures_util::FutureExt;
 use hyper::{Request, body::Incoming};
+use rustls::pki_types::ServerName;
 use tls_shutdown::{
     integrations::tonic::TlsConnectInfo,
     server::{ConnectionInfo, Server, ServerDrain, TlsListener, Transport},
@@ -18,10 +19,11 @@ use tls_shutdown_tests::{
     serving::{
         Client, LONG, Running, ScriptedBody, answer,
         http2::{self, PING, get, goaways, hello, pong},
-        listener, offering,
+        listener, offer, offering,
     },
 };
-use tokio::task::JoinHandle;
+use tokio::{net::TcpStream, task::JoinHandle};
+use tokio_rustls::TlsConnector;
 use tonic::transport::server::TcpConnectInfo;
 use tower::ServiceExt;
 
@@ -50,6 +52,37 @@ async fn requests_carry_what_is_known_of_their_connection() {
         assert_eq!(info.server_name(), Some("localhost"));
         assert!(info.certificates().is_empty());
         assert!(info.drain().is_ready());
+    }
+}
+
+/// rustls holds early data apart, and tokio-rustls never returns it.
+#[tokio::test]
+async fn requests_in_early_data_are_answered() {
+    for protocol in ["http/1.1", "h2"] {
+        let mut config = offering(&[protocol]);
+        config.max_early_data_size = 16_384;
+        let listener = TlsListener::bind("127.0.0.1:0", config).await.expect("a free port");
+        let mut running = Running::start_with(listener, |server| server, |drain| drain, routes);
+        let mut config = offer(protocol);
+        config.enable_early_data = true;
+        let connector = TlsConnector::from(Arc::new(config)).early_data(true);
+        for is_early in [false, true] {
+            let (name, tcp) = (ServerName::try_from("localhost").expect("a name"), TcpStream::connect(running.address));
+            let stream = connector.connect(name, tcp.await.expect("a server")).await.expect("a handshake");
+            let mut client = Client { stream };
+            if protocol == "h2" {
+                client.send([hello(), get(1)].concat()).await;
+                client.frame_of(http2::DATA).await;
+            } else {
+                client.ask("/").await;
+                client.read_message().await;
+            }
+            assert_eq!(client.stream.get_ref().1.is_early_data_accepted(), is_early);
+            client.close().await;
+            drop(client);
+            let end = running.end().await;
+            assert_eq!((end.requests(), end.responses_cut()), (1, 0), "{protocol}: {end}");
+        }
     }
 }
 

@@ -56,8 +56,8 @@ impl<S: TlsSession> Connection<S> {
     /// Reads, and keeps track of the ends that the read meets.
     #[inline]
     pub(crate) fn poll_fill_buf(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
-        if self.driver.has_begun() || self.read_error.is_some() {
-            return self.poll_fill_buf_at_end(cx);
+        if self.driver.has_begun() || self.read_error.is_some() || self.driver.may_have_kept() {
+            return self.poll_fill_buf_apart(cx);
         }
         self.driver.begin_reading();
         let result = Pin::new(&mut self.session).poll_fill_buf(cx);
@@ -69,14 +69,15 @@ impl<S: TlsSession> Connection<S> {
         result
     }
 
-    /// The same during a shutdown, or after a failure.
+    /// The same at the first read, during a shutdown, or after a failure.
     #[cold]
-    fn poll_fill_buf_at_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+    fn poll_fill_buf_apart(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         if let Some(error) = self.read_error.take() {
             self.read_error = lasting(&error);
             return Poll::Ready(Err(error));
         }
         let Self { session, driver, read_error, .. } = self;
+        driver.keep_early_data(session);
         driver.begin_reading();
         if !driver.kept()?.is_empty() {
             return Poll::Ready(driver.kept());

@@ -37,6 +37,7 @@ use crate::{
 ///   message cannot look complete (RFC 9112 section 9.8). A stream that is dropped during or after its shutdown leaves the rest to
 ///   its [`Reaper`], if it [has one](Self::with_reaper). So does a stream on which a write has failed, to find the reason.
 /// - [`on_end`](Self::on_end) is called exactly once for the connection, whatever path it takes.
+/// - **A server reads early data** (0-RTT) before what follows it, if its configuration accepts any. tokio-rustls never returns it.
 ///
 /// ```
 /// # use tls_shutdown::ShutdownStream;

@@ -1,7 +1,7 @@
 //! The reading half of the driver: the drain, and the application's reads once close_notify is sealed.
 
 use std::{
-    io,
+    io::{self, Read},
     task::{Context, Poll, Waker, ready},
 };
 
@@ -14,7 +14,7 @@ use crate::{
         close_state::{Event, Local, Remote, Step},
         policy::PeerData,
         report::Ending,
-        session::{NextRead, TlsSession},
+        session::{NextRead, TlsConnection, TlsSession},
         session_io,
         tls_error::Failure,
     },
@@ -33,6 +33,11 @@ impl CloseDriver {
     /// Reads and discards until an event occurs.
     pub(super) fn poll_drain<S: TlsSession>(&mut self, session: &mut S, cx: &mut Context<'_>) -> Poll<()> {
         let failure = loop {
+            if !self.kept.is_empty()
+                && let Some(event) = self.forbids_discard()
+            {
+                break event.into();
+            }
             match session.connection().next_read() {
                 NextRead::Data(data) => {
                     let amount = data.len();
@@ -97,8 +102,8 @@ impl CloseDriver {
         self.counts.discarded_unread + self.counts.discarded_late
     }
 
-    /// Counts `amount` bytes of plaintext as discarded, or returns the event that forbids it.
-    fn discard(&mut self, amount: usize) -> Option<Event> {
+    /// Returns the event that forbids to discard application data.
+    fn forbids_discard(&self) -> Option<Event> {
         //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#return-values
         //# It can also occur when not all data was read using SSL_read().
         if self.limits.peer_data == PeerData::Reject || !self.state.drains() {
@@ -107,6 +112,15 @@ impl CloseDriver {
         // `poll_shutdown` ends only the write half. The data belongs to the task that reads.
         if self.extent == Extent::WriteHalf && self.reading != Reading::Never {
             return Some(if self.state.local == Local::Finished { Event::DataForReader } else { Event::PeerData });
+        }
+        None
+    }
+
+    /// Counts `amount` bytes of plaintext as discarded, or returns the event that forbids it.
+    fn discard(&mut self, amount: usize) -> Option<Event> {
+        let forbidden = self.forbids_discard();
+        if forbidden.is_some() {
+            return forbidden;
         }
         if self.discarded() + amount as u64 > self.limits.drain_bytes {
             return Some(Event::ReadFailed(Ending::DrainLimit));
@@ -132,6 +146,23 @@ impl CloseDriver {
     /// The waker with which the application's read polls the transport, if it differs from that of `cx`.
     pub(crate) fn reader_waker(&self, cx: &Context<'_>) -> Option<Waker> {
         wake_both(cx.waker(), &self.closer)
+    }
+
+    /// Keeps early data, which rustls's server holds apart from what follows it, for the first read. The handshake is complete, so that
+    /// it is not replayed (RFC 8470 section 3).
+    pub(crate) fn keep_early_data<S: TlsSession>(&mut self, session: &mut S) {
+        if self.reading == Reading::Never
+            && let TlsConnection::Server(server) = session.connection()
+            && let Some(mut early_data) = server.early_data()
+        {
+            early_data.read_to_end(&mut self.kept).expect("it is in memory");
+        }
+    }
+
+    /// Whether the next read may find more than rustls's stream has: what was kept, and a server's early data at the first read.
+    #[inline]
+    pub(crate) fn may_have_kept(&self) -> bool {
+        self.reading == Reading::Never || !self.kept.is_empty()
     }
 
     /// The application reads.

@@ -55,7 +55,7 @@ pub(crate) struct CloseDriver {
     reading: Reading,
     /// What the shutdown in progress is to end.
     extent: Extent,
-    /// Application data that arrived during a half-close on a stream that was never read, for a later read.
+    /// Application data for a later read: what arrived during a half-close on a stream that was never read, and a server's early data.
     kept: Vec<u8>,
     /// What TCP does if the connection ends before close_notify was sent.
     on_incomplete: Abort,
@@ -182,6 +182,7 @@ impl CloseDriver {
         if self.has_begun() {
             return;
         }
+        self.keep_early_data(session);
         self.times.began = Some(Instant::now());
         // tokio-rustls may have met it before the stream was wrapped.
         if matches!(session.connection().next_read(), NextRead::TransportEnd) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{CloseDriver, Reading};
+use super::{Arrival, CloseDriver, Reading};
 use crate::tls::{
     close_state::{Local, Remote, Step},
     observers::EndLog,
@@ -41,9 +41,12 @@ impl CloseDriver {
         if let Remote::Failed(Ending::PeerAlert(alert)) = self.state.remote {
             report.alert = Some(alert);
         }
-        report.discarded_unread = counts.discarded_unread;
+        (report.discarded_unread, report.discarded_late) = (counts.discarded_unread, counts.discarded_late);
         // Nobody will read what is kept when the report is made.
-        report.discarded_late = counts.discarded_late + self.kept.len() as u64;
+        match self.arrival {
+            Arrival::Unread => report.discarded_unread += self.kept.len() as u64,
+            Arrival::Late => report.discarded_late += self.kept.len() as u64,
+        }
         report.tickets = counts.tickets;
         report.wire_written = counts.wire_written;
         report.wire_read = counts.wire_read;
