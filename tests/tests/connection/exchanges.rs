@@ -50,7 +50,7 @@ pub(crate) async fn connect<T: Transport>(version: &'static SupportedProtocolVer
 }
 
 /// Reads a request to its end, and answers after a while.
-async fn answer<S: TlsSession>(mut server: ShutdownStream<S>, (length, delay): Answer) {
+pub(crate) async fn answer<S: TlsSession>(mut server: ShutdownStream<S>, (length, delay): Answer) {
     let mut request = Vec::new();
     server.read_to_end(&mut request).await.expect("a request");
     assert_eq!(request, REQUEST);

@@ -6,13 +6,13 @@ use std::time::Duration;
 use tls_shutdown::{Ending, Reaper, ShutdownPolicy, ShutdownReport, ShutdownState};
 use tls_shutdown_tests::{VERSIONS, scripted::BIDIRECTIONAL};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split},
     sync::mpsc,
     time::timeout,
 };
 
 use crate::exchanges::{
-    ANSWERS, Answer, Ends, REQUEST, Transport, connect, proxy, read_after_the_shutdown, read_beside_the_shutdown,
+    ANSWERS, Answer, Ends, REQUEST, Transport, answer, connect, proxy, read_after_the_shutdown, read_beside_the_shutdown,
     upload,
 };
 
@@ -42,6 +42,39 @@ async fn a_read_after_the_shutdown_receives_everything_or_fails() {
 #[tokio::test(start_paused = true)]
 async fn a_proxy_by_copy_bidirectional_carries_a_late_answer() {
     each(|[front, back], due| proxy(front, back, due)).await;
+}
+
+/// `join!` polls the shutdown before the read that it runs beside, and a task may run before the task that reads. Everything has arrived
+/// then, and it is more than a shutdown keeps.
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_is_polled_after_the_shutdown_receives_everything() {
+    const LENGTH: usize = 500_000;
+    for version in VERSIONS {
+        for is_spawned in [false, true] {
+            let (client, mut server) = connect(version, duplex(1_000_000)).await;
+            server.write_all(&[b'a'; LENGTH]).await.expect("written");
+            let server = tokio::spawn(answer(server, (0, Duration::ZERO)));
+            let (mut read, mut write) = split(client);
+            let reader = async move {
+                let mut received = Vec::new();
+                read.read_to_end(&mut received).await.map(|_| received.len())
+            };
+            let writer = async move {
+                write.write_all(REQUEST).await.expect("written");
+                write.shutdown().await.expect("sent");
+                write
+            };
+            let received = if is_spawned {
+                let reader = tokio::spawn(reader);
+                let _write = writer.await;
+                reader.await.expect("no panic")
+            } else {
+                tokio::join!(writer, reader).1
+            };
+            assert_eq!(received.expect("everything"), LENGTH, "{version:?}, {is_spawned}");
+            server.await.expect("no panic");
+        }
+    }
 }
 
 /// The close timeout is for a peer that owes nothing but close_notify. An answer may take longer.

@@ -9,7 +9,10 @@ use tokio::task::coop;
 
 use super::{Arrival, CloseDriver, Extent, Reading};
 use crate::{
-    runtime::wakers::{remember, wake_both},
+    runtime::{
+        wakers::{remember, wake_both},
+        yield_once::YieldOnce,
+    },
     tls::{
         close_state::{Event, Local, Remote, Step},
         policy::PeerData,
@@ -43,8 +46,11 @@ impl CloseDriver {
                     let amount = data.len();
                     if self.may_keep(amount) {
                         self.kept.extend_from_slice(data);
-                    } else if let Some(event) = self.discard(amount) {
-                        break event.into();
+                    } else {
+                        ready!(self.poll_reader_begun(cx));
+                        if let Some(event) = self.discard(amount) {
+                            break event.into();
+                        }
                     }
                     session.connection().consume(amount);
                     continue;
@@ -96,6 +102,17 @@ impl CloseDriver {
             && self.state.drains()
             && self.discarded() == 0
             && (self.kept.len() + amount) as u64 <= limit
+    }
+
+    /// Gives a read that is about to begin a turn, before anything is discarded. `join!` may poll the shutdown before the read beside it, and
+    /// the task of a read may not have run yet.
+    fn poll_reader_begun(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let may_be_read = (self.extent, self.reading) == (Extent::WriteHalf, Reading::Never);
+        if may_be_read && self.discarded() == 0 && self.forbids_discard().is_none() {
+            ready!(self.yielded.poll_done(cx));
+            self.yielded = YieldOnce::default();
+        }
+        Poll::Ready(())
     }
 
     fn discarded(&self) -> u64 {
