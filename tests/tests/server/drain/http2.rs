@@ -1,16 +1,21 @@
 //! HTTP/2 connections in a drain.
 
+use http_body_util::BodyExt;
+use hyper::{Request, body::Incoming};
 use tls_shutdown_tests::{
     End,
     serving::{
-        Client, LONG,
+        Client, LONG, Running, ScriptedBody, answer,
         http2::{
-            self, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, frame, get, get_path, goaways, header_block, hello,
-            is_answered, pong,
+            self, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM, frame, get, get_path, goaways,
+            header_block, hello, is_answered, pong,
         },
+        listener,
     },
-    time::turns,
+    soon,
+    time::{pass_time, turns},
 };
+use tokio::sync::mpsc;
 
 use crate::drain::{SHORT, start};
 
@@ -55,6 +60,48 @@ async fn http2_clients_that_never_answer_ping_do_not_hold_the_drain_up() {
         assert_eq!(is_answered(&frames, 1), answered, "{sent:?}");
         drop(client);
         assert_eq!(running.report().await.responses_cut(), 0, "{sent:?}");
+    }
+}
+
+/// A service may answer first, with 202 for example, and then read the request in a task. The server ends in the middle of a frame of it.
+#[tokio::test]
+async fn a_request_behind_its_response_is_received_to_its_end() {
+    let data = frame(http2::DATA, END_STREAM, 1, &[b'x'; 1000]);
+    for (ends_by, limit) in [("drain", LONG), ("idle timeout", SHORT), ("age", SHORT)] {
+        let (sender, mut bodies) = mpsc::unbounded_channel();
+        let mut running = Running::start_with(
+            listener().await,
+            |server| match ends_by {
+                "idle timeout" => server.idle_timeout(limit),
+                "age" => server.max_connection_age(limit),
+                _ => server,
+            },
+            |drain| drain.ping_timeout(SHORT).grace_period(LONG),
+            move |request: Request<Incoming>| {
+                let sender = sender.clone();
+                tokio::spawn(
+                    async move { sender.send(request.into_body().collect().await.map(|body| body.to_bytes())) },
+                );
+                async { answer(ScriptedBody::full(10)) }
+            },
+        );
+        let mut client = Client::connect_http2(running.address).await;
+        client.send([hello(), frame(HEADERS, END_HEADERS, 1, &header_block("/"))].concat()).await;
+        while client.frame_of(http2::DATA).await.flags & END_STREAM == 0 {}
+        client.send(&data[..500]).await;
+        turns(50).await;
+        if ends_by == "drain" {
+            running.signal();
+        }
+        pass_time(SHORT * 3).await;
+        client.send(&data[500..]).await;
+        let body = soon(bodies.recv()).await.expect("a service").expect("all of it");
+        assert_eq!(body.len(), 1000, "{ends_by}");
+        let (frames, end) = client.frames_to_end().await;
+        assert_eq!((goaways(&frames), end), (vec![(1 << 31) - 1, 1], End::CloseNotify), "{ends_by}");
+        drop(client);
+        let end = running.end().await;
+        assert_eq!((end.requests(), end.responses_cut()), (1, 0), "{ends_by}: {end}");
     }
 }
 

@@ -128,9 +128,9 @@ impl Http2Frames {
         self.requests.answered()
     }
 
-    /// Whether the client has sent a part of a frame, and no response is due to it: h2 then waits for the rest without limit.
+    /// Whether the client has sent a part of a frame, and no request is open: h2 then waits for the rest without limit.
     pub(in crate::server) fn is_stuck_in_frame(&self) -> bool {
-        !self.inbound.is_between() && !self.holds_request() && self.unanswered().next().is_none()
+        !self.inbound.is_between() && !self.holds_request() && !self.requests.has_any(self.last_served())
     }
 
     /// The service is given a request.
@@ -228,7 +228,7 @@ impl Http2Frames {
             && let Some(open) = self.requests.get_mut(head.stream)
         {
             open.upload.on_data(head.data);
-            if ends && open.upload.is_short() && open.is_answered {
+            if ends && open.upload.is_short() && open.is_answered && !open.has_response {
                 self.early_ends.withhold(head.stream);
                 withholds_end = true;
             }
@@ -257,7 +257,7 @@ impl Http2Frames {
                 let open = self.requests.remove(frame.stream);
                 self.early_ends.forget(frame.stream);
                 // To cancel the rest of a response is no abuse, and neither is the rest of a request that is answered to its end.
-                if open.is_some_and(|open| !open.is_answered || !open.upload.has_ended) {
+                if open.is_some_and(|open| !open.has_response && (!open.is_answered || !open.upload.has_ended)) {
                     self.resets.on_reset();
                 }
             }
@@ -265,8 +265,8 @@ impl Http2Frames {
                 if frame.kind == DATA {
                     self.requests.on_upload(frame.stream, frame.length);
                 }
-                if let Some(open) = self.requests.get_mut(frame.stream) {
-                    open.upload.has_ended |= frame.ends_stream;
+                if frame.ends_stream {
+                    self.requests.on_upload_end(frame.stream);
                 }
             }
             WINDOW_UPDATE => self.requests.widen_responses(frame.stream, first_word(frame) & EVERY_STREAM),
@@ -298,8 +298,7 @@ impl Http2Frames {
                 self.requests.read_server_settings(payload);
             }
             let Some(frame) = self.outbound.payload(payload) else { break };
-            let answered = if frame.ends_stream { self.requests.remove(frame.stream) } else { None };
-            if answered.is_some() && frame.kind != RST_STREAM {
+            if frame.ends_stream && frame.kind != RST_STREAM && self.requests.on_response_end(frame.stream) {
                 self.resets.on_response();
             }
             match frame.kind {
@@ -312,7 +311,8 @@ impl Http2Frames {
                     self.early_ends.forget(frame.stream);
                     // By other codes, h2 refuses a request that the service was not given.
                     let has_failed = matches!(first_word(&frame), INTERNAL_ERROR | CANCEL);
-                    let is_cut = answered.is_some_and(|open| open.is_answered || has_failed);
+                    let open = self.requests.remove(frame.stream).filter(|open| !open.has_response);
+                    let is_cut = open.is_some_and(|open| open.is_answered || has_failed);
                     cut += u64::from(is_cut);
                 }
                 WINDOW_UPDATE => self.requests.widen_uploads(frame.stream, first_word(&frame) & EVERY_STREAM),
@@ -372,7 +372,7 @@ impl Http2Frames {
 
     /// The streams whose response is incomplete, without those that a GOAWAY has refused.
     pub(in crate::server) fn unanswered(&self) -> impl Iterator<Item = u32> + '_ {
-        self.requests.streams(self.last_served())
+        self.requests.unanswered(self.last_served())
     }
 
     //= https://www.rfc-editor.org/rfc/rfc9113#section-6.8

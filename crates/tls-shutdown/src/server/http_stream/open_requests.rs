@@ -1,4 +1,5 @@
-//! [`OpenRequests`]: the requests of an HTTP/2 connection without a complete response, and for what each of them waits.
+//! [`OpenRequests`]: the requests of an HTTP/2 connection that are not complete, or have no complete response, and for what each of them
+//! waits.
 
 use std::collections::VecDeque;
 
@@ -23,6 +24,8 @@ pub(super) struct OpenRequest {
     pub(super) upload: Upload,
     /// Whether the head of the response was sent.
     pub(super) is_answered: bool,
+    /// Whether all of the response was sent. The rest of the request is still to come, and the service may read it.
+    pub(super) has_response: bool,
     /// When the last data of a WebSocket was sent. The end of its stream says nothing that a Close frame has not said. `None` for others.
     pub(super) last_frame: Option<Instant>,
     /// How much more of the response the client lets through.
@@ -42,19 +45,57 @@ impl Default for OpenRequests {
 impl OpenRequests {
     pub(super) fn insert(&mut self, stream: u32, upload: Upload) {
         let (window, upload_window) = (self.responses.initial, self.uploads.initial);
-        let open = OpenRequest { upload, is_answered: false, last_frame: None, window, upload_window };
+        let open =
+            OpenRequest { upload, is_answered: false, has_response: false, last_frame: None, window, upload_window };
         self.streams.push_back((stream, open));
     }
 
-    /// Forgets a request that is answered or reset.
+    /// All of the response was sent. Returns whether there was a request without one.
+    pub(super) fn on_response_end(&mut self, stream: u32) -> bool {
+        let Some(index) = self.index(stream) else { return false };
+        let open = &mut self.streams[index].1;
+        if open.has_response {
+            return false;
+        }
+        open.has_response = true;
+        let (last_frame, is_complete) = (open.last_frame, open.upload.has_ended);
+        self.note_answered(last_frame);
+        if is_complete {
+            self.remove_at(index);
+        }
+        true
+    }
+
+    /// The client has ended the request.
+    pub(super) fn on_upload_end(&mut self, stream: u32) {
+        let Some(index) = self.index(stream) else { return };
+        let open = &mut self.streams[index].1;
+        open.upload.has_ended = true;
+        if open.has_response {
+            self.remove_at(index);
+        }
+    }
+
+    /// Forgets a request that is reset.
     pub(super) fn remove(&mut self, stream: u32) -> Option<OpenRequest> {
-        let (_, open) = self.streams.remove(self.index(stream)?)?;
-        let now = Instant::now();
-        self.answered = self.answered.max(open.last_frame.unwrap_or(now));
-        if self.streams.is_empty() {
-            self.idle_since = now;
+        let open = self.remove_at(self.index(stream)?)?;
+        if !open.has_response {
+            self.note_answered(open.last_frame);
         }
         Some(open)
+    }
+
+    fn remove_at(&mut self, index: usize) -> Option<OpenRequest> {
+        let (_, open) = self.streams.remove(index)?;
+        if self.streams.is_empty() {
+            self.idle_since = Instant::now();
+        }
+        Some(open)
+    }
+
+    /// A response is over, or given up.
+    fn note_answered(&mut self, last_frame: Option<Instant>) {
+        self.answered = self.answered.max(last_frame.unwrap_or_else(Instant::now));
     }
 
     pub(super) fn get_mut(&mut self, stream: u32) -> Option<&mut OpenRequest> {
@@ -66,9 +107,14 @@ impl OpenRequests {
         self.streams.binary_search_by_key(&stream, |(stream, _)| *stream).ok()
     }
 
-    /// The streams up to `last`.
-    pub(super) fn streams(&self, last: u32) -> impl Iterator<Item = u32> + '_ {
-        self.up_to(last).map(|(stream, _)| *stream)
+    /// The streams up to `last` whose response is not complete.
+    pub(super) fn unanswered(&self, last: u32) -> impl Iterator<Item = u32> + '_ {
+        self.up_to(last).filter(|(_, open)| !open.has_response).map(|(stream, _)| *stream)
+    }
+
+    /// Whether there is a request up to `last`.
+    pub(super) fn has_any(&self, last: u32) -> bool {
+        self.up_to(last).next().is_some()
     }
 
     fn up_to(&self, last: u32) -> impl Iterator<Item = &(u32, OpenRequest)> {
@@ -164,12 +210,14 @@ impl OpenRequests {
     }
 
     fn is_blocked(&self, open: &OpenRequest) -> bool {
-        open.is_answered && (self.responses.is_closed() || open.window <= 0)
+        open.is_answered && !open.has_response && (self.responses.is_closed() || open.window <= 0)
     }
 
-    /// Whether the client could continue the request, and the response waits for that. A response that has begun needs no more of it.
+    /// Whether the client could continue the request, and the response waits for that, or is complete. A response in progress needs no more
+    /// of it.
     fn waits_for_upload(&self, open: &OpenRequest) -> bool {
-        !open.upload.has_ended && !open.is_answered && open.upload_window > 0 && !self.uploads.is_closed()
+        let waits = !open.upload.has_ended && open.is_answered == open.has_response;
+        waits && open.upload_window > 0 && !self.uploads.is_closed()
     }
 
     /// The bytes of both directions' bodies.

@@ -249,7 +249,7 @@ fn a_request_that_h2_refuses_is_waited_for_once() {
 
 /// h2 waits for the rest of a frame without limit. A request that waits for the service is no part of a frame.
 #[test]
-fn a_part_of_a_frame_is_waited_for_only_if_a_response_is_due() {
+fn a_part_of_a_frame_is_waited_for_only_if_a_request_is_open() {
     let opening = |stream| frame(HEADERS, END_HEADERS, stream, &[]);
     let ping = frame(PING, 0, 0, &[0; 8]);
     for cut in 0..ping.len() {
@@ -265,7 +265,33 @@ fn a_part_of_a_frame_is_waited_for_only_if_a_response_is_due() {
     receive(&mut all, &ping[..1], 100);
     assert!(!all.is_stuck_in_frame(), "3 is unanswered");
     all.on_sent(&frame(HEADERS, END_HEADERS | END_STREAM, 3, &[]));
+    assert!(!all.is_stuck_in_frame(), "the service may read the rest of both");
+    // h2 resets a request that the service has dropped. The other one comes to its end.
+    all.on_sent(&frame(RST_STREAM, 0, 1, &[0; 4]));
+    receive(&mut all, &[&ping[1..], &frame(DATA, END_STREAM, 3, &[])].concat(), 100);
+    assert_eq!(all.requests.count(), (0, 0));
+    receive(&mut all, &ping[..1], 100);
     assert!(all.is_stuck_in_frame());
+}
+
+/// The service may read the rest of a request behind its response. Nothing of the response can be cut any more.
+#[test]
+fn a_request_is_open_until_both_halves_have_ended() {
+    let request_and = |sent: &[Vec<u8>]| frames(100, &[frame(HEADERS, END_HEADERS, 1, &[])], sent);
+    let response = frame(HEADERS, END_HEADERS | END_STREAM, 1, &[]);
+    let mut all = request_and(std::slice::from_ref(&response));
+    assert_eq!((all.wait(), all.requests.count(), all.unanswered().count()), (ClientWait::None, (0, 1), 0));
+    assert!(all.waits_for_client() && !all.can_answer());
+    receive(&mut all, &frame(DATA, END_STREAM, 1, &[0; 9]), 100);
+    assert!(matches!(all.wait(), ClientWait::Request { .. }));
+
+    let mut all = request_and(std::slice::from_ref(&response));
+    let cancel = frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]);
+    assert_eq!((all.on_sent(&cancel), all.requests.count()), (0, (0, 0)));
+
+    let mut all = request_and(&[response]);
+    (0..1000).for_each(|_| drop(receive(&mut all, &cancel, 100)));
+    assert!(all.check_resets().is_ok() && all.requests.count() == (0, 0));
 }
 
 #[test]
