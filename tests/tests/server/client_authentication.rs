@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use rustls::{
     AlertDescription, HandshakeKind, ServerConfig,
+    client::Resumption,
     crypto::ring::default_provider,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
-    server::WebPkiClientVerifier,
+    server::{ServerSessionMemoryCache, WebPkiClientVerifier},
 };
-use tls_shutdown::{Ending, server::TlsListener};
+use tls_shutdown::{
+    Ending,
+    server::{TicketKey, TicketKeys, TlsListener},
+};
 use tls_shutdown_tests::{VERSIONS, certificate, client_config, server_config, serving::Client, soon};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -30,8 +34,26 @@ fn admitting_a_client_with_a_chain(
     certificates: usize,
 ) -> (rustls::ClientConfig, impl Fn() -> ServerConfig) {
     let certified = rcgen::generate_simple_self_signed(["client".into()]).expect("a certificate");
-    let der = certified.cert.der().clone();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()));
+    admitting_the_client_with(version, &certified.cert, &certified.signing_key, certificates, Admits::WithCertificate)
+}
+
+/// Whom a server admits.
+#[derive(Clone, Copy)]
+enum Admits {
+    WithCertificate,
+    /// Clients without one, too.
+    WithoutCertificate,
+}
+
+fn admitting_the_client_with(
+    version: &'static rustls::SupportedProtocolVersion,
+    certificate_of_client: &rcgen::Certificate,
+    key: &rcgen::KeyPair,
+    certificates: usize,
+    admits: Admits,
+) -> (rustls::ClientConfig, impl Fn() -> ServerConfig + use<>) {
+    let der = certificate_of_client.der().clone();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let (mut server_roots, mut client_roots) = (rustls::RootCertStore::empty(), rustls::RootCertStore::empty());
     server_roots.add(certificate().0).expect("a root");
     client_roots.add(der.clone()).expect("a root");
@@ -44,8 +66,12 @@ fn admitting_a_client_with_a_chain(
         .expect("a certificate");
     let server = move || {
         let roots = Arc::new(client_roots.clone());
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build().expect("a verifier");
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone());
+        let verifier = match admits {
+            Admits::WithCertificate => verifier,
+            Admits::WithoutCertificate => verifier.allow_unauthenticated(),
+        };
+        let verifier = verifier.build().expect("a verifier");
         ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[version])
             .expect("a version")
@@ -104,6 +130,65 @@ async fn no_session_outlives_the_client_authentication_under_which_it_was_made()
             }
             drop(second);
             assert_eq!(soon(ends.recv()).await.expect("an end"), is_admitted, "{version:?}");
+        }
+    }
+}
+
+/// A certificate authority of this name, which is its own and only client.
+fn authority(name: &str) -> (rcgen::Certificate, rcgen::KeyPair) {
+    let mut parameters = rcgen::CertificateParams::new(["client".into()]).expect("a name");
+    parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    (parameters.self_signed(&key).expect("a certificate"), key)
+}
+
+/// Ticket keys, or a storage, are shared by the servers of a group, and outlive a restart.
+#[tokio::test]
+async fn shared_keys_and_storages_admit_nobody_whom_a_full_handshake_does_not() {
+    for version in VERSIONS {
+        let (one, two) = (authority("one"), authority("two"));
+        let demanding = |(certificate, key): &(rcgen::Certificate, rcgen::KeyPair), admits| {
+            admitting_the_client_with(version, certificate, key, 1, admits)
+        };
+        let (of_one, demanding_one) = demanding(&one, Admits::WithCertificate);
+        let (_, demanding_two) = demanding(&two, Admits::WithCertificate);
+        let (_, asking_one) = demanding(&one, Admits::WithoutCertificate);
+        let (anonymous, open) = (client_config(version), || server_config(version));
+        let storage = ServerSessionMemoryCache::new(100);
+        for shares_keys in [true, false] {
+            for (case, client, first, second, expected) in [
+                ("from no authentication", &anonymous, open(), demanding_one(), None),
+                ("from an optional certificate", &anonymous, asking_one(), demanding_one(), None),
+                ("from another authority", &of_one, demanding_one(), demanding_two(), None),
+                ("to no authentication", &of_one, demanding_one(), open(), Some(HandshakeKind::Full)),
+                ("of a group", &of_one, demanding_one(), demanding_one(), Some(HandshakeKind::Resumed)),
+                ("of an open group", &anonymous, open(), open(), Some(HandshakeKind::Resumed)),
+            ] {
+                let (mut client, mut kinds) = (client.clone(), Vec::new());
+                client.resumption = Resumption::in_memory_sessions(8);
+                for mut config in [first, second] {
+                    if shares_keys {
+                        let keys = TicketKeys::new([TicketKey::new([7; 32])], config.crypto_provider());
+                        config.ticketer = Arc::new(keys.expect("an AEAD"));
+                    } else {
+                        config.session_storage = storage.clone();
+                    }
+                    let listener = TlsListener::bind("127.0.0.1:0", config).await.expect("a free port");
+                    let (sender, mut ends) = mpsc::unbounded_channel();
+                    let listener = listener.on_end(move |end| sender.send(end.handshake_finished()).expect("a test"));
+                    let address = listener.local_addr().expect("an address");
+                    serve_and_close(listener);
+                    let mut kind = None;
+                    if let Ok(mut client) = Client::try_connect(address, client.clone()).await {
+                        // A client of TLS 1.3 does not know yet whether it is admitted.
+                        let _ = soon(client.stream.read_u8()).await;
+                        kind = client.stream.get_ref().1.handshake_kind();
+                    }
+                    let is_admitted = soon(ends.recv()).await.expect("an end");
+                    kinds.push(kind.filter(|_| is_admitted));
+                }
+                assert_eq!(kinds, [Some(HandshakeKind::Full), expected], "{version:?}, {case}, keys: {shares_keys}");
+            }
         }
     }
 }

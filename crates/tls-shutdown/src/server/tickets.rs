@@ -120,6 +120,10 @@ impl std::error::Error for InvalidTicketKey {}
 /// # }
 /// ```
 ///
+/// A resumed session is not asked for the client's certificate again. So a [`TlsListener`](super::TlsListener) and a
+/// [`TlsAcceptor`](super::TlsAcceptor) that ask for certificates accept only tickets of those that ask for the same, see
+/// [`ConfigHandle::replace`](super::ConfigHandle::replace). For other acceptors, use keys that no server with other clients has.
+///
 /// Its limit: the owner of a key can decrypt TLS 1.2 sessions with tickets under it, and TLS 1.3 early data. The rest of a TLS 1.3 connection
 /// keeps its forward secrecy (RFC 9846 section 2.3). Rotate the keys within days.
 pub struct TicketKeys {

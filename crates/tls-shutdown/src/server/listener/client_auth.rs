@@ -1,12 +1,9 @@
-//! Whether a configuration asks clients for a certificate. rustls does not tell, so that a handshake in memory finds it out.
+//! Whether a configuration asks clients for a certificate, and for which. rustls does not tell, so that a handshake in memory finds it out.
 
 use std::{
     io::Read,
     net::Ipv4Addr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
 };
 
 use rustls::{
@@ -25,13 +22,26 @@ use rustls::{
 /// More flights than a handshake has.
 const MAX_FLIGHTS: usize = 8;
 
-/// Whether clients are asked for a certificate. `true` also if the handshake fails, because nothing is known then.
+/// What a configuration asks of its clients.
+#[derive(Debug)]
+pub(super) struct ClientAuth {
+    /// Whether a client without a certificate is refused.
+    pub(super) is_required: bool,
+    /// The names of the authorities whose certificates are admitted, each behind its length. Empty if the verifier names none.
+    pub(super) roots: Vec<u8>,
+}
+
+/// What certificate clients are asked for, or `None` if they are asked for none. Required also if the handshake fails, because nothing is known then.
 ///
 /// The handshake presents a certificate of its own: a resolver that chooses by server name may have none for the name that this client
 /// would ask for. The configuration's verifier of clients is asked what it offers, but never for a decision.
-pub(super) fn asks_for_client_certificate(config: &ServerConfig) -> bool {
+pub(super) fn client_auth(config: &ServerConfig) -> Option<ClientAuth> {
     let asked = Arc::new(Asked::default());
-    !matches!(handshake(config, asked.clone()), Ok(Outcome::Finished)) || asked.0.load(Ordering::Relaxed)
+    let is_required = !matches!(handshake(config, asked.clone()), Ok(Outcome::Finished));
+    match asked.0.get() {
+        Some(roots) => Some(ClientAuth { is_required, roots: roots.clone() }),
+        None => is_required.then(|| ClientAuth { is_required, roots: Vec::new() }),
+    }
 }
 
 enum Outcome {
@@ -85,13 +95,13 @@ fn pass<T>(
     Ok(())
 }
 
-/// Notes that the server asks for a certificate, and has none.
+/// Notes whose certificate the server asks for, and has none.
 #[derive(Debug, Default)]
-struct Asked(AtomicBool);
+struct Asked(OnceLock<Vec<u8>>);
 
 impl ResolvesClientCert for Asked {
-    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.0.store(true, Ordering::Relaxed);
+    fn resolve(&self, roots: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.get_or_init(|| roots.iter().flat_map(|root| [&root.len().to_be_bytes(), *root].concat()).collect());
         None
     }
 
@@ -192,7 +202,7 @@ mod tests {
                 .expect("a version")
                 .with_no_client_auth()
                 .with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
-            assert!(!asks_for_client_certificate(&config), "{suite:?}");
+            assert!(client_auth(&config).is_none(), "{suite:?}");
         }
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use rustls::ServerConfig;
 
-use super::{client_auth::asks_for_client_certificate, pem::PemFiles};
+use super::{bound_sessions::bind_sessions, client_auth::client_auth, pem::PemFiles};
 use crate::server::retirement::{ConfigOfConnection, Retirements};
 
 /// The name of the storage that rustls sets.
@@ -41,7 +41,10 @@ struct CurrentConfig {
 }
 
 impl ConfigHandle {
-    pub(super) fn new(config: Arc<ServerConfig>) -> Self {
+    pub(super) fn new(mut config: Arc<ServerConfig>) -> Self {
+        if let Some(auth) = client_auth(&config) {
+            bind_sessions(Arc::make_mut(&mut config), &auth);
+        }
         let current = Arc::new(RwLock::new(CurrentConfig { config, number: 0 }));
         Self { current, retirements: Retirements::default(), files: None }
     }
@@ -100,16 +103,21 @@ impl ConfigHandle {
     /// To rotate [`TicketKeys`](crate::server::TicketKeys), pass a configuration with new ones.
     ///
     /// If either one asks for client certificates, nothing carries over: rustls does not verify the certificate of a resumed session
-    /// again, and the new configuration may not admit that client. Its limit: a storage or keys that you pass to both configurations
-    /// still connect them. Change them together with the certificates of the clients.
+    /// again, and the new configuration may not admit that client. A storage or keys that you pass to both configurations connect them only if
+    /// both ask for certificates of authorities of the same names, and both require one or neither does. Its limit: the names are all that
+    /// is compared. If an authority gets a new key, a client is revoked, or your own verifier changes its mind, change the storage and the
+    /// keys, too.
     ///
-    /// The question whether a configuration asks for certificates costs a handshake in memory, some milliseconds. It presents a certificate
+    /// The question what certificates a configuration asks for costs a handshake in memory, some milliseconds. It presents a certificate
     /// of its own, so no certificate resolver is asked. A client verifier is asked whether it
     /// [offers](rustls::server::danger::ClientCertVerifier::offer_client_auth) client authentication. It may use this handle, except for
     /// `replace` itself. Other threads continue to make handshakes meanwhile, under the old configuration.
     pub fn replace(&self, config: impl Into<Arc<ServerConfig>>) {
-        let new = Arc::unwrap_or_clone(config.into());
-        let new_is_open = !asks_for_client_certificate(&new);
+        let mut new = Arc::unwrap_or_clone(config.into());
+        let auth = client_auth(&new);
+        if let Some(auth) = &auth {
+            bind_sessions(&mut new, auth);
+        }
         loop {
             let (old, number) = {
                 let current = self.read();
@@ -117,7 +125,7 @@ impl ConfigHandle {
             };
             let mut config = new.clone();
             // The application is asked without the lock.
-            if new_is_open && !asks_for_client_certificate(&old) {
+            if auth.is_none() && client_auth(&old).is_none() {
                 if format!("{:?}", config.session_storage).starts_with(DEFAULT_STORAGE) {
                     config.session_storage = old.session_storage.clone();
                 }

@@ -3,6 +3,7 @@
 mod accept_errors;
 mod acceptor;
 mod bind;
+mod bound_sessions;
 mod client_auth;
 mod client_hello;
 mod config;
