@@ -3,17 +3,17 @@
 
 use std::time::Duration;
 
-use tls_shutdown::{Ending, Reaper, ShutdownPolicy, ShutdownReport, ShutdownState};
+use tls_shutdown::{Ending, Reaper, ShutdownPolicy, ShutdownReport, ShutdownState, ShutdownStream, TlsSession};
 use tls_shutdown_tests::{VERSIONS, scripted::BIDIRECTIONAL};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy_bidirectional, duplex, split},
     sync::mpsc,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::exchanges::{
-    ANSWERS, Answer, Ends, REQUEST, Transport, answer, connect, proxy, read_after_the_shutdown, read_beside_the_shutdown,
-    upload,
+    ANSWERS, Answer, Ends, REQUEST, Transport, answer, connect, proxy, read_after_the_shutdown,
+    read_beside_the_shutdown, upload,
 };
 
 fn pipe() -> (DuplexStream, DuplexStream) {
@@ -94,6 +94,52 @@ async fn an_upload_to_a_server_that_talks_arrives() {
     }
 }
 
+/// It has more to do than to wait: a proxy writes to a client that does not read.
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_is_busy_at_the_close_timeout_receives_everything() {
+    /// What `copy_bidirectional` reads before it has to write.
+    const BUFFER: usize = 8 * 1024;
+    const BUSY: Duration = Duration::from_secs(20);
+    /// Sends some of its answer at once, and the rest when the reader has been busy for long.
+    async fn answer_twice<S: TlsSession>(mut server: ShutdownStream<S>) {
+        server.write_all(&[b'a'; BUFFER]).await.expect("a reader");
+        server.flush().await.expect("a reader");
+        answer(server, (10, BUSY * 2)).await;
+    }
+    for version in VERSIONS {
+        let (client, server) = connect(version, pipe()).await;
+        let server = tokio::spawn(answer_twice(server));
+        let (mut read, mut write) = split(client);
+        read.read_exact(&mut [0; BUFFER]).await.expect("a part");
+        write.write_all(REQUEST).await.expect("written");
+        let busy = tokio::spawn(async move {
+            sleep(BUSY).await;
+            read.read_to_end(&mut Vec::new()).await
+        });
+        write.shutdown().await.expect("a half-close");
+        assert_eq!(busy.await.expect("no panic").expect("everything"), 10);
+        server.await.expect("no panic");
+
+        let (mut back, server) = connect(version, pipe()).await;
+        let server = tokio::spawn(answer_twice(server));
+        let (mut client, mut front) = duplex(100);
+        let proxy = tokio::spawn(async move {
+            let copied = copy_bidirectional(&mut front, &mut back).await;
+            (copied, back.state())
+        });
+        // The proxy has read then.
+        sleep(Duration::from_millis(10)).await;
+        client.write_all(REQUEST).await.expect("written");
+        client.shutdown().await.expect("sent");
+        sleep(BUSY).await;
+        assert_eq!(client.read_to_end(&mut Vec::new()).await.expect("to the end"), BUFFER + 10);
+        let (copied, state) = proxy.await.expect("no panic");
+        assert_eq!(copied.expect("both directions"), (REQUEST.len() as u64, BUFFER as u64 + 10));
+        assert_eq!(state, ShutdownState::Both);
+        server.await.expect("no panic");
+    }
+}
+
 /// Nothing comes, and nobody waits any more.
 #[tokio::test(start_paused = true)]
 async fn a_half_close_without_an_answer_is_reported_as_such() {
@@ -102,6 +148,16 @@ async fn a_half_close_without_an_answer_is_reported_as_such() {
         let (sender, mut ends) = mpsc::unbounded_channel();
         let mut client = client.on_end(move |report| sender.send(report.ending()).expect("a test"));
         timeout(Duration::from_secs(1), client.read(&mut [0; 9])).await.expect_err("silence");
+        client.shutdown().await.expect("sent");
+        drop(client);
+        assert_eq!(ends.recv().await, Some(Ending::TimedOut));
+
+        let (client, mut server) = connect(version, pipe()).await;
+        let (sender, mut ends) = mpsc::unbounded_channel();
+        let mut client = client.on_end(move |report| sender.send(report.ending()).expect("a test"));
+        server.write_all(b"all").await.expect("written");
+        server.flush().await.expect("flushed");
+        client.read_exact(&mut [0; 3]).await.expect("data");
         client.shutdown().await.expect("sent");
         drop(client);
         assert_eq!(ends.recv().await, Some(Ending::TimedOut));

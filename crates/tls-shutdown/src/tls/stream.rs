@@ -366,11 +366,10 @@ impl<S: TlsSession> AsyncWrite for ShutdownStream<S> {
     /// Unlike [`AsyncShutdown`](crate::AsyncShutdown), this is the half-close of tokio's world, as `split`, `copy_bidirectional` and
     /// `shutdown()` before `read_to_end()` expect it:
     ///
-    /// - If the application has ever read from the stream, a bidirectional shutdown does not discard data. It returns when data arrives,
-    ///   in the state [`Sent`](ShutdownState::Sent). It also returns in this state if a read is still pending at the close timeout, because
-    ///   an answer may come later. Read on until the peer's close_notify, or drop the stream and leave it to the
-    ///   [reaper](Self::with_reaper). A [receive-first](ShutdownPolicy::receive_first) shutdown fails with
-    ///   [`PeerData`](Ending::PeerData): read, and call this again.
+    /// - If the application has ever read from the stream, a bidirectional shutdown does not discard data. It returns in the state
+    ///   [`Sent`](ShutdownState::Sent) when data arrives, or at the close timeout: an answer may come later. Read on until the peer's
+    ///   close_notify, or drop the stream and leave it to the [reaper](Self::with_reaper). A
+    ///   [receive-first](ShutdownPolicy::receive_first) shutdown fails with [`PeerData`](Ending::PeerData): read, and call this again.
     /// - If the application has never read, as in an upload, a bidirectional shutdown waits for the peer's close_notify. It keeps the first
     ///   64 KiB of what arrives for a later read, and discards the rest, unless the policy [rejects](crate::PeerData::Reject) it.
     /// - After data was discarded, reads fail with [`UnexpectedEof`](io::ErrorKind::UnexpectedEof), and the error states how much it was.

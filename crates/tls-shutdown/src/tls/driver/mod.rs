@@ -277,7 +277,7 @@ impl CloseDriver {
             }
             let (end, timeout) = match self.state.step().limit() {
                 Some(Limit::Stall) => (self.times.stall, Event::StallTimeout),
-                Some(Limit::Close) if self.reader_waits_on() => (self.times.close, Event::DataForReader),
+                Some(Limit::Close) if self.reader_goes_on() => (self.times.close, Event::DataForReader),
                 Some(Limit::Close) => (self.times.close, Event::CloseTimeout),
                 None => return Poll::Pending,
             };
@@ -287,11 +287,11 @@ impl CloseDriver {
         }
     }
 
-    /// Whether a half-close leaves the wait for the peer to a read that waits, too. The peer may take its time for an answer: that it is
-    /// late must not end the read. The close timeout then ends the shutdown alone.
-    fn reader_waits_on(&self) -> bool {
-        let (extent, reading) = (self.extent, self.reading);
-        (extent, reading) == (Extent::WriteHalf, Reading::Waiting) && self.state.local == Local::Finished
+    /// Whether a half-close leaves the wait for the peer to the application's reads. The peer may take its time for an answer, and a reader
+    /// may be busy with what it has read: that must not end its reads. The close timeout then ends the shutdown alone.
+    fn reader_goes_on(&self) -> bool {
+        let is_read = self.extent == Extent::WriteHalf && self.reading != Reading::Never;
+        is_read && self.state.local == Local::Finished
     }
 
     /// Carries out steps until one has to wait.

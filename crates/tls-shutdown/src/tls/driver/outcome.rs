@@ -17,12 +17,7 @@ impl CloseDriver {
     pub(crate) fn ending(&self) -> Ending {
         match (self.state.step(), self.state.remote) {
             (Step::End(Ending::Refused), Remote::Failed(ending)) => ending,
-            // The last read still waits for the peer's close_notify.
-            (Step::End(Ending::Sent), Remote::ForReader)
-                if self.reading == Reading::Waiting && self.times.close.is_some_and(|end| end <= Instant::now()) =>
-            {
-                Ending::TimedOut
-            }
+            (Step::End(Ending::Sent), Remote::ForReader) if self.is_overdue() => Ending::TimedOut,
             (Step::End(ending), _) => ending,
             (Step::ReadPending, _) => match self.state.local {
                 Local::Broken(_, ending) => ending,
@@ -31,6 +26,12 @@ impl CloseDriver {
             _ if self.state.sent() => Ending::Sent,
             _ => Ending::Aborted,
         }
+    }
+
+    /// Whether the peer's close_notify did not come in time: the close timeout has ended the shutdown, or the last read still waits.
+    fn is_overdue(&self) -> bool {
+        let waits_until = if self.reading == Reading::Waiting { Some(Instant::now()) } else { self.times.ended };
+        waits_until.zip(self.times.close).is_some_and(|(until, close)| close <= until)
     }
 
     pub(crate) fn report(&self, ending: Ending) -> ShutdownReport {
