@@ -82,10 +82,20 @@ async fn a_server_that_violates_tls() {
         let empty = plain(move |tcp| async move { say(tcp, &[kind, 3, 3, 0, 0]).await }).await;
         fails(&empty, &[], "protocol_error", "violates the TLS protocol").await;
     }
-    // A Certificate message of 4 MiB, of which the beginning suffices.
-    let large =
-        plain(|tcp| async { say(tcp, &[&[22, 3, 3, 0x40, 0, 11, 0x40, 0, 0][..], &[0; 0x3ffc]].concat()).await });
-    fails(&large.await, &[], "tls_limit", "more than the TLS library accepts").await;
+    // A HelloRequest in the place of a ServerHello.
+    let requests = plain(|tcp| async { say(tcp, &[22, 3, 3, 0, 4, 0, 0, 0, 0]).await }).await;
+    fails(&requests, &[], "protocol_error", "violates the TLS protocol").await;
+}
+
+#[tokio::test]
+async fn a_server_that_sends_more_than_is_accepted() {
+    let chain = Certificate::write("probed-chain");
+    let certificate = std::fs::read_to_string(&chain.cert).unwrap();
+    std::fs::write(&chain.cert, certificate.repeat(300)).unwrap();
+    let server = Serve::start_with(&chain, &[]).await;
+    fails(&server.address.to_string(), &[], "tls_limit", "more than the TLS library accepts").await;
+    let warns = plain(|tcp| async { say(tcp, &[21, 3, 3, 0, 2, 1, 112].repeat(100)).await }).await;
+    fails(&warns, &[], "tls_limit", "more than the TLS library accepts").await;
 }
 
 #[tokio::test]
