@@ -13,7 +13,7 @@ use std::{
 use http_body::{Body, Frame};
 use hyper::{
     HeaderMap, Method, Response, StatusCode, Version,
-    header::{CONNECTION, CONTENT_LENGTH, UPGRADE},
+    header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE},
 };
 use tokio::{io::AsyncBufRead, time::Instant};
 
@@ -249,8 +249,12 @@ impl ResponseInProgress {
     ) -> Self {
         let status = response.status();
         let is_tunnel = *method == Method::CONNECT && status.is_success();
-        let length = content_length(response.headers()).or_else(|| response.body().size_hint().exact());
         let can_chunk = version >= Version::HTTP_11 && response.version() >= Version::HTTP_11;
+        let length = match can_chunk && response.headers().contains_key(TRANSFER_ENCODING) {
+            // The last chunk follows the end of the body, which may come later than its last byte.
+            true => None,
+            false => content_length(response.headers()).or_else(|| response.body().size_hint().exact()),
+        };
         // hyper drops the body of such a response.
         let has_no_body = *method == Method::HEAD
             || is_tunnel
@@ -328,6 +332,25 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
+
+    /// hyper writes the last chunk at the end of the body.
+    #[test]
+    fn a_chunked_response_ends_with_its_body_and_not_with_its_last_byte() {
+        let body = http_body_util::Full::new(&b"hello"[..]);
+        for (coding, before_end, at_end) in [
+            (None, ResponseProgress::Unflushed, ResponseProgress::Unflushed),
+            (Some("chunked"), ResponseProgress::Body, ResponseProgress::Unflushed),
+        ] {
+            let mut response = Response::new(body.clone());
+            response.headers_mut().extend(coding.map(|coding| (TRANSFER_ENCODING, coding.parse().expect("a value"))));
+            let messages = Arc::<Mutex<Http1Messages>>::default();
+            let mut progress = ResponseInProgress::begin(messages.clone(), &Method::GET, Version::HTTP_11, &response);
+            progress.on_frame(&Frame::data(&b"hello"[..]));
+            assert_eq!(lock(&messages).response, before_end, "{coding:?}");
+            progress.on_end();
+            assert_eq!(lock(&messages).response, at_end, "{coding:?}");
+        }
+    }
 
     /// One read has the end of a head and the beginning of the next one.
     #[tokio::test(start_paused = true)]
