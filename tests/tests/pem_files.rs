@@ -78,7 +78,14 @@ async fn certificates_come_from_files_and_are_read_again() {
     // The key of another certificate, no key, and no file.
     fs::rename(&key, &other).expect("a file");
     let stranger = rcgen::KeyPair::generate().expect("a key");
-    for (content, text) in [(stranger.serialize_pem(), "key.pem"), ("no key".to_owned(), "contains no private key")] {
+    let (stranger, encrypted) = (stranger.serialize_pem(), "-----BEGIN ENCRYPTED PRIVATE KEY-----\n");
+    let cases = [
+        (stranger.clone(), "key.pem"),
+        ("no key".to_owned(), "contains no private key"),
+        (stranger.replace("PRIVATE", "ENCRYPTED PRIVATE"), "not encrypted"),
+        (encrypted.to_owned(), "an END line is missing"),
+    ];
+    for (content, text) in cases {
         fs::write(&key, content).expect("a file");
         let error = handle.reload_pem().expect_err("a bad key");
         assert!(error.kind() == ErrorKind::InvalidData && error.to_string().contains(text), "{error}");

@@ -70,7 +70,13 @@ async fn failures_are_one_line_with_exit_code_1() {
     let (cert, key) = (CERTIFICATE.cert(), CERTIFICATE.key());
     let missing = "/nonexistent/file.pem";
     let other_key = other_key();
-    let cases: [(&[&str], &str); 14] = [
+    let (cut, encrypted) = (Certificate::write("cut"), Certificate::write("encrypted"));
+    let pem = std::fs::read_to_string(&cut.cert).unwrap();
+    std::fs::write(&cut.cert, &pem[..pem.len() / 2]).unwrap();
+    let pem = std::fs::read_to_string(&encrypted.key).unwrap();
+    std::fs::write(&encrypted.key, pem.replace("PRIVATE", "ENCRYPTED PRIVATE")).unwrap();
+    let (cut, encrypted) = (cut.cert(), encrypted.key());
+    let cases: [(&[&str], &str); 16] = [
         (&["serve", "--listen", &busy], "another port with --listen"),
         (&["serve", "--listen", "192.0.2.1:0"], "an address of this machine"),
         (&["serve", "--listen", "host.invalid:0"], "cannot listen on host.invalid:0"),
@@ -78,6 +84,8 @@ async fn failures_are_one_line_with_exit_code_1() {
         (&["serve", "--cert", cert, "--key", missing], "cannot read the private key /nonexistent/file.pem"),
         (&["serve", "--cert", key, "--key", key], "contains no certificate in PEM format"),
         (&["serve", "--cert", cert, "--key", cert], "contains no private key in PEM format"),
+        (&["serve", "--cert", cut, "--key", key], "an END line is missing"),
+        (&["serve", "--cert", cert, "--key", encrypted], "decrypt the key"),
         (&["serve", "--cert", cert, "--key", &other_key], "this certificate with this key"),
         (&["send", &closed, "--insecure", "--bytes", "1"], "is the server running"),
         (&["send", "host.invalid:443", "--insecure", "--bytes", "1"], "cannot find the host host.invalid"),
