@@ -1,15 +1,19 @@
 //! I/O traits of a wrapper that leaves them to the stream in one of its fields.
 
-/// Implements `AsyncWrite` by the field: `forward_writes!({T: AsyncWrite + Unpin} Wrapper<T> => inner)`.
+/// Implements `AsyncWrite` by the field: `forward_writes!({T: AsyncWrite + Unpin} Wrapper<T> => inner)`. If the field is an enum of streams, a
+/// macro that calls a method of any of them follows: `forward_writes!({} Wrapper => inner, with_stream)`.
 macro_rules! forward_writes {
     ({$($generics:tt)*} $wrapper:ty => $inner:ident) => {
+        $crate::runtime::forward::forward_writes!({$($generics)*} $wrapper => $inner, $crate::runtime::forward::with_field);
+    };
+    ({$($generics:tt)*} $wrapper:ty => $inner:ident, $with:path) => {
         impl<$($generics)*> ::tokio::io::AsyncWrite for $wrapper {
             fn poll_write(
                 self: ::std::pin::Pin<&mut Self>,
                 cx: &mut ::std::task::Context<'_>,
                 bytes: &[u8],
             ) -> ::std::task::Poll<::std::io::Result<usize>> {
-                ::std::pin::Pin::new(&mut self.get_mut().$inner).poll_write(cx, bytes)
+                $with!(&mut self.get_mut().$inner, |inner| ::std::pin::Pin::new(inner).poll_write(cx, bytes))
             }
 
             fn poll_write_vectored(
@@ -17,28 +21,36 @@ macro_rules! forward_writes {
                 cx: &mut ::std::task::Context<'_>,
                 buffers: &[::std::io::IoSlice<'_>],
             ) -> ::std::task::Poll<::std::io::Result<usize>> {
-                ::std::pin::Pin::new(&mut self.get_mut().$inner).poll_write_vectored(cx, buffers)
+                $with!(&mut self.get_mut().$inner, |inner| ::std::pin::Pin::new(inner).poll_write_vectored(cx, buffers))
             }
 
             fn is_write_vectored(&self) -> bool {
-                self.$inner.is_write_vectored()
+                $with!(&self.$inner, |inner| inner.is_write_vectored())
             }
 
             fn poll_flush(
                 self: ::std::pin::Pin<&mut Self>,
                 cx: &mut ::std::task::Context<'_>,
             ) -> ::std::task::Poll<::std::io::Result<()>> {
-                ::std::pin::Pin::new(&mut self.get_mut().$inner).poll_flush(cx)
+                $with!(&mut self.get_mut().$inner, |inner| ::std::pin::Pin::new(inner).poll_flush(cx))
             }
 
             fn poll_shutdown(
                 self: ::std::pin::Pin<&mut Self>,
                 cx: &mut ::std::task::Context<'_>,
             ) -> ::std::task::Poll<::std::io::Result<()>> {
-                ::std::pin::Pin::new(&mut self.get_mut().$inner).poll_shutdown(cx)
+                $with!(&mut self.get_mut().$inner, |inner| ::std::pin::Pin::new(inner).poll_shutdown(cx))
             }
         }
     };
+}
+
+/// Calls a method of a field that is a stream itself.
+macro_rules! with_field {
+    ($field:expr, |$inner:ident| $call:expr) => {{
+        let $inner = $field;
+        $call
+    }};
 }
 
 /// Implements `AsyncRead` and `AsyncBufRead` by the field.
@@ -121,4 +133,4 @@ macro_rules! forward_socket {
 
 #[cfg(any(feature = "server", feature = "hyper-rustls"))]
 pub(crate) use forward_reads;
-pub(crate) use {forward_socket, forward_writes};
+pub(crate) use {forward_socket, forward_writes, with_field};

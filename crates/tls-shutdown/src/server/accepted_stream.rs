@@ -22,7 +22,10 @@ use super::{
     stream::ServerStream,
     unacknowledged::acknowledged,
 };
-use crate::tls::{Abort, ShutdownState, Undelivered};
+use crate::{
+    runtime::forward::forward_writes,
+    tls::{Abort, ShutdownState, Undelivered},
+};
 
 /// How much is read ahead at most.
 const READ_AHEAD_BYTES: usize = 8 * 1024;
@@ -232,37 +235,25 @@ impl AcceptedStream {
 }
 
 impl AsyncRead for AcceptedStream {
+    /// Reads one TLS record, as hyper does over the bare stream. [`ShutdownStream`](crate::ShutdownStream) looks for more, which most
+    /// requests do not have.
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.ahead.is_empty() {
-            return match &mut this.inner {
-                InnerStream::Tls(stream) => poll_read_record(Pin::new(stream), cx, buffer),
-                InnerStream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            };
+        if let InnerStream::Plain(stream) = &mut this.inner
+            && this.ahead.is_empty()
+        {
+            return Pin::new(stream).poll_read(cx, buffer);
         }
-        let amount = this.ahead().len().min(buffer.remaining());
-        buffer.put_slice(&this.ahead()[..amount]);
-        this.start += amount;
-        if this.ahead().is_empty() {
+        let data = ready!(Pin::new(&mut *this).poll_fill_buf(cx))?;
+        let amount = data.len().min(buffer.remaining());
+        buffer.put_slice(&data[..amount]);
+        Pin::new(&mut *this).consume(amount);
+        if this.ahead.is_empty() {
             // Most HTTP/1 connections read ahead once, or never.
-            (this.ahead, this.start) = (Vec::new(), 0);
+            this.ahead = Vec::new();
         }
         Poll::Ready(Ok(()))
     }
-}
-
-/// Reads one TLS record, as hyper does over the bare stream. [`ShutdownStream`](crate::ShutdownStream) looks for more, which most requests
-/// do not have.
-fn poll_read_record(
-    mut stream: Pin<&mut ServerStream>,
-    cx: &mut Context<'_>,
-    buffer: &mut ReadBuf<'_>,
-) -> Poll<io::Result<()>> {
-    let data = ready!(stream.as_mut().poll_fill_buf(cx))?;
-    let amount = data.len().min(buffer.remaining());
-    buffer.put_slice(&data[..amount]);
-    stream.consume(amount);
-    Poll::Ready(Ok(()))
 }
 
 impl AsyncBufRead for AcceptedStream {
@@ -293,28 +284,4 @@ impl AsyncBufRead for AcceptedStream {
     }
 }
 
-impl AsyncWrite for AcceptedStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        with_stream!(&mut self.get_mut().inner, |stream| Pin::new(stream).poll_write(cx, bytes))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        with_stream!(&mut self.get_mut().inner, |stream| Pin::new(stream).poll_write_vectored(cx, buffers))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        with_stream!(&self.inner, |stream| stream.is_write_vectored())
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        with_stream!(&mut self.get_mut().inner, |stream| Pin::new(stream).poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        with_stream!(&mut self.get_mut().inner, |stream| Pin::new(stream).poll_shutdown(cx))
-    }
-}
+forward_writes!({} AcceptedStream => inner, with_stream);
