@@ -18,7 +18,7 @@ use tokio_util::io::poll_read_buf;
 use super::{
     connection::ConnectionRecord,
     peer::{Peer, Transport},
-    plain_stream::{PlainSocket, PlainStream},
+    plain_stream::{PlainSocket, PlainStream, RemoteHalf},
     stream::ServerStream,
     unacknowledged::acknowledged,
 };
@@ -155,16 +155,13 @@ impl AcceptedStream {
 
     /// Sets what TCP does if the connection ends before its close was announced, also if the process is killed.
     pub(super) fn set_abort_mode(&mut self, abort: Abort) {
-        match &mut self.inner {
-            InnerStream::Tls(stream) => stream.get_mut().set_abort_mode(abort),
-            InnerStream::Plain(stream) => stream.set_abort_mode(abort),
-        }
+        with_stream!(&mut self.inner, |stream| stream.get_mut().set_abort_mode(abort));
     }
 
     /// The client's FIN has come within a message. TLS notices that by itself.
     pub(super) fn mark_truncated(&mut self) {
         if let InnerStream::Plain(stream) = &mut self.inner {
-            stream.mark_truncated();
+            stream.get_mut().mark(RemoteHalf::Truncated);
         }
     }
 
@@ -172,7 +169,7 @@ impl AcceptedStream {
     pub(super) fn mark_half_closed(&mut self) {
         self.connection().mark_half_closed();
         if let InnerStream::Plain(stream) = &mut self.inner {
-            stream.mark_half_closed();
+            stream.get_mut().mark(RemoteHalf::HalfClosed);
         }
     }
 
@@ -180,7 +177,7 @@ impl AcceptedStream {
     pub(super) fn mark_timed_out(&mut self) {
         match &mut self.inner {
             InnerStream::Tls(stream) => stream.get_mut().set_stall_timeout(Duration::ZERO),
-            InnerStream::Plain(stream) => stream.mark_timed_out(),
+            InnerStream::Plain(stream) => stream.get_mut().mark_timed_out(),
         }
     }
 
@@ -194,10 +191,7 @@ impl AcceptedStream {
 
     /// Begins a shutdown, as far as that needs no wait. The drop leaves the rest to the reaper.
     pub(super) fn begin_shutdown(&mut self) {
-        match &mut self.inner {
-            InnerStream::Tls(stream) => stream.get_mut().begin_shutdown(),
-            InnerStream::Plain(stream) => stream.begin_shutdown(),
-        }
+        with_stream!(&mut self.inner, |stream| stream.get_mut().begin_shutdown());
     }
 
     /// Ends the connection by RST, if the transport has one.

@@ -81,7 +81,7 @@ macro_rules! with_socket {
 }
 
 /// A socket, and what is known of both its halves. It reports when it is dropped.
-struct PlainEnd {
+pub(super) struct PlainEnd {
     socket: PlainSocket,
     connection: Arc<ConnectionRecord>,
     abort_mode: Abort,
@@ -103,7 +103,7 @@ enum LocalHalf {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum RemoteHalf {
+pub(super) enum RemoteHalf {
     Open,
     /// FIN came, and no message was cut by it as far as is known.
     Finished,
@@ -156,29 +156,9 @@ impl PlainStream {
         end.began.is_none() && end.failure.is_none()
     }
 
-    /// Sets what TCP does if the connection ends before FIN was sent, also if the process is killed.
-    pub(super) fn set_abort_mode(&mut self, abort: Abort) {
-        self.end_mut().set_abort_mode(abort);
-    }
-
-    /// The client's FIN has cut a message.
-    pub(super) fn mark_truncated(&mut self) {
-        self.end_mut().mark(RemoteHalf::Truncated);
-    }
-
-    /// The client's FIN has come while a response was due.
-    pub(super) fn mark_half_closed(&mut self) {
-        self.end_mut().mark(RemoteHalf::HalfClosed);
-    }
-
-    /// Notes that the client has kept the server waiting for too long. It gets no more time.
-    pub(super) fn mark_timed_out(&mut self) {
-        self.end_mut().failure.get_or_insert(Ending::TimedOut);
-    }
-
-    /// Sends FIN, as far as that needs no wait. The drop leaves the rest to the reaper.
-    pub(super) fn begin_shutdown(&mut self) {
-        let _ = self.end_mut().poll_finish(&mut Context::from_waker(Waker::noop()));
+    /// What is known of both halves, and how the connection ends.
+    pub(super) fn get_mut(&mut self) -> &mut PlainEnd {
+        self.end.as_mut().expect("the socket is there until it is dropped")
     }
 
     /// Ends the connection by RST, if the transport has one.
@@ -196,10 +176,6 @@ impl PlainStream {
     fn end(&self) -> &PlainEnd {
         self.end.as_ref().expect("the socket is there until it is dropped")
     }
-
-    fn end_mut(&mut self) -> &mut PlainEnd {
-        self.end.as_mut().expect("the socket is there until it is dropped")
-    }
 }
 
 impl Drop for PlainStream {
@@ -213,13 +189,13 @@ impl Drop for PlainStream {
 
 impl AsyncRead for PlainStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().end_mut().poll_receive(cx, buffer)
+        self.get_mut().get_mut().poll_receive(cx, buffer)
     }
 }
 
 impl AsyncWrite for PlainStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let end = self.get_mut().end_mut();
+        let end = self.get_mut().get_mut();
         let written = with_socket!(&mut end.socket, |socket| Pin::new(socket).poll_write(cx, bytes));
         end.note(written)
     }
@@ -229,7 +205,7 @@ impl AsyncWrite for PlainStream {
         cx: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let end = self.get_mut().end_mut();
+        let end = self.get_mut().get_mut();
         let written = with_socket!(&mut end.socket, |socket| Pin::new(socket).poll_write_vectored(cx, buffers));
         end.note(written)
     }
@@ -239,18 +215,19 @@ impl AsyncWrite for PlainStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let end = self.get_mut().end_mut();
+        let end = self.get_mut().get_mut();
         let flushed = with_socket!(&mut end.socket, |socket| Pin::new(socket).poll_flush(cx));
         end.note(flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().end_mut().poll_finish(cx)
+        self.get_mut().get_mut().poll_finish(cx)
     }
 }
 
 impl PlainEnd {
-    fn set_abort_mode(&mut self, abort: Abort) {
+    /// Sets what TCP does if the connection ends before FIN was sent, also if the process is killed.
+    pub(super) fn set_abort_mode(&mut self, abort: Abort) {
         if self.abort_mode == abort {
             return;
         }
@@ -278,10 +255,20 @@ impl PlainEnd {
     }
 
     /// States more precisely when FIN came.
-    fn mark(&mut self, remote: RemoteHalf) {
+    pub(super) fn mark(&mut self, remote: RemoteHalf) {
         if self.remote == RemoteHalf::Finished {
             self.remote = remote;
         }
+    }
+
+    /// Notes that the client has kept the server waiting for too long. It gets no more time.
+    pub(super) fn mark_timed_out(&mut self) {
+        self.failure.get_or_insert(Ending::TimedOut);
+    }
+
+    /// Sends FIN, as far as that needs no wait. The drop leaves the rest to the reaper.
+    pub(super) fn begin_shutdown(&mut self) {
+        let _ = self.poll_finish(&mut Context::from_waker(Waker::noop()));
     }
 
     /// Reads. After the peer's FIN, a failure is not noted, unless a response was due: a peer that has closed may reset the connection over
