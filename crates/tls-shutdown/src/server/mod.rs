@@ -382,10 +382,11 @@ impl Server {
         B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
         let (on_end, options) = (self.on_end, Arc::new(self.options));
-        let mut listeners: Vec<_> = self.listeners.into_iter().map(|listener| listener.join(drain, &on_end)).collect();
+        let mut listeners = self.listeners;
+        listeners.iter_mut().for_each(|listener| listener.0.join(drain, &on_end));
         if let Some(max) = self.max_connections {
             let places = Arc::new(Semaphore::new(max));
-            listeners.iter_mut().for_each(|listener| listener.limit(places.clone()));
+            listeners.iter_mut().for_each(|listener| listener.0.limit(places.clone()));
         }
         // Dropped with this future, and with it all connections that are not upgraded.
         let mut tasks = JoinSet::new();
@@ -422,7 +423,7 @@ impl fmt::Debug for Server {
 fn poll_accept(listeners: &mut [ServerListener], cx: &mut Context<'_>) -> Poll<Option<AcceptedStream>> {
     let mut result = Poll::Ready(None);
     for index in 0..listeners.len() {
-        match listeners[index].poll_accept(cx) {
+        match listeners[index].0.poll_accept(cx) {
             Poll::Ready(Some(stream)) => {
                 // Clients of one listener must not keep those of another waiting.
                 listeners.rotate_left(index + 1);

@@ -46,8 +46,10 @@ use self::{
     handshakes::{HandshakeOptions, Handshakes},
     listening_socket::{Arrival, ListeningSocket},
     pem::PemFiles,
+    server_listener::AnyListener,
 };
 use super::{
+    accepted_stream::AcceptedStream,
     connection::{ConnectionObservers, OnConnectionEnd},
     drain::{Delivery, DrainHandle, ListenerInDrain, ListenerUser},
     report::ConnectionReport,
@@ -265,8 +267,7 @@ impl TlsListener {
     /// Joins a server drain. The drain counts the connections. When it stops accepting, the listener accepts the connections in the
     /// system's queue and closes its socket. [`accept`](Self::accept) returns the rest, and then `None`.
     pub fn with_drain(mut self, drain: &DrainHandle) -> Self {
-        self.observers.drain = Some(drain.clone());
-        self.socket.join(drain);
+        self.join_drain(drain);
         self
     }
 
@@ -328,31 +329,22 @@ impl TlsListener {
         }
     }
 
-    /// Limits the connections, also those of other listeners that have the same places.
-    fn limit(&mut self, places: Arc<Semaphore>) {
-        self.socket.limit(places);
-    }
-
     /// A server that knows no phases accepts the connections.
     pub(crate) fn serve_framework(&mut self) -> &mut Self {
         self.user = ListenerUser::Framework;
         self
     }
 
-    /// Joins a server drain under a server, which observes the connections, too.
-    fn join(mut self, drain: &DrainHandle, on_end: &[OnConnectionEnd]) -> Self {
-        self.observers.on_end.extend_from_slice(on_end);
-        if self.options.config.current().alpn_protocols.is_empty() {
-            tracing::info!("HTTP/1 only: the TLS configuration offers no protocol by ALPN");
-        }
-        self.with_drain(drain)
+    fn join_drain(&mut self, drain: &DrainHandle) {
+        self.observers.drain = Some(drain.clone());
+        self.socket.join(drain);
     }
 
     fn options_mut(&mut self) -> &mut HandshakeOptions {
         Arc::make_mut(&mut self.options)
     }
 
-    pub(super) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<ServerStream>> {
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<ServerStream>> {
         self.register();
         loop {
             if let Poll::Ready(stream) = self.handshakes.poll_finished(cx) {
@@ -391,6 +383,30 @@ impl TlsListener {
 }
 
 /// The connections of [`TlsListener::accept`], as tonic's `serve_with_incoming` needs them. No item is an error.
+impl From<TlsListener> for ServerListener {
+    fn from(listener: TlsListener) -> Self {
+        Self(Box::new(listener))
+    }
+}
+
+impl AnyListener for TlsListener {
+    fn join(&mut self, drain: &DrainHandle, on_end: &[OnConnectionEnd]) {
+        self.observers.on_end.extend_from_slice(on_end);
+        if self.options.config.current().alpn_protocols.is_empty() {
+            tracing::info!("HTTP/1 only: the TLS configuration offers no protocol by ALPN");
+        }
+        self.join_drain(drain);
+    }
+
+    fn limit(&mut self, places: Arc<Semaphore>) {
+        self.socket.limit(places);
+    }
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<AcceptedStream>> {
+        self.poll_accept(cx).map(|stream| stream.map(AcceptedStream::from))
+    }
+}
+
 impl Stream for TlsListener {
     type Item = io::Result<ServerStream>;
 

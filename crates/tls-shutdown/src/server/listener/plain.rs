@@ -9,7 +9,10 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use super::listening_socket::{Arrival, Listener, ListeningSocket};
+use super::{
+    listening_socket::{Arrival, Listener, ListeningSocket},
+    server_listener::{AnyListener, ServerListener},
+};
 use crate::{
     server::{
         accepted_stream::AcceptedStream,
@@ -25,33 +28,24 @@ use crate::{
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A listener without TLS.
-pub(super) struct PlainListener<L: Listener> {
+struct PlainListener<L: Listener> {
     socket: ListeningSocket<L>,
     reaper: Reaper,
     observers: ConnectionObservers,
 }
 
-/// A [`PlainListener`] of any type. It is asked once for each connection, not for each byte.
-pub(super) trait AnyPlainListener: Send {
-    /// Joins a server drain, and reports the connections to `on_end`.
-    fn join(&mut self, drain: &DrainHandle, on_end: &[OnConnectionEnd]);
-
-    /// Limits the connections, also those of other listeners that have the same places.
-    fn limit(&mut self, places: Arc<Semaphore>);
-
-    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<AcceptedStream>>;
-
-    fn transport(&self) -> Transport;
-}
-
 impl<L: Listener> PlainListener<L> {
-    pub(super) fn new(listener: L) -> Self {
+    fn new(listener: L) -> Self {
         let socket = ListeningSocket::new(listener);
         Self { socket, reaper: Reaper::new(), observers: ConnectionObservers::default() }
     }
 
+    fn transport() -> Transport {
+        Transport::of_stream::<L::Stream>()
+    }
+
     fn delivery(&self) -> Delivery {
-        match (self.transport(), self.socket.get_ref().and_then(Listener::local_addr)) {
+        match (Self::transport(), self.socket.get_ref().and_then(Listener::local_addr)) {
             (_, Some(address)) => Delivery::Acknowledged(address),
             (Transport::Unix, None) => Delivery::AtOnce,
             _ => Delivery::Unknown,
@@ -66,12 +60,18 @@ impl<L: Listener> PlainListener<L> {
             // The connection was reset meanwhile. Its first read reports that.
             tracing::debug!(%error, "cannot set TCP_NODELAY");
         }
-        let connection = Accepted::new(&self.observers, peer.into()).without_tls(self.transport());
+        let connection = Accepted::new(&self.observers, peer.into()).without_tls(Self::transport());
         PlainStream::new(socket, connection, &self.reaper, place).into()
     }
 }
 
-impl<L: Listener> AnyPlainListener for PlainListener<L> {
+impl<L: Listener> From<L> for ServerListener {
+    fn from(listener: L) -> Self {
+        Self(Box::new(PlainListener::new(listener)))
+    }
+}
+
+impl<L: Listener> AnyListener for PlainListener<L> {
     fn join(&mut self, drain: &DrainHandle, on_end: &[OnConnectionEnd]) {
         self.observers.on_end.extend_from_slice(on_end);
         self.observers.drain = Some(drain.clone());
@@ -92,14 +92,10 @@ impl<L: Listener> AnyPlainListener for PlainListener<L> {
         let accepted = ready!(self.socket.poll_accept(cx, None, CLOSE_TIMEOUT));
         Poll::Ready(accepted.map(|arrival| self.stream(arrival)))
     }
-
-    fn transport(&self) -> Transport {
-        Transport::of_stream::<L::Stream>()
-    }
 }
 
-impl fmt::Debug for dyn AnyPlainListener {
+impl<L: Listener> fmt::Debug for PlainListener<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PlainListener").field("transport", &self.transport()).finish_non_exhaustive()
+        f.debug_struct("PlainListener").field("transport", &Self::transport()).finish_non_exhaustive()
     }
 }
