@@ -26,10 +26,10 @@ mod unread_body;
 pub use accepted_stream::AcceptedStream;
 pub use connection_info::ConnectionInfo;
 pub use drain::{
-    Acknowledgement, DrainBody, DrainGuard, DrainHandle, DrainLayer, DrainPhase, DrainReport, DrainResponse,
-    DrainService, Notice, Readiness, ServerDrain,
+    Acknowledgement, DrainGuard, DrainHandle, DrainLayer, DrainPhase, DrainReport, DrainResponse, DrainService, Notice,
+    Readiness, ServerDrain,
 };
-pub use endless::EndlessResponse;
+pub use endless::{DrainBody, EndlessResponse};
 pub use handshake_failure::HandshakeFailure;
 #[cfg(unix)]
 pub use listener::UnixSocket;

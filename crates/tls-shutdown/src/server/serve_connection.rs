@@ -1,13 +1,6 @@
 //! One connection: which protocol it speaks, and hyper's connection over it.
 
-use std::{
-    error::Error,
-    future::{Future, pending},
-    ops::ControlFlow,
-    pin::Pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{error::Error, future::Future, ops::ControlFlow, pin::Pin, sync::Arc, time::Duration};
 
 use http_body::Body;
 use hyper::{
@@ -79,19 +72,19 @@ pub(super) async fn serve_connection<S, B>(
                 service.messages = MessagesInFlight::Http1(Arc::default());
                 stream.change_protocol(&service.messages, options.stall_timeout);
             }
-            options.serve(stream, service, &lifetime).await
+            options.serve(stream, service).await
         }
         // Most clients without ALPN speak HTTP/1, so that its timeouts are those of the first bytes, too.
         None => {
             let (stream, http2) = stream.unless_http2();
-            match unless_ready(http2, options.serve(stream, service.clone(), &lifetime)).await {
+            match unless_ready(http2, options.serve(stream, service.clone())).await {
                 ControlFlow::Break(flow) => flow,
                 ControlFlow::Continue(stream) => {
                     record_protocol("h2");
                     service.connection.set_protocol(Protocol::Http2);
                     service.messages = MessagesInFlight::Http2(Arc::default());
                     let stream = HttpStream::new(stream, &service.messages, options.stall_timeout);
-                    options.serve(stream, service, &lifetime).await
+                    options.serve(stream, service).await
                 }
             }
         }
@@ -106,32 +99,26 @@ pub(super) async fn serve_connection<S, B>(
 
 impl ConnectionOptions {
     /// Serves a connection whose protocol is known. Boxed, so that a connection takes no memory for what it does not speak.
-    fn serve<'a, S, B>(
-        &self,
-        stream: HttpStream,
-        service: HttpService<S>,
-        lifetime: &'a ConnectionLifetime,
-    ) -> Pin<Box<dyn Future<Output = Flow> + Send + 'a>>
+    fn serve<S, B>(&self, stream: HttpStream, service: HttpService<S>) -> Pin<Box<dyn Future<Output = Flow> + Send>>
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
         S::Error: Into<BoxError>,
         S::Future: Send + 'static,
         B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
-        let io = TokioIo::new(stream);
+        let (io, endless) = (TokioIo::new(stream), service.endless.clone());
         match service.messages.clone() {
             MessagesInFlight::Http1(messages) => {
                 let mut connection = Box::pin(self.http1.serve_connection(io, service).with_upgrades());
                 let graceful_shutdown = http1::UpgradeableConnection::graceful_shutdown;
-                Box::pin(async move { serve_http1(connection.as_mut(), graceful_shutdown, &messages, lifetime).await })
+                Box::pin(async move {
+                    serve_http1(connection.as_mut(), graceful_shutdown, &messages, endless.lifetime()).await
+                })
             }
             MessagesInFlight::Http2(frames) => {
-                let calls = service.endless.grpc_calls().clone();
                 let mut connection = Box::pin(self.http2.serve_connection(io, service));
                 let graceful_shutdown = http2::Connection::graceful_shutdown;
-                Box::pin(
-                    async move { serve_http2(connection.as_mut(), graceful_shutdown, &frames, &calls, lifetime).await },
-                )
+                Box::pin(async move { serve_http2(connection.as_mut(), graceful_shutdown, &frames, &endless).await })
             }
         }
     }
@@ -139,16 +126,10 @@ impl ConnectionOptions {
 
 /// Serves HTTP/1, until the client turns out to speak HTTP/2.
 async fn unless_ready<T>(http2: oneshot::Receiver<T>, http1: impl Future<Output = Flow>) -> ControlFlow<Flow, T> {
-    let http2 = async {
-        match http2.await {
-            Ok(stream) => stream,
-            // It speaks HTTP/1.
-            Err(_) => pending().await,
-        }
-    };
     tokio::select! {
         biased;
-        stream = http2 => ControlFlow::Continue(stream),
+        // The sender is dropped if the client speaks HTTP/1.
+        Ok(stream) = http2 => ControlFlow::Continue(stream),
         flow = http1 => ControlFlow::Break(flow),
     }
 }

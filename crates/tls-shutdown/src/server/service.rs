@@ -2,14 +2,13 @@
 
 use std::{
     future::Future,
-    mem,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll, ready},
 };
 
 use http_body::{Body, Frame, SizeHint};
-use hyper::{Method, Request, Response, Version, body::Incoming, http::Extensions, service::Service as HyperService};
+use hyper::{Request, Response, body::Incoming, http::Extensions, service::Service as HyperService};
 use hyper_util::service::TowerToHyperService;
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -18,13 +17,13 @@ use super::{
     accepted_stream::AcceptedStream,
     connection::ConnectionRecord,
     connection_info::ConnectionInfo,
-    drain::{FirstRequest, InFlight, announce_close},
-    endless::{EndlessBody, EndlessResponses, UnansweredRequest},
+    drain::{DrainResponse, FirstRequest, announce_close},
+    endless::{DrainBody, EndlessResponses},
     http_stream::{
         MessagesInFlight,
         http1::{Http1Messages, ResponseInProgress},
     },
-    unread_body::{AnswerAfterRead, Read},
+    unread_body::Read,
 };
 use crate::runtime::lock::lock;
 
@@ -70,16 +69,14 @@ where
                 None
             }
         };
-        let unanswered = self.endless.on_request(&mut request);
-        let endless = self.endless.clone();
-        let (method, version) = (request.method().clone(), request.version());
         let read = match &self.messages {
             // hyper knows whether there is a body.
             MessagesInFlight::Http1(_) if !request.body().is_end_stream() => Read::of(&request),
             _ => Read::All,
         };
-        let answer = AnswerAfterRead::new(read, self.service.call(request));
-        Answer { messages, in_flight, endless, unanswered, method, version, answer }
+        let response =
+            DrainResponse::begin(&self.endless, request, read, in_flight, |request| self.service.call(request));
+        Answer { messages, response }
     }
 }
 
@@ -88,13 +85,8 @@ pin_project! {
     pub(super) struct Answer<F, B> {
         // HTTP/2 has frames that show how far a response is.
         messages: Option<Arc<Mutex<Http1Messages>>>,
-        in_flight: Option<InFlight>,
-        endless: Arc<EndlessResponses>,
-        unanswered: UnansweredRequest,
-        method: Method,
-        version: Version,
         #[pin]
-        answer: AnswerAfterRead<F, Response<B>>,
+        response: DrainResponse<F, B>,
     }
 }
 
@@ -106,38 +98,25 @@ where
     type Output = Result<Response<ServedBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let mut response = match this.answer.poll(cx)? {
-            Poll::Ready(response) => response,
-            Poll::Pending => {
-                let response = EndlessBody::of_status(ready!(this.unanswered.poll_deadline(cx)));
-                let in_flight = this.in_flight.take();
-                return Poll::Ready(Ok(response.map(|body| ServedBody {
-                    body,
-                    progress: None,
-                    _in_flight: in_flight,
-                })));
-            }
-        };
-        let progress = this.messages.take().map(|messages| {
-            if lock(&messages).is_last_request || this.endless.lifetime().is_closing() {
-                announce_close(&mut response, this.method);
-            }
-            ResponseInProgress::begin(messages, this.method, *this.version, &response)
+        let (this, mut progress) = (self.project(), None);
+        let response = this.response.poll_response(cx, |response, method, version, lifetime| {
+            progress = this.messages.take().map(|messages| {
+                if lock(&messages).is_last_request || lifetime.is_closing() {
+                    announce_close(response, method);
+                }
+                ResponseInProgress::begin(messages, method, version, response)
+            });
         });
-        let in_flight = this.in_flight.take();
-        let response = this.endless.on_response(response, mem::take(this.unanswered));
-        Poll::Ready(Ok(response.map(|body| ServedBody { body, progress, _in_flight: in_flight })))
+        response.map_ok(|response| response.map(|body| ServedBody { body, progress }))
     }
 }
 
 pin_project! {
-    /// The body of a response, whose end is noted. The response is in flight until it is dropped.
+    /// The body of a response, whose end is noted.
     pub(super) struct ServedBody<B> {
         #[pin]
-        body: EndlessBody<B>,
+        body: DrainBody<B>,
         progress: Option<ResponseInProgress>,
-        _in_flight: Option<InFlight>,
     }
 }
 

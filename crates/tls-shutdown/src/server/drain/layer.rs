@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use hyper::{
     Method, Request, Response, StatusCode, Version,
     header::{CONNECTION, HeaderValue},
@@ -19,7 +19,8 @@ use tower_service::Service;
 
 use super::{DrainHandle, DrainPhase, handle::InFlight};
 use crate::server::{
-    endless::{EndlessBody, EndlessResponse, EndlessResponses, UnansweredRequest},
+    endless::{DrainBody, EndlessResponse, EndlessResponses, UnansweredRequest},
+    lifetime::ConnectionLifetime,
     unread_body::{AnswerAfterRead, Read},
 };
 
@@ -40,20 +41,19 @@ use crate::server::{
 /// ```
 #[derive(Clone, Debug)]
 pub struct DrainLayer {
-    drain: DrainHandle,
     endless: Arc<EndlessResponses>,
 }
 
 impl DrainLayer {
     pub(super) fn new(drain: &DrainHandle) -> Self {
-        Self { drain: drain.clone(), endless: Arc::new(EndlessResponses::of_drain(drain)) }
+        Self { endless: Arc::new(EndlessResponses::of_drain(drain)) }
     }
 
     /// Leaves a kind of endless response to the application, as [`Server::leave_to_application`](crate::server::Server::leave_to_application)
     /// does. Default: none.
     #[must_use]
     pub fn leave_to_application(mut self, kind: EndlessResponse) -> Self {
-        Arc::make_mut(&mut self.endless).leave_to_application(kind);
+        self.endless = Arc::new(self.endless.without(kind));
         self
     }
 }
@@ -62,7 +62,7 @@ impl<S> Layer<S> for DrainLayer {
     type Service = DrainService<S>;
 
     fn layer(&self, inner: S) -> DrainService<S> {
-        DrainService { inner, drain: self.drain.clone(), endless: self.endless.clone() }
+        DrainService { inner, endless: self.endless.clone() }
     }
 }
 
@@ -70,7 +70,6 @@ impl<S> Layer<S> for DrainLayer {
 #[derive(Clone, Debug)]
 pub struct DrainService<S> {
     inner: S,
-    drain: DrainHandle,
     endless: Arc<EndlessResponses>,
 }
 
@@ -87,17 +86,9 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> DrainResponse<S::Future, R> {
-        let (unanswered, read) = (self.endless.on_request(&mut request), Read::of(&request));
-        DrainResponse {
-            unanswered,
-            endless: self.endless.clone(),
-            method: request.method().clone(),
-            version: request.version(),
-            in_flight: Some(self.drain.begin_request()),
-            drain: self.drain.clone(),
-            response: AnswerAfterRead::new(read, self.inner.call(request)),
-        }
+    fn call(&mut self, request: Request<B>) -> DrainResponse<S::Future, R> {
+        let (read, in_flight) = (Read::of(&request), self.endless.lifetime().drain().begin_request());
+        DrainResponse::begin(&self.endless, request, read, Some(in_flight), |request| self.inner.call(request))
     }
 }
 
@@ -109,11 +100,54 @@ pin_project! {
         method: Method,
         version: Version,
         in_flight: Option<InFlight>,
-        drain: DrainHandle,
         endless: Arc<EndlessResponses>,
         unanswered: UnansweredRequest,
         #[pin]
         response: AnswerAfterRead<F, Response<R>>,
+    }
+}
+
+impl<F, R> DrainResponse<F, R> {
+    /// Passes a request on to the service, which `call` calls.
+    pub(in crate::server) fn begin<B>(
+        endless: &Arc<EndlessResponses>,
+        mut request: Request<B>,
+        read: Read,
+        in_flight: Option<InFlight>,
+        call: impl FnOnce(Request<B>) -> F,
+    ) -> Self {
+        Self {
+            unanswered: endless.on_request(&mut request),
+            endless: endless.clone(),
+            method: request.method().clone(),
+            version: request.version(),
+            in_flight,
+            response: AnswerAfterRead::new(read, call(request)),
+        }
+    }
+}
+
+impl<F, R, E> DrainResponse<F, R>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    R: Body + 'static,
+{
+    /// Polls for the response of the service. `look` sees it first, with what it needs to know of the request and of the connection.
+    pub(in crate::server) fn poll_response(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        look: impl FnOnce(&mut Response<R>, &Method, Version, &ConnectionLifetime),
+    ) -> Poll<Result<Response<DrainBody<R>>, E>> {
+        let this = self.project();
+        let mut response = match this.response.poll(cx)? {
+            Poll::Ready(mut response) => {
+                look(&mut response, this.method, *this.version, this.endless.lifetime());
+                this.endless.on_response(response, mem::take(this.unanswered))
+            }
+            Poll::Pending => DrainBody::of_status(ready!(this.unanswered.poll_deadline(cx))),
+        };
+        response.body_mut().in_flight = this.in_flight.take();
+        Poll::Ready(Ok(response))
     }
 }
 
@@ -125,45 +159,11 @@ where
     type Output = Result<Response<DrainBody<R>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let response = match this.response.poll(cx)? {
-            Poll::Ready(mut response) => {
-                if *this.version < Version::HTTP_2 && this.drain.phase() >= DrainPhase::LastRequest {
-                    announce_close(&mut response, this.method);
-                }
-                this.endless.on_response(response, mem::take(this.unanswered))
+        self.poll_response(cx, |response, method, version, lifetime| {
+            if version < Version::HTTP_2 && lifetime.drain().phase() >= DrainPhase::LastRequest {
+                announce_close(response, method);
             }
-            Poll::Pending => EndlessBody::of_status(ready!(this.unanswered.poll_deadline(cx))),
-        };
-        let in_flight = this.in_flight.take();
-        Poll::Ready(Ok(response.map(|body| DrainBody { body, _in_flight: in_flight })))
-    }
-}
-
-pin_project! {
-    /// The response body of a [`DrainService`]. The request is in flight until it is dropped.
-    #[derive(Debug)]
-    pub struct DrainBody<B> {
-        #[pin]
-        body: EndlessBody<B>,
-        _in_flight: Option<InFlight>,
-    }
-}
-
-impl<B: Body + 'static> Body for DrainBody<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().body.poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        })
     }
 }
 

@@ -19,7 +19,7 @@ pub use guard::DrainGuard;
 pub use handle::DrainHandle;
 pub(crate) use handle::InFlight;
 pub(crate) use layer::announce_close;
-pub use layer::{DrainBody, DrainLayer, DrainResponse, DrainService};
+pub use layer::{DrainLayer, DrainResponse, DrainService};
 pub(crate) use listener::{Delivery, ListenerInDrain, ListenerUser};
 pub use notice::Notice;
 pub use phase::DrainPhase;

@@ -1,4 +1,4 @@
-//! [`EndlessBody`]: the body of a response, which ends with the server if it has no end of its own.
+//! [`DrainBody`]: the body of a response, which ends with the server if it has no end of its own.
 
 use std::{
     any::Any,
@@ -19,15 +19,17 @@ use super::{
     grpc::{GrpcCall, is_grpc},
     wait::Wait,
 };
+use crate::server::drain::InFlight;
 
 pin_project! {
-    /// The body of a response.
+    /// The response body of a [`DrainService`](super::super::DrainService). The request is in flight until it is dropped.
     #[derive(Debug)]
-    pub(crate) struct EndlessBody<B> {
+    pub struct DrainBody<B> {
         // `None` if the service had no time to answer.
         #[pin]
         body: Option<B>,
         end: End,
+        pub(in crate::server) in_flight: Option<InFlight>,
     }
 }
 
@@ -44,16 +46,20 @@ enum End {
     Ended,
 }
 
-impl<B: Body + 'static> EndlessBody<B> {
+impl<B: Body + 'static> DrainBody<B> {
+    fn new(body: Option<B>, end: End) -> Self {
+        Self { body, end, in_flight: None }
+    }
+
     /// A body that ends by itself.
     pub(super) fn of_service(body: B) -> Self {
-        Self { body: Some(body), end: End::Service }
+        Self::new(Some(body), End::Service)
     }
 
     /// The body of an event stream.
     pub(super) fn of_events(body: B, last_request: Wait) -> Self {
         let end = End::LastRequest { wait: Some(last_request), events: EventScanner::default() };
-        Self { body: Some(body), end }
+        Self::new(Some(body), end)
     }
 
     /// The body of the response to a gRPC call.
@@ -61,19 +67,19 @@ impl<B: Body + 'static> EndlessBody<B> {
         // A response of known length is not endless, and hyper announces the length.
         let has_status = is_grpc(response.headers()) && response.body().size_hint().exact().is_none();
         let end = if has_status { End::Deadline(call) } else { End::Service };
-        response.map(|body| Self { body: Some(body), end })
+        response.map(|body| Self::new(Some(body), end))
     }
 
     /// The response to a gRPC call that the service has not answered at the deadline: its status alone.
     pub(in crate::server) fn of_status(status: HeaderMap) -> Response<Self> {
-        let mut response = Response::new(Self { body: None, end: End::Ended });
+        let mut response = Response::new(Self::new(None, End::Ended));
         *response.headers_mut() = status;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         response
     }
 }
 
-impl<B: Body + 'static> Body for EndlessBody<B> {
+impl<B: Body + 'static> Body for DrainBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 

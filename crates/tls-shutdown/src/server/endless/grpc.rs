@@ -1,12 +1,6 @@
 //! gRPC calls: which requests they are, and the status with which a server ends them.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
 use hyper::{
     HeaderMap, Request, Version,
@@ -32,32 +26,8 @@ pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     })
 }
 
-/// The trailers of a call that the server has no more time for.
-pub(super) fn status_unavailable() -> HeaderMap {
-    let mut status = HeaderMap::with_capacity(2);
-    status.insert(GRPC_STATUS, UNAVAILABLE);
-    status.insert(GRPC_MESSAGE, HeaderValue::from_static("the server is shutting down"));
-    status
-}
-
-/// The calls of a connection, or of all connections under a layer.
-#[derive(Clone, Debug, Default)]
-pub(in crate::server) struct GrpcCalls(Arc<AtomicBool>);
-
-impl GrpcCalls {
-    /// A request has come.
-    pub(super) fn begin<B>(&self, request: &Request<B>, drain: &DrainHandle) -> Option<GrpcCall> {
-        let is_call = request.version() == Version::HTTP_2 && is_grpc(request.headers());
-        is_call.then(|| {
-            self.0.store(true, Ordering::Relaxed);
-            GrpcCall { drain: drain.clone(), deadline: None }
-        })
-    }
-
-    /// Whether there was a call.
-    pub(in crate::server) fn have_begun(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
+pub(super) fn is_grpc_call<B>(request: &Request<B>) -> bool {
+    request.version() == Version::HTTP_2 && is_grpc(request.headers())
 }
 
 /// A call in progress.
@@ -69,23 +39,26 @@ pub(crate) struct GrpcCall {
 }
 
 impl GrpcCall {
+    pub(super) fn begin(drain: &DrainHandle) -> Self {
+        Self { drain: drain.clone(), deadline: None }
+    }
+
     /// Whether the deadline has come.
     pub(super) fn is_out_of_time(&self) -> bool {
         self.drain.phase() >= DrainPhase::Deadline
     }
 
-    /// The server gives the call a status in the place of the service.
+    /// The server gives the call a status in the place of the service. Returns the trailers that say so.
     pub(super) fn end(&self) -> HeaderMap {
         self.drain.count(|tally| tally.calls_ended += 1);
-        status_unavailable()
+        let mut status = HeaderMap::with_capacity(2);
+        status.insert(GRPC_STATUS, UNAVAILABLE);
+        status.insert(GRPC_MESSAGE, HeaderValue::from_static("the server is shutting down"));
+        status
     }
 
     /// Waits for the deadline.
     pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let deadline = self.deadline.get_or_insert_with(|| {
-            let drain = self.drain.clone();
-            Wait::new(async move { drain.reached(DrainPhase::Deadline).await })
-        });
-        deadline.poll(cx)
+        self.deadline.get_or_insert_with(|| Wait::new(self.drain.reached(DrainPhase::Deadline))).poll(cx)
     }
 }

@@ -6,19 +6,25 @@ mod grpc;
 mod wait;
 mod websocket;
 
-pub(super) use body::EndlessBody;
-pub(super) use grpc::GrpcCalls;
+pub use body::DrainBody;
 pub(super) use websocket::opens_websocket;
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
 use http_body::Body;
 use hyper::{HeaderMap, Request, Response};
 
-use self::{grpc::GrpcCall, wait::Wait, websocket::Handshake};
+use self::{
+    grpc::{GrpcCall, is_grpc_call},
+    wait::Wait,
+    websocket::Handshake,
+};
 use super::{
     drain::DrainHandle,
     lifetime::{ConnectionLifetime, Limits},
@@ -81,16 +87,16 @@ impl LeftToApplication {
 }
 
 /// Ends the endless responses of one connection of a `Server`, or of all connections behind a `DrainLayer`.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct EndlessResponses {
     left: LeftToApplication,
     lifetime: Arc<ConnectionLifetime>,
-    grpc_calls: GrpcCalls,
+    had_grpc_call: AtomicBool,
 }
 
 impl EndlessResponses {
     pub(super) fn new(left: LeftToApplication, lifetime: Arc<ConnectionLifetime>) -> Self {
-        Self { left, lifetime, grpc_calls: GrpcCalls::default() }
+        Self { left, lifetime, had_grpc_call: AtomicBool::new(false) }
     }
 
     /// Those behind a `DrainLayer`, which does not know the connections.
@@ -101,16 +107,20 @@ impl EndlessResponses {
         )
     }
 
-    pub(super) fn leave_to_application(&mut self, kind: EndlessResponse) {
-        self.left.leave(kind);
+    /// The same, but for a kind that is left to the application.
+    pub(super) fn without(&self, kind: EndlessResponse) -> Self {
+        let mut left = self.left;
+        left.leave(kind);
+        Self::new(left, self.lifetime.clone())
     }
 
     pub(super) fn lifetime(&self) -> &ConnectionLifetime {
         &self.lifetime
     }
 
-    pub(super) fn grpc_calls(&self) -> &GrpcCalls {
-        &self.grpc_calls
+    /// Whether a gRPC call has begun.
+    pub(super) fn had_grpc_call(&self) -> bool {
+        self.had_grpc_call.load(Ordering::Relaxed)
     }
 
     /// Looks at a request before the service does. If it opens a WebSocket, the service receives one that ends with the server.
@@ -120,10 +130,9 @@ impl EndlessResponses {
         {
             return UnansweredRequest::WebSocket(handshake);
         }
-        if !self.left.grpc
-            && let Some(call) = self.grpc_calls.begin(request, self.lifetime.drain())
-        {
-            return UnansweredRequest::Grpc(call);
+        if !self.left.grpc && is_grpc_call(request) {
+            self.had_grpc_call.store(true, Ordering::Relaxed);
+            return UnansweredRequest::Grpc(GrpcCall::begin(self.lifetime.drain()));
         }
         UnansweredRequest::Other
     }
@@ -133,17 +142,17 @@ impl EndlessResponses {
         &self,
         response: Response<B>,
         request: UnansweredRequest,
-    ) -> Response<EndlessBody<B>> {
+    ) -> Response<DrainBody<B>> {
         match request {
-            UnansweredRequest::Grpc(call) => return EndlessBody::of_call(response, call),
+            UnansweredRequest::Grpc(call) => return DrainBody::of_call(response, call),
             UnansweredRequest::WebSocket(handshake) => handshake.answer(&response),
             UnansweredRequest::Other => {}
         }
         if !self.left.event_streams && event_stream::is_event_stream(&response) {
             let last_request = Wait::until_last_request(&self.lifetime);
-            return response.map(|body| EndlessBody::of_events(body, last_request));
+            return response.map(|body| DrainBody::of_events(body, last_request));
         }
-        response.map(EndlessBody::of_service)
+        response.map(DrainBody::of_service)
     }
 }
 

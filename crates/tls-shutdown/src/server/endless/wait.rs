@@ -26,7 +26,7 @@ impl Wait {
     pub(super) fn until_last_request(lifetime: &Arc<ConnectionLifetime>) -> Self {
         let lifetime = lifetime.clone();
         if lifetime.is_closing() {
-            return Self::new(async move { lifetime.drain().reached(DrainPhase::LastRequest).await });
+            return Self::new(lifetime.drain().reached(DrainPhase::LastRequest));
         }
         Self::new(async move { lifetime.until_last_request().await })
     }

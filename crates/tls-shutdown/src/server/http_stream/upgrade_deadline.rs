@@ -18,10 +18,7 @@ pub(super) struct UpgradeDeadline(Option<Pin<Box<dyn Future<Output = ()> + Send 
 impl UpgradeDeadline {
     pub(super) fn poll(&mut self, stream: &AcceptedStream, cx: &mut Context<'_>) -> Poll<io::Error> {
         let Some(drain) = stream.connection().drain() else { return Poll::Pending };
-        let deadline = self.0.get_or_insert_with(|| {
-            let drain = drain.clone();
-            Box::pin(async move { drain.reached(DrainPhase::Deadline).await })
-        });
+        let deadline = self.0.get_or_insert_with(|| Box::pin(drain.reached(DrainPhase::Deadline)));
         ready!(deadline.as_mut().poll(cx));
         self.0 = None;
         Poll::Ready(deadline_error())

@@ -216,10 +216,9 @@ impl<L: Listener> ListeningSocket<L> {
     /// Joins a server drain.
     pub(super) fn join(&mut self, drain: &DrainHandle) {
         if let ListeningPhase::Open(_) = self.phase {
-            let handle = drain.clone();
             self.membership = Some(DrainMembership {
                 _open: drain.count_socket(),
-                stop: Box::pin(async move { handle.reached(DrainPhase::LastRequest).await }),
+                stop: Box::pin(drain.reached(DrainPhase::LastRequest)),
                 unregistered: Some(drain.clone()),
                 drain: drain.clone(),
             });
