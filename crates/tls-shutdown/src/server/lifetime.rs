@@ -4,13 +4,12 @@ use std::{
     future::{Future, pending, poll_fn},
     ops::ControlFlow,
     pin::Pin,
-    sync::atomic::{AtomicBool, Ordering},
     task::Poll,
     time::Duration,
 };
 
 use tokio::{
-    sync::Notify,
+    sync::SetOnce,
     task::coop::unconstrained,
     time::{Instant, sleep, sleep_until},
 };
@@ -70,16 +69,15 @@ pub(super) struct ConnectionLifetime {
     drain: DrainHandle,
     /// `None` without TLS.
     config: Option<ConfigOfConnection>,
-    /// Whether the connection was told to end.
-    is_closing: AtomicBool,
-    closing: Notify,
+    /// Set once the connection was told to end.
+    closing: SetOnce<()>,
 }
 
 impl ConnectionLifetime {
     pub(super) fn new(limits: Limits, drain: DrainHandle, config: Option<ConfigOfConnection>) -> Self {
         let max_age = limits.max_age.map(with_jitter);
-        let (is_closing, closing) = (AtomicBool::new(false), Notify::new());
-        Self { began: Instant::now(), limits: Limits { max_age, ..limits }, drain, config, is_closing, closing }
+        let closing = SetOnce::new();
+        Self { began: Instant::now(), limits: Limits { max_age, ..limits }, drain, config, closing }
     }
 
     /// Waits until the client's time to send a request, or the rest of a head, is over. Returns what it has not sent.
@@ -116,20 +114,12 @@ impl ConnectionLifetime {
 
     /// Ends the connection after the requests in progress.
     pub(super) fn close(&self) {
-        self.is_closing.store(true, Ordering::SeqCst);
-        self.closing.notify_waiters();
+        // It may have been told before.
+        let _ = self.closing.set(());
     }
 
     pub(super) fn is_closing(&self) -> bool {
-        self.is_closing.load(Ordering::SeqCst)
-    }
-
-    async fn until_closing(&self) {
-        // Before the check: it receives every `notify_waiters` from here on.
-        let closing = self.closing.notified();
-        if !self.is_closing() {
-            closing.await;
-        }
+        self.closing.initialized()
     }
 
     /// The service is given a request of this number, from 1 on.
@@ -172,7 +162,7 @@ impl ConnectionLifetime {
         tokio::select! {
             () = age => {}
             () = retired => {}
-            () = self.until_closing() => {}
+            &() = self.closing.wait() => {}
             () = self.drain.reached(DrainPhase::LastRequest) => {}
         }
     }
