@@ -1,14 +1,14 @@
 //! Whether a configuration asks clients for a certificate, and for which. rustls does not tell, so that a handshake in memory finds it out.
 
 use std::{
-    io::Read,
+    io,
     net::Ipv4Addr,
     sync::{Arc, OnceLock},
 };
 
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error, KeyLog, NoKeyLog, ProtocolVersion, ServerConfig,
-    ServerConnection, SignatureAlgorithm, SignatureScheme,
+    ClientConfig, ClientConnection, ConnectionCommon, DigitallySignedStruct, Error, KeyLog, NoKeyLog, ProtocolVersion,
+    ServerConfig, ServerConnection, SignatureAlgorithm, SignatureScheme,
     client::{
         ResolvesClientCert,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -37,19 +37,14 @@ pub(super) struct ClientAuth {
 /// would ask for. The configuration's verifier of clients is asked what it offers, but never for a decision.
 pub(super) fn client_auth(config: &ServerConfig) -> Option<ClientAuth> {
     let asked = Arc::new(Asked::default());
-    let is_required = !matches!(handshake(config, asked.clone()), Ok(Outcome::Finished));
+    let is_required = handshake(config, asked.clone()).is_err();
     match asked.0.get() {
         Some(roots) => Some(ClientAuth { is_required, roots: roots.clone() }),
         None => is_required.then(|| ClientAuth { is_required, roots: Vec::new() }),
     }
 }
 
-enum Outcome {
-    Finished,
-    Stuck,
-}
-
-fn handshake(config: &ServerConfig, asked: Arc<Asked>) -> Result<Outcome, Error> {
+fn handshake(config: &ServerConfig, asked: Arc<Asked>) -> Result<(), Error> {
     let mut config = config.clone();
     // The handshake leaves no session and no secret behind.
     config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -68,29 +63,26 @@ fn handshake(config: &ServerConfig, asked: Arc<Asked>) -> Result<Outcome, Error>
     let mut client = ClientConnection::new(Arc::new(client), ServerName::from(Ipv4Addr::LOCALHOST))?;
     let mut server = ServerConnection::new(Arc::new(config))?;
     for _ in 0..MAX_FLIGHTS {
-        let mut flight = Vec::new();
-        while client.wants_write() {
-            client.write_tls(&mut flight).map_err(|error| Error::General(error.to_string()))?;
-        }
-        pass(&flight, |bytes| server.read_tls(bytes).map(|_| server.process_new_packets()))?;
-        let mut flight = Vec::new();
-        while server.wants_write() {
-            server.write_tls(&mut flight).map_err(|error| Error::General(error.to_string()))?;
-        }
-        pass(&flight, |bytes| client.read_tls(bytes).map(|_| client.process_new_packets()))?;
+        pass(&mut client, &mut server)?;
+        pass(&mut server, &mut client)?;
         if !client.is_handshaking() && !server.is_handshaking() {
-            return Ok(Outcome::Finished);
+            return Ok(());
         }
     }
-    Ok(Outcome::Stuck)
+    Err(Error::HandshakeNotComplete)
 }
 
-fn pass<T>(
-    mut flight: &[u8],
-    mut read: impl FnMut(&mut dyn Read) -> std::io::Result<Result<T, Error>>,
-) -> Result<(), Error> {
+/// Passes on what `from` has to say.
+fn pass<F, T>(from: &mut ConnectionCommon<F>, to: &mut ConnectionCommon<T>) -> Result<(), Error> {
+    let failed = |error: io::Error| Error::General(error.to_string());
+    let mut flight = Vec::new();
+    while from.wants_write() {
+        from.write_tls(&mut flight).map_err(failed)?;
+    }
+    let mut flight = &flight[..];
     while !flight.is_empty() {
-        read(&mut flight).map_err(|error| Error::General(error.to_string()))??;
+        to.read_tls(&mut flight).map_err(failed)?;
+        to.process_new_packets()?;
     }
     Ok(())
 }
