@@ -61,39 +61,29 @@ pub trait TlsSession: AsyncRead + AsyncBufRead + AsyncWrite + Unpin {
     }
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin + 'static> TlsSession for tokio_rustls::client::TlsStream<T> {
-    type Transport = T;
+macro_rules! is_session {
+    ($stream:ty, $side:ident) => {
+        impl<T: AsyncRead + AsyncWrite + Unpin + 'static> TlsSession for $stream {
+            type Transport = T;
 
-    fn parts(&mut self) -> (&mut T, TlsConnection<'_>) {
-        let (transport, connection) = self.get_mut();
-        (transport, TlsConnection::Client(connection))
-    }
+            fn parts(&mut self) -> (&mut T, TlsConnection<'_>) {
+                let (transport, connection) = self.get_mut();
+                (transport, TlsConnection::$side(connection))
+            }
 
-    fn transport(&self) -> &T {
-        self.get_ref().0
-    }
+            fn transport(&self) -> &T {
+                self.get_ref().0
+            }
 
-    fn into_transport(self) -> T {
-        self.into_inner().0
-    }
+            fn into_transport(self) -> T {
+                self.into_inner().0
+            }
+        }
+    };
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin + 'static> TlsSession for tokio_rustls::server::TlsStream<T> {
-    type Transport = T;
-
-    fn parts(&mut self) -> (&mut T, TlsConnection<'_>) {
-        let (transport, connection) = self.get_mut();
-        (transport, TlsConnection::Server(connection))
-    }
-
-    fn transport(&self) -> &T {
-        self.get_ref().0
-    }
-
-    fn into_transport(self) -> T {
-        self.into_inner().0
-    }
-}
+is_session!(tokio_rustls::client::TlsStream<T>, Client);
+is_session!(tokio_rustls::server::TlsStream<T>, Server);
 
 impl<T: AsyncRead + AsyncWrite + Unpin + 'static> TlsSession for tokio_rustls::TlsStream<T> {
     type Transport = T;
