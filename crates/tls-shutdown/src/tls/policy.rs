@@ -252,27 +252,19 @@ impl ShutdownPolicy {
         }
     }
 
-    pub(crate) const fn limits(&self) -> Limits {
-        Limits {
-            stall: self.stall_timeout,
-            close: self.close_timeout,
-            drain_bytes: self.max_drain_bytes,
-            peer_data: self.peer_data,
-            tickets: self.tickets,
-        }
+    /// The same for a shutdown that keeps the transport: data of the peer is in the way of its close_notify, and an end of the transport is
+    /// no end of TLS.
+    pub(crate) const fn to_unwrap(mut self) -> Self {
+        self.peer_data = PeerData::Reject;
+        self.unexpected_eof = UnexpectedEof::Truncates;
+        self
+    }
+
+    pub(crate) const fn tickets(&self) -> Option<u32> {
+        self.tickets
     }
 
     pub(crate) const fn unexpected_eof(&self) -> UnexpectedEof {
         self.unexpected_eof
     }
-}
-
-/// The limits of a policy. The table keeps its goal.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    pub(crate) stall: Duration,
-    pub(crate) close: Duration,
-    pub(crate) drain_bytes: u64,
-    pub(crate) peer_data: PeerData,
-    pub(crate) tickets: Option<u32>,
 }

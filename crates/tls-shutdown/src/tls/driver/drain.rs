@@ -62,7 +62,7 @@ impl CloseDriver {
                 NextRead::TransportEnd => break Event::TransportEnd.into(),
                 NextRead::Nothing => {}
             }
-            if let Some(tickets) = self.limits.tickets
+            if let Some(tickets) = self.in_force.tickets()
                 && self.state.step() == Step::Drain
                 && !self.state.goal.keeps_transport()
                 && session.connection().has_tickets(tickets)
@@ -70,7 +70,7 @@ impl CloseDriver {
                 break Event::TicketsKept.into();
             }
             let overhead = self.counts.wire_read.saturating_sub(self.counts.discarded_late);
-            if overhead > self.limits.drain_bytes.saturating_add(MAX_OVERHEAD_BYTES) {
+            if overhead > self.in_force.max_drain_bytes().saturating_add(MAX_OVERHEAD_BYTES) {
                 break Event::ReadFailed(Ending::DrainLimit).into();
             }
             let budget = ready!(coop::poll_proceed(cx));
@@ -95,10 +95,10 @@ impl CloseDriver {
 
     /// Whether a later read may still have the data: of a stream that was never read, and as long as nothing is missing before it.
     fn may_keep(&self, amount: usize) -> bool {
-        let limit = self.limits.drain_bytes.min(MAX_KEPT_BYTES);
+        let limit = self.in_force.max_drain_bytes().min(MAX_KEPT_BYTES);
         self.extent == Extent::WriteHalf
             && self.reading == Reading::Never
-            && self.limits.peer_data == PeerData::Discard
+            && self.in_force.peer_data() == PeerData::Discard
             && self.state.drains()
             && self.discarded() == 0
             && (self.kept.len() + amount) as u64 <= limit
@@ -123,7 +123,7 @@ impl CloseDriver {
     fn forbids_discard(&self) -> Option<Event> {
         //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#return-values
         //# It can also occur when not all data was read using SSL_read().
-        if self.limits.peer_data == PeerData::Reject || !self.state.drains() {
+        if self.in_force.peer_data() == PeerData::Reject || !self.state.drains() {
             return Some(Event::PeerData);
         }
         // `poll_shutdown` ends only the write half. The data belongs to the task that reads.
@@ -139,7 +139,7 @@ impl CloseDriver {
         if forbidden.is_some() {
             return forbidden;
         }
-        if self.discarded() + amount as u64 > self.limits.drain_bytes {
+        if self.discarded() + amount as u64 > self.in_force.max_drain_bytes() {
             return Some(Event::ReadFailed(Ending::DrainLimit));
         }
         match self.arrival {

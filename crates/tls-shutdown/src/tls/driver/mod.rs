@@ -22,9 +22,9 @@ use crate::{
     },
     tls::{
         close_notify::{CloseNotify, Follower},
-        close_state::{Begun, CloseState, Event, Goal, Limit, Local, Remote, Step, UnexpectedEof},
+        close_state::{Begun, CloseState, Event, Goal, Limit, Local, Remote, Step},
         observers::Observers,
-        policy::{Abort, Limits, PeerData, ShutdownPolicy, Unwrap},
+        policy::{Abort, PeerData, ShutdownPolicy, Unwrap},
         record_scanner::RecordScanner,
         report::Ending,
         session::{NextRead, TlsSession},
@@ -39,8 +39,8 @@ pub(crate) struct CloseDriver {
     pub(crate) state: CloseState,
     /// The stream's own policy, for `poll_shutdown`, the owned future and the reaper.
     pub(crate) policy: ShutdownPolicy,
-    /// The limits of the policy in force.
-    limits: Limits,
+    /// The policy in force, but for its goal, which the table keeps.
+    in_force: ShutdownPolicy,
     times: Times,
     counts: Counts,
     arrival: Arrival,
@@ -113,7 +113,7 @@ impl CloseDriver {
         Self {
             state: CloseState::OPEN,
             policy,
-            limits: policy.limits(),
+            in_force: policy,
             times: Times::default(),
             counts: Counts::default(),
             arrival: Arrival::Unread,
@@ -141,7 +141,7 @@ impl CloseDriver {
     pub(crate) fn begin<S: TlsSession>(&mut self, session: &mut S, policy: &ShutdownPolicy, extent: Extent) {
         self.extent = self.extent.max(extent);
         match policy.goal() {
-            Some(goal) => self.begin_goal(session, goal, policy.unexpected_eof(), policy.limits()),
+            Some(goal) => self.begin_goal(session, goal, *policy),
             None => {
                 self.start_time(session);
                 self.state.keep_quiet();
@@ -152,26 +152,18 @@ impl CloseDriver {
 
     /// Begins to send close_notify alone.
     pub(crate) fn begin_close_notify<S: TlsSession>(&mut self, session: &mut S) {
-        let (unexpected_eof, limits) = (self.policy.unexpected_eof(), self.policy.limits());
-        self.begin_goal(session, Goal::Notify, unexpected_eof, limits);
+        self.begin_goal(session, Goal::Notify, self.policy);
     }
 
     /// Begins to take TLS off. Unread application data is an error then.
     pub(crate) fn begin_unwrap<S: TlsSession>(&mut self, session: &mut S, unwrap: Unwrap) {
-        let limits = self.policy.with_peer_data(PeerData::Reject).limits();
-        self.begin_goal(session, unwrap.goal(), UnexpectedEof::Truncates, limits);
+        self.begin_goal(session, unwrap.goal(), self.policy.to_unwrap());
     }
 
-    fn begin_goal<S: TlsSession>(
-        &mut self,
-        session: &mut S,
-        goal: Goal,
-        unexpected_eof: UnexpectedEof,
-        limits: Limits,
-    ) {
+    fn begin_goal<S: TlsSession>(&mut self, session: &mut S, goal: Goal, policy: ShutdownPolicy) {
         self.start_time(session);
-        if self.state.begin(goal, unexpected_eof) == Begun::Anew {
-            self.limits = limits;
+        if self.state.begin(goal, policy.unexpected_eof()) == Begun::Anew {
+            self.in_force = policy;
             self.times.close = None;
             self.times.ended = None;
         }
@@ -199,7 +191,7 @@ impl CloseDriver {
             self.times.close = None;
         }
         if !self.has_begun() {
-            self.limits = self.policy.limits();
+            self.in_force = self.policy;
         }
         // Rejected data stays where it is. After a failed write it is in the way of the reason for the failure, and nobody else will
         // read it.
@@ -213,7 +205,7 @@ impl CloseDriver {
             let begun = self.state.begin(goal, self.policy.unexpected_eof());
             if write_failed || begun == Begun::Anew {
                 self.times.ended = None;
-                self.limits.peer_data = PeerData::Discard;
+                self.in_force = self.in_force.with_peer_data(PeerData::Discard);
             }
         }
     }
@@ -354,10 +346,10 @@ impl CloseDriver {
     /// Starts the timeout that bounds `step`, unless it runs.
     fn start_timeout(&mut self, step: Step) {
         let (end, timeout) = match step.limit() {
-            Some(Limit::Stall) => (&mut self.times.stall, self.limits.stall),
+            Some(Limit::Stall) => (&mut self.times.stall, self.in_force.stall_timeout()),
             Some(Limit::Close) => {
                 self.times.stall = None;
-                (&mut self.times.close, self.limits.close)
+                (&mut self.times.close, self.in_force.close_timeout())
             }
             None => return,
         };
@@ -400,7 +392,7 @@ impl CloseDriver {
     fn count_written(&mut self, amount: u64) {
         if amount > 0 {
             self.counts.wire_written += amount;
-            self.times.stall = Some(from_now(self.limits.stall));
+            self.times.stall = Some(from_now(self.in_force.stall_timeout()));
         }
     }
 
