@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     early_end::{EarlyEnds, Upload},
     http1::content_length,
-    open_requests::OpenRequests,
+    open_requests::{Bodies, OpenRequests},
     reset_budget::ResetBudget,
 };
 use crate::{
@@ -188,7 +188,7 @@ impl Http2Frames {
                     if let [_, _, _, SETTINGS, flags, ..] = self.inbound.head_bytes()
                         && flags & ACK == 0
                     {
-                        self.requests.read_client_settings(piece);
+                        self.requests.read_settings(Bodies::Responses, piece);
                     }
                     let Some(frame) = self.inbound.payload(piece) else { break };
                     self.on_received(&frame);
@@ -263,13 +263,13 @@ impl Http2Frames {
             }
             DATA | HEADERS | CONTINUATION => {
                 if frame.kind == DATA {
-                    self.requests.on_upload(frame.stream, frame.length);
+                    self.requests.on_data(Bodies::Uploads, frame.stream, frame.length);
                 }
                 if frame.ends_stream {
                     self.requests.on_upload_end(frame.stream);
                 }
             }
-            WINDOW_UPDATE => self.requests.widen_responses(frame.stream, first_word(frame) & EVERY_STREAM),
+            WINDOW_UPDATE => self.requests.widen(Bodies::Responses, frame.stream, first_word(frame) & EVERY_STREAM),
             _ => {}
         }
         if frame.flags & END_HEADERS != 0
@@ -295,7 +295,7 @@ impl Http2Frames {
             let (payload, rest) = bytes.split_at(bytes.len().min(self.outbound.left()));
             bytes = rest;
             if head.kind == SETTINGS && head.flags & ACK == 0 {
-                self.requests.read_server_settings(payload);
+                self.requests.read_settings(Bodies::Uploads, payload);
             }
             let Some(frame) = self.outbound.payload(payload) else { break };
             if frame.ends_stream && frame.kind != RST_STREAM && self.requests.on_response_end(frame.stream) {
@@ -304,7 +304,7 @@ impl Http2Frames {
             match frame.kind {
                 HEADERS => self.requests.get_mut(frame.stream).into_iter().for_each(|open| open.is_answered = true),
                 DATA => {
-                    self.requests.on_response(frame.stream, frame.length);
+                    self.requests.on_data(Bodies::Responses, frame.stream, frame.length);
                     self.early_ends.on_progress(frame.stream);
                 }
                 RST_STREAM => {
@@ -315,7 +315,7 @@ impl Http2Frames {
                     let is_cut = open.is_some_and(|open| open.is_answered || has_failed);
                     cut += u64::from(is_cut);
                 }
-                WINDOW_UPDATE => self.requests.widen_uploads(frame.stream, first_word(&frame) & EVERY_STREAM),
+                WINDOW_UPDATE => self.requests.widen(Bodies::Uploads, frame.stream, first_word(&frame) & EVERY_STREAM),
                 GOAWAY => self.goaway = Some(first_word(&frame) & EVERY_STREAM),
                 PING if frame.flags & ACK == 0 && self.goaway == Some(EVERY_STREAM) => {
                     self.ping = Some(frame.payload);

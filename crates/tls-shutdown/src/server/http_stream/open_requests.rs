@@ -14,10 +14,17 @@ pub(super) struct OpenRequests {
     idle_since: Instant,
     /// When the client was sent the last of what it needs.
     answered: Instant,
-    /// How much of the responses the client lets through.
-    responses: FlowControl,
-    /// How much of the requests h2 lets through.
-    uploads: FlowControl,
+    /// How much of [`Bodies`] their receiver lets through.
+    flows: [FlowControl; 2],
+}
+
+/// The bodies of one direction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bodies {
+    /// Those of responses. The client receives them.
+    Responses,
+    /// Those of requests. h2 receives them.
+    Uploads,
 }
 
 pub(super) struct OpenRequest {
@@ -28,25 +35,21 @@ pub(super) struct OpenRequest {
     pub(super) has_response: bool,
     /// When the last data of a WebSocket was sent. The end of its stream says nothing that a Close frame has not said. `None` for others.
     pub(super) last_frame: Option<Instant>,
-    /// How much more of the response the client lets through.
-    window: i64,
-    /// How much more of the request h2 lets through.
-    upload_window: i64,
+    /// How much more of its [`Bodies`] their receiver lets through.
+    windows: [i64; 2],
 }
 
 impl Default for OpenRequests {
     fn default() -> Self {
-        let (responses, uploads) = (FlowControl::default(), FlowControl::default());
         let now = Instant::now();
-        Self { streams: VecDeque::new(), idle_since: now, answered: now, responses, uploads }
+        Self { streams: VecDeque::new(), idle_since: now, answered: now, flows: Default::default() }
     }
 }
 
 impl OpenRequests {
     pub(super) fn insert(&mut self, stream: u32, upload: Upload) {
-        let (window, upload_window) = (self.responses.initial, self.uploads.initial);
-        let open =
-            OpenRequest { upload, is_answered: false, has_response: false, last_frame: None, window, upload_window };
+        let windows = self.flows.each_ref().map(|flow| flow.initial);
+        let open = OpenRequest { upload, is_answered: false, has_response: false, last_frame: None, windows };
         self.streams.push_back((stream, open));
     }
 
@@ -136,56 +139,31 @@ impl OpenRequests {
         self.streams.iter().any(|(_, open)| !open.upload.has_ended)
     }
 
-    /// Notes DATA of the client.
-    pub(super) fn on_upload(&mut self, stream: u32, length: u32) {
-        self.uploads.on_data(length);
+    /// Notes DATA.
+    pub(super) fn on_data(&mut self, bodies: Bodies, stream: u32, length: u32) {
+        self.flows[bodies as usize].on_data(length);
         if let Some(open) = self.get_mut(stream) {
-            open.upload_window -= i64::from(length);
-        }
-    }
-
-    /// Notes DATA of a response.
-    pub(super) fn on_response(&mut self, stream: u32, length: u32) {
-        self.responses.on_data(length);
-        if let Some(open) = self.get_mut(stream) {
-            open.window -= i64::from(length);
-            if length > 0 {
+            open.windows[bodies as usize] -= i64::from(length);
+            if bodies == Bodies::Responses && length > 0 {
                 open.last_frame = open.last_frame.map(|_| Instant::now());
             }
         }
     }
 
-    /// Notes WINDOW_UPDATE of the client. Stream 0 is the connection.
-    pub(super) fn widen_responses(&mut self, stream: u32, increment: u32) {
+    /// Notes WINDOW_UPDATE of the receiver. Stream 0 is the connection.
+    pub(super) fn widen(&mut self, bodies: Bodies, stream: u32, increment: u32) {
         match self.get_mut(stream) {
-            Some(open) => open.window += i64::from(increment),
-            None if stream == 0 => self.responses.widen(increment.into()),
+            Some(open) => open.windows[bodies as usize] += i64::from(increment),
+            None if stream == 0 => self.flows[bodies as usize].widen(increment.into()),
             None => {}
         }
     }
 
-    /// Notes WINDOW_UPDATE of h2.
-    pub(super) fn widen_uploads(&mut self, stream: u32, increment: u32) {
-        match self.get_mut(stream) {
-            Some(open) => open.upload_window += i64::from(increment),
-            None if stream == 0 => self.uploads.widen(increment.into()),
-            None => {}
-        }
-    }
-
-    /// Reads a part of the client's SETTINGS.
-    pub(super) fn read_client_settings(&mut self, payload: &[u8]) {
-        let change = self.responses.read_settings(payload);
+    /// Reads a part of the receiver's SETTINGS.
+    pub(super) fn read_settings(&mut self, bodies: Bodies, payload: &[u8]) {
+        let change = self.flows[bodies as usize].read_settings(payload);
         if change != 0 {
-            self.streams.iter_mut().for_each(|(_, open)| open.window += change);
-        }
-    }
-
-    /// Reads a part of h2's SETTINGS.
-    pub(super) fn read_server_settings(&mut self, payload: &[u8]) {
-        let change = self.uploads.read_settings(payload);
-        if change != 0 {
-            self.streams.iter_mut().for_each(|(_, open)| open.upload_window += change);
+            self.streams.iter_mut().for_each(|(_, open)| open.windows[bodies as usize] += change);
         }
     }
 
@@ -210,19 +188,23 @@ impl OpenRequests {
     }
 
     fn is_blocked(&self, open: &OpenRequest) -> bool {
-        open.is_answered && !open.has_response && (self.responses.is_closed() || open.window <= 0)
+        open.is_answered && !open.has_response && self.is_closed(Bodies::Responses, open)
     }
 
     /// Whether the client could continue the request, and the response waits for that, or is complete. A response in progress needs no more
     /// of it.
     fn waits_for_upload(&self, open: &OpenRequest) -> bool {
         let waits = !open.upload.has_ended && open.is_answered == open.has_response;
-        waits && open.upload_window > 0 && !self.uploads.is_closed()
+        waits && !self.is_closed(Bodies::Uploads, open)
+    }
+
+    fn is_closed(&self, bodies: Bodies, open: &OpenRequest) -> bool {
+        self.flows[bodies as usize].is_closed() || open.windows[bodies as usize] <= 0
     }
 
     /// The bytes of both directions' bodies.
     pub(super) fn progress(&self) -> u64 {
-        self.responses.data + self.uploads.data
+        self.flows.iter().map(|flow| flow.data).sum()
     }
 
     /// How many requests the client has ended, and how many it has not.
