@@ -3,12 +3,12 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, Weak},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use tokio::{
-    sync::Notify,
+    sync::watch,
     time::{self, Instant},
 };
 
@@ -19,10 +19,7 @@ use super::{
     shared_stream::{Drained, SharedStream},
     stream::ClientStream,
 };
-use crate::{
-    runtime::lock::lock,
-    tls::{ShutdownReport, ShutdownStream, TlsSession},
-};
+use crate::tls::{ShutdownReport, ShutdownStream, TlsSession};
 
 /// Ends every TLS connection that was made through a [`ShutdownLayer`](super::ShutdownLayer), and waits for their ends.
 ///
@@ -55,14 +52,7 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct ClientDrain {
-    register: Arc<Register>,
-}
-
-#[derive(Default)]
-struct Register {
-    entries: Mutex<Entries>,
-    /// The drain has begun, or a connection or an attempt has ended.
-    changed: Notify,
+    register: watch::Sender<Entries>,
 }
 
 #[derive(Default)]
@@ -94,23 +84,23 @@ pub(super) struct Attempt(ClientDrain);
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        self.0.change(|entries| entries.attempts -= 1);
+        self.0.register.send_modify(|entries| entries.attempts -= 1);
     }
 }
 
 impl ClientDrain {
     pub(super) fn new() -> Self {
-        Self { register: Arc::default() }
+        Self { register: watch::Sender::default() }
     }
 
     /// Whether the drain has begun.
     pub fn has_begun(&self) -> bool {
-        self.lock().phase == RegisterPhase::Draining
+        self.register.borrow().phase == RegisterPhase::Draining
     }
 
     /// The number of open TLS connections, without those in their handshake.
     pub fn open(&self) -> usize {
-        self.lock().open.len()
+        self.register.borrow().open.len()
     }
 
     /// Waits until the drain begins. Use it to end connections that do not speak HTTP.
@@ -137,12 +127,12 @@ impl ClientDrain {
     /// You can drop the future and call this again. Meanwhile the drain goes on, but cuts nothing.
     pub async fn run(&self, timeout: Duration) -> ClientDrainReport {
         let began = Instant::now();
-        self.change(|entries| entries.phase = RegisterPhase::Draining);
+        self.register.send_modify(|entries| entries.phase = RegisterPhase::Draining);
         self.for_each_open(|stream| stream.close_when_idle());
         if time::timeout(timeout, self.wait_until(|entries| entries.left() == 0)).await.is_err() {
             self.for_each_open(|stream| stream.cut());
         }
-        let entries = self.lock();
+        let entries = self.register.borrow();
         ClientDrainReport {
             endings: entries.endings.clone(),
             tickets: entries.tickets,
@@ -153,12 +143,12 @@ impl ClientDrain {
 
     /// Registers a connection that is being made. Returns `None` if the drain has begun.
     pub(super) fn attempt(&self) -> Option<Attempt> {
-        let mut entries = self.lock();
-        if entries.phase == RegisterPhase::Draining {
-            return None;
-        }
-        entries.attempts += 1;
-        Some(Attempt(self.clone()))
+        let is_open = self.register.send_if_modified(|entries| {
+            let is_open = entries.phase == RegisterPhase::Open;
+            entries.attempts += usize::from(is_open);
+            is_open
+        });
+        is_open.then(|| Attempt(self.clone()))
     }
 
     /// Registers a connection. If the drain has begun, closes it and fails.
@@ -166,16 +156,17 @@ impl ClientDrain {
     where
         S: TlsSession<Transport: Send> + Send + 'static,
     {
-        let id = self.change(|entries| {
+        let (mut id, mut phase) = (0, RegisterPhase::Open);
+        self.register.send_modify(|entries| {
             entries.next_id += 1;
-            entries.next_id
+            id = entries.next_id;
         });
         let drain = self.clone();
         let stream = Arc::new(SharedStream::new(stream, limits, move |report| drain.count_end(id, report)));
         let drained: Arc<dyn Drained> = stream.clone();
-        let phase = self.change(|entries| {
+        self.register.send_modify(|entries| {
             entries.open.insert(id, Arc::downgrade(&drained));
-            entries.phase
+            phase = entries.phase;
         });
         match phase {
             RegisterPhase::Open => Ok(ClientStream::tls(stream)),
@@ -188,7 +179,7 @@ impl ClientDrain {
 
     /// Counts the end of a connection, once.
     fn count_end(&self, id: u64, report: &ShutdownReport) {
-        self.change(|entries| {
+        self.register.send_modify(|entries| {
             if entries.open.remove(&id).is_some() && entries.phase == RegisterPhase::Draining {
                 *entries.endings.entry(report.ending().name()).or_default() += 1;
                 entries.tickets += u64::from(report.tickets());
@@ -198,29 +189,13 @@ impl ClientDrain {
 
     /// Acts on each open connection, without the lock: a connection that ends takes it.
     fn for_each_open(&self, act: fn(&dyn Drained)) {
-        let open: Vec<_> = self.lock().open.values().filter_map(Weak::upgrade).collect();
+        let open: Vec<_> = self.register.borrow().open.values().filter_map(Weak::upgrade).collect();
         open.iter().for_each(|stream| act(stream.as_ref()));
     }
 
     async fn wait_until(&self, is_reached: fn(&Entries) -> bool) {
-        loop {
-            // Before the check: it receives every `notify_waiters` from here on, also before its first poll.
-            let changed = self.register.changed.notified();
-            if is_reached(&self.lock()) {
-                return;
-            }
-            changed.await;
-        }
-    }
-
-    fn change<T>(&self, change: impl FnOnce(&mut Entries) -> T) -> T {
-        let result = change(&mut self.lock());
-        self.register.changed.notify_waiters();
-        result
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Entries> {
-        lock(&self.register.entries)
+        // Cannot fail: `self` is a sender.
+        let _ = self.register.subscribe().wait_for(is_reached).await;
     }
 }
 
