@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -19,7 +18,10 @@ use super::{
     shared_stream::{Drained, SharedStream},
     stream::ClientStream,
 };
-use crate::tls::{ShutdownReport, ShutdownStream, TlsSession};
+use crate::{
+    runtime::debug::debug_struct,
+    tls::{ShutdownReport, ShutdownStream, TlsSession},
+};
 
 /// Ends every TLS connection that was made through a [`ShutdownLayer`](super::ShutdownLayer), and waits for their ends.
 ///
@@ -199,11 +201,4 @@ impl ClientDrain {
     }
 }
 
-impl fmt::Debug for ClientDrain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientDrain")
-            .field("has_begun", &self.has_begun())
-            .field("open", &self.open())
-            .finish_non_exhaustive()
-    }
-}
+debug_struct!({} ClientDrain, |drain| { has_begun: drain.has_begun(), open: drain.open() });

@@ -14,6 +14,7 @@ use tower_service::Service;
 
 use crate::{
     http::BoxError,
+    runtime::debug::debug_struct,
     tls::{Reaper, ShutdownPolicy, ShutdownReport, ShutdownStream, TlsSession},
 };
 
@@ -154,16 +155,12 @@ impl Default for ShutdownLayer {
     }
 }
 
-impl fmt::Debug for ShutdownLayer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ShutdownLayer")
-            .field("policy", &self.policy)
-            .field("reaper", &self.reaper)
-            .field("drain", &self.drain)
-            .field("limits", &self.limits)
-            .finish_non_exhaustive()
-    }
-}
+debug_struct!({} ShutdownLayer, |layer| {
+    policy: layer.policy,
+    reaper: layer.reaper,
+    drain: layer.drain,
+    limits: layer.limits,
+});
 
 impl<S> Layer<S> for ShutdownLayer {
     type Service = ShutdownService<S>;
@@ -195,11 +192,7 @@ impl Clone for DrainBegun {
     }
 }
 
-impl fmt::Debug for DrainBegun {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DrainBegun").finish_non_exhaustive()
-    }
-}
+debug_struct!({} DrainBegun, |_| {});
 
 impl<S, Request> Service<Request> for ShutdownService<S>
 where
@@ -268,8 +261,4 @@ where
     }
 }
 
-impl<F: fmt::Debug> fmt::Debug for Connecting<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connecting").field("connecting", &self.connecting).finish_non_exhaustive()
-    }
-}
+debug_struct!({F: fmt::Debug} Connecting<F>, |connecting| { connecting: connecting.connecting });

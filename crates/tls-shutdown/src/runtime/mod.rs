@@ -2,6 +2,7 @@
 //! here knows TLS.
 
 pub(crate) mod call_each;
+pub(crate) mod debug;
 pub(crate) mod forward;
 pub(crate) mod lock;
 pub(crate) mod timer;

@@ -1,6 +1,6 @@
 //! [`ConnectionInfo`]: what a request can know of its connection.
 
-use std::{fmt, future::pending, sync::Arc};
+use std::{future::pending, sync::Arc};
 
 use rustls::{ServerConnection, pki_types::CertificateDer};
 
@@ -12,6 +12,7 @@ use super::{
     peer::{Peer, Transport},
     stream::ServerStream,
 };
+use crate::runtime::debug::debug_struct;
 
 /// A request's connection, in the extensions of each request of a [`Server`](super::Server). Clones are cheap.
 ///
@@ -121,13 +122,9 @@ impl From<&ServerStream> for ConnectionInfo {
     }
 }
 
-impl fmt::Debug for ConnectionInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConnectionInfo")
-            .field("peer", &self.peer())
-            .field("transport", &self.transport())
-            .field("protocol", &self.protocol().map(String::from_utf8_lossy))
-            .field("server_name", &self.server_name())
-            .finish_non_exhaustive()
-    }
-}
+debug_struct!({} ConnectionInfo, |info| {
+    peer: info.peer(),
+    transport: info.transport(),
+    protocol: info.protocol().map(String::from_utf8_lossy),
+    server_name: info.server_name(),
+});

@@ -42,7 +42,6 @@ pub use stream::ServerStream;
 pub use tickets::{InvalidTicketKey, TicketKey, TicketKeys, UnsupportedProvider};
 
 use std::{
-    fmt,
     future::poll_fn,
     sync::Arc,
     task::{Context, Poll},
@@ -69,7 +68,7 @@ use self::{
     service::Insert,
 };
 // The only import that runs upwards: handlers find what their framework looks for, and no user has to ask for it.
-use crate::{http::BoxError, integrations::add_connect_info};
+use crate::{http::BoxError, integrations::add_connect_info, runtime::debug::debug_struct};
 
 /// Serves HTTP/1 and HTTP/2 with hyper, over TLS, TCP and Unix sockets. ALPN selects the version; without ALPN, the first bytes do: a client
 /// may begin with HTTP/2 (prior knowledge). A client that negotiates `h2` and speaks HTTP/1 is served, too.
@@ -404,20 +403,16 @@ impl Server {
     }
 }
 
-impl fmt::Debug for Server {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server")
-            .field("listeners", &self.listeners)
-            .field("drain", &self.drain)
-            .field("max_connections", &self.max_connections)
-            .field("max_age", &self.options.limits.max_age)
-            .field("max_requests", &self.options.limits.max_requests)
-            .field("header_timeout", &self.options.limits.header_timeout)
-            .field("idle_timeout", &self.options.limits.idle_timeout)
-            .field("stall_timeout", &self.options.stall_timeout)
-            .finish_non_exhaustive()
-    }
-}
+debug_struct!({} Server, |server| {
+    listeners: server.listeners,
+    drain: server.drain,
+    max_connections: server.max_connections,
+    max_age: server.options.limits.max_age,
+    max_requests: server.options.limits.max_requests,
+    header_timeout: server.options.limits.header_timeout,
+    idle_timeout: server.options.limits.idle_timeout,
+    stall_timeout: server.options.stall_timeout,
+});
 
 /// The next connection of any listener. `None` once all of them are closed.
 fn poll_accept(listeners: &mut [ServerListener], cx: &mut Context<'_>) -> Poll<Option<AcceptedStream>> {

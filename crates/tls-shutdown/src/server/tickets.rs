@@ -12,6 +12,8 @@ use rustls::{
 };
 use zeroize::Zeroize;
 
+use crate::runtime::debug::debug_struct;
+
 /// The secret of session tickets: 32 random bytes. All servers that accept each other's tickets share it. Protect it like a private key.
 ///
 /// [`Debug`](fmt::Debug) does not print it. Its memory is overwritten when it is dropped.
@@ -208,11 +210,7 @@ impl ProducesTickets for TicketKeys {
     }
 }
 
-impl fmt::Debug for TicketKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TicketKeys").field("keys", &self.keys.len()).finish_non_exhaustive()
-    }
-}
+debug_struct!({} TicketKeys, |tickets| { keys: tickets.keys.len() });
 
 #[cfg(test)]
 mod tests {

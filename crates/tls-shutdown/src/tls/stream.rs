@@ -10,7 +10,7 @@ use std::{
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
-    runtime::forward::forward_socket,
+    runtime::{debug::debug_struct, forward::forward_socket},
     tls::{
         connection::Connection,
         driver::{CloseDriver, Extent},
@@ -411,12 +411,8 @@ impl<S: TlsSession> Drop for ShutdownStream<S> {
     }
 }
 
-impl<S: TlsSession + fmt::Debug> fmt::Debug for ShutdownStream<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ShutdownStream")
-            .field("session", self.get_ref())
-            .field("policy", self.policy())
-            .field("state", &self.state())
-            .finish_non_exhaustive()
-    }
-}
+debug_struct!({S: TlsSession + fmt::Debug} ShutdownStream<S>, |stream| {
+    session: stream.get_ref(),
+    policy: stream.policy(),
+    state: stream.state(),
+});

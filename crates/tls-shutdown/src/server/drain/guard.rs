@@ -1,8 +1,8 @@
 //! [`DrainGuard`]: a part of the program that a drain waits for.
 
-use std::fmt;
-
 use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::runtime::debug::debug_struct;
 
 /// Takes part in a server drain until it is dropped. [`DrainHandle::track`](super::DrainHandle::track) returns it, and has an example.
 #[must_use = "the drain waits only while the guard lives"]
@@ -16,8 +16,4 @@ impl DrainGuard {
     }
 }
 
-impl fmt::Debug for DrainGuard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DrainGuard").finish_non_exhaustive()
-    }
-}
+debug_struct!({} DrainGuard, |_| {});

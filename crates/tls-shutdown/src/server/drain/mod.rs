@@ -28,7 +28,6 @@ pub use readiness::Readiness;
 pub use report::DrainReport;
 
 use std::{
-    fmt,
     future::{Future, pending, poll_fn},
     io,
     pin::Pin,
@@ -41,7 +40,10 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout_at},
 };
 
-use crate::{runtime::timer::from_now, tls::Reaper};
+use crate::{
+    runtime::{debug::debug_struct, timer::from_now},
+    tls::Reaper,
+};
 use acknowledgement::wait_acknowledged;
 use budget::Budget;
 
@@ -334,16 +336,12 @@ impl ServerDrain {
     }
 }
 
-impl fmt::Debug for ServerDrain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerDrain")
-            .field("notice", &self.notice)
-            .field("grace_period", &self.grace_period)
-            .field("ack_timeout", &self.ack_timeout)
-            .field("handle", &self.handle)
-            .finish_non_exhaustive()
-    }
-}
+debug_struct!({} ServerDrain, |drain| {
+    notice: drain.notice,
+    grace_period: drain.grace_period,
+    ack_timeout: drain.ack_timeout,
+    handle: drain.handle,
+});
 
 /// Waits, until `end` at most. The report shows what did not end.
 async fn within(end: Instant, wait: impl Future) {

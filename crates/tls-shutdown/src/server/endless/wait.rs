@@ -1,7 +1,6 @@
 //! [`Wait`]: what a response waits for, beside its body.
 
 use std::{
-    fmt,
     future::Future,
     pin::{Pin, pin},
     sync::Arc,
@@ -10,8 +9,10 @@ use std::{
 
 use tokio::task::coop::unconstrained;
 
-use crate::server::drain::DrainPhase;
-use crate::server::lifetime::ConnectionLifetime;
+use crate::{
+    runtime::debug::debug_struct,
+    server::{drain::DrainPhase, lifetime::ConnectionLifetime},
+};
 
 /// What a response waits for, beside its body. It must not be polled after it has ended.
 pub(super) struct Wait(Pin<Box<dyn Future<Output = ()> + Send + Sync>>);
@@ -37,11 +38,7 @@ impl Wait {
     }
 }
 
-impl fmt::Debug for Wait {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wait").finish_non_exhaustive()
-    }
-}
+debug_struct!({} Wait, |_| {});
 
 #[cfg(test)]
 mod tests {

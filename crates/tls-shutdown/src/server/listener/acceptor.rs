@@ -1,7 +1,6 @@
 //! [`TlsAcceptor`]: the handshakes of a server that accepts TCP connections by itself.
 
 use std::{
-    fmt,
     io::{self, ErrorKind},
     net::SocketAddr,
     sync::Arc,
@@ -16,11 +15,14 @@ use super::{
     handshakes::{HandshakeOptions, Handshakes, handshake},
     listening_socket::Arrival,
 };
-use crate::server::{
-    connection::{Accepted, ConnectionObservers},
-    drain::{Delivery, DrainHandle, ListenerInDrain, ListenerUser},
-    report::ConnectionReport,
-    stream::ServerStream,
+use crate::{
+    runtime::debug::debug_struct,
+    server::{
+        connection::{Accepted, ConnectionObservers},
+        drain::{Delivery, DrainHandle, ListenerInDrain, ListenerUser},
+        report::ConnectionReport,
+        stream::ServerStream,
+    },
 };
 
 /// Makes a [`ServerStream`] of a TCP connection that somebody else has accepted: for frameworks that own the listening socket. With features
@@ -110,8 +112,4 @@ impl TlsAcceptor {
     }
 }
 
-impl fmt::Debug for TlsAcceptor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsAcceptor").field("handshake_timeout", &self.options.timeout).finish_non_exhaustive()
-    }
-}
+debug_struct!({} TlsAcceptor, |acceptor| { handshake_timeout: acceptor.options.timeout });

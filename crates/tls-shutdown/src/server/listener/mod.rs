@@ -23,7 +23,6 @@ pub use server_listener::ServerListener;
 pub use unix::UnixSocket;
 
 use std::{
-    fmt,
     future::Future,
     io::{self, ErrorKind},
     net::SocketAddr,
@@ -55,7 +54,10 @@ use super::{
     report::ConnectionReport,
     stream::ServerStream,
 };
-use crate::tls::{Reaper, ShutdownPolicy};
+use crate::{
+    runtime::debug::debug_struct,
+    tls::{Reaper, ShutdownPolicy},
+};
 
 /// Listens on a TCP socket and returns TLS connections whose handshake is finished.
 ///
@@ -415,12 +417,8 @@ impl Stream for TlsListener {
     }
 }
 
-impl fmt::Debug for TlsListener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsListener")
-            .field("address", &self.address)
-            .field("handshakes", &self.handshakes.len())
-            .field("shed", &self.shed())
-            .finish_non_exhaustive()
-    }
-}
+debug_struct!({} TlsListener, |listener| {
+    address: listener.address,
+    handshakes: listener.handshakes.len(),
+    shed: listener.shed(),
+});

@@ -1,7 +1,6 @@
 //! [`PlainListener`]: any [`Listener`] in a server, as [`TlsListener`](super::TlsListener) is for TLS.
 
 use std::{
-    fmt,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -14,6 +13,7 @@ use super::{
     server_listener::{AnyListener, ServerListener},
 };
 use crate::{
+    runtime::debug::debug_struct,
     server::{
         accepted_stream::AcceptedStream,
         connection::{Accepted, ConnectionObservers, OnConnectionEnd},
@@ -94,8 +94,4 @@ impl<L: Listener> AnyListener for PlainListener<L> {
     }
 }
 
-impl<L: Listener> fmt::Debug for PlainListener<L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PlainListener").field("transport", &Self::transport()).finish_non_exhaustive()
-    }
-}
+debug_struct!({L: Listener} PlainListener<L>, |_| { transport: Self::transport() });

@@ -1,7 +1,7 @@
 //! Unix sockets as listeners: tokio's own, and [`UnixSocket`], which looks after its file.
 
 use std::{
-    fmt, fs,
+    fs,
     io::{self, ErrorKind},
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{self, Path, PathBuf},
@@ -11,7 +11,7 @@ use std::{
 use tokio::net::{UnixListener, UnixStream};
 
 use super::listening_socket::Listener;
-use crate::server::peer::Peer;
+use crate::{runtime::debug::debug_struct, server::peer::Peer};
 
 /// The file of the socket stays, as always with tokio. [`UnixSocket`] removes it.
 impl Listener for UnixListener {
@@ -133,11 +133,7 @@ impl Drop for UnixSocket {
     }
 }
 
-impl fmt::Debug for UnixSocket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UnixSocket").field("path", &self.path).finish_non_exhaustive()
-    }
-}
+debug_struct!({} UnixSocket, |socket| { path: socket.path });
 
 fn is_socket(file: &fs::Metadata) -> bool {
     std::os::unix::fs::FileTypeExt::is_socket(&file.file_type())
