@@ -129,6 +129,10 @@ impl Pending {
         Some((since.checked_add(time).unwrap_or(since), among))
     }
 
+    fn get_mut(&mut self, id: u64) -> Option<&mut PendingHandshake> {
+        self.silent.get_mut(&id).or_else(|| self.speaking.get_mut(&id))
+    }
+
     fn is_full(&self, max: usize) -> bool {
         self.silent.len() + self.speaking.len() >= max
     }
@@ -165,9 +169,8 @@ impl Handshakes {
         let drain = observers.drain.clone();
         let task = self.tasks.spawn(handshake(arrival, attempt, options, drain));
         let mut pending = lock(&self.pending);
-        let Pending { silent, speaking, .. } = &mut *pending;
-        if let Some(pending) = silent.get_mut(&id).or_else(|| speaking.get_mut(&id)) {
-            pending.task = Some(task);
+        if let Some(handshake) = pending.get_mut(id) {
+            handshake.task = Some(task);
         }
     }
 
@@ -225,9 +228,7 @@ impl Attempt {
 
     fn take(&self, socket: Arc<TcpStream>) -> Option<TcpStream> {
         let mut pending = lock(&self.pending);
-        let Pending { silent, speaking, .. } = &mut *pending;
-        let handshake = silent.get_mut(&self.id).or_else(|| speaking.get_mut(&self.id));
-        handshake.and_then(|handshake| handshake.socket.take());
+        pending.get_mut(self.id).and_then(|handshake| handshake.socket.take());
         // Whoever sheds a handshake drops its part of the socket at once.
         Arc::into_inner(socket)
     }

@@ -3,7 +3,10 @@
 use std::{
     fs,
     io::{self, ErrorKind},
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileTypeExt, MetadataExt},
+    },
     path::{self, Path, PathBuf},
     task::{Context, Poll, ready},
 };
@@ -83,7 +86,7 @@ impl UnixSocket {
         }
         // The system refuses a connection to a file whose socket is closed.
         if UnixStream::connect(path).await.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
-            && fs::symlink_metadata(path).is_ok_and(|file| is_socket(&file))
+            && fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
         {
             fs::remove_file(path)?;
         }
@@ -134,10 +137,6 @@ impl Drop for UnixSocket {
 }
 
 debug_struct!({} UnixSocket, |socket| { path: socket.path });
-
-fn is_socket(file: &fs::Metadata) -> bool {
-    std::os::unix::fs::FileTypeExt::is_socket(&file.file_type())
-}
 
 /// What distinguishes a file from another one at the same path.
 fn identity(file: &fs::Metadata) -> (u64, u64) {
