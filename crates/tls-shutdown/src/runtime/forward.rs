@@ -1,7 +1,7 @@
 //! I/O traits of a wrapper that leaves them to the stream in one of its fields.
 
-/// Implements `AsyncWrite` by the field: `forward_writes!({T: AsyncWrite + Unpin} Wrapper<T> => inner)`. If the field is an enum of streams, a
-/// macro that calls a method of any of them follows: `forward_writes!({} Wrapper => inner, with_stream)`.
+/// Implements `AsyncWrite` by the field: `forward_writes!({T: AsyncWrite + Unpin} Wrapper<T> => inner)`. If the field is an enum of streams,
+/// a macro that calls a method of any of them follows: `forward_writes!({} Wrapper => inner, with_stream)`.
 macro_rules! forward_writes {
     ({$($generics:tt)*} $wrapper:ty => $inner:ident) => {
         $crate::runtime::forward::forward_writes!({$($generics)*} $wrapper => $inner, $crate::runtime::forward::with_field);

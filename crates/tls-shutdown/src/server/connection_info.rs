@@ -8,7 +8,7 @@ use super::{
     accepted_stream::AcceptedStream,
     connection::ConnectionRecord,
     drain::{DrainHandle, ServerDrain},
-    lifetime::{ConnectionLifetime, Limits},
+    lifetime::ConnectionLifetime,
     peer::{Peer, Transport},
     stream::ServerStream,
 };
@@ -117,7 +117,7 @@ impl From<&ServerStream> for ConnectionInfo {
     fn from(stream: &ServerStream) -> Self {
         let connection = stream.connection();
         let drain = connection.drain().cloned().unwrap_or_else(|| ServerDrain::on(pending()).handle());
-        let lifetime = Arc::new(ConnectionLifetime::new(Limits::default(), drain, None));
+        let lifetime = Arc::new(ConnectionLifetime::of_drain(drain));
         Self::of_connection(connection, Some(stream.get_ref().get_ref().get_ref().1), lifetime)
     }
 }

@@ -4,6 +4,7 @@ use std::{
     future::{Future, pending, poll_fn},
     ops::ControlFlow,
     pin::Pin,
+    sync::atomic::{AtomicBool, Ordering},
     task::Poll,
     time::Duration,
 };
@@ -16,6 +17,7 @@ use tokio::{
 
 use super::{
     drain::{DrainHandle, DrainPhase},
+    endless::kind::LeftToApplication,
     retirement::ConfigOfConnection,
 };
 use crate::runtime::{timer::from_now, when_woken::WhenWoken};
@@ -71,13 +73,32 @@ pub(super) struct ConnectionLifetime {
     config: Option<ConfigOfConnection>,
     /// Set once the connection was told to end.
     closing: SetOnce<()>,
+    pub(super) left_to_application: LeftToApplication,
+    had_grpc_call: AtomicBool,
 }
 
 impl ConnectionLifetime {
     pub(super) fn new(limits: Limits, drain: DrainHandle, config: Option<ConfigOfConnection>) -> Self {
         let max_age = limits.max_age.map(with_jitter);
-        let closing = SetOnce::new();
-        Self { began: Instant::now(), limits: Limits { max_age, ..limits }, drain, config, closing }
+        Self {
+            began: Instant::now(),
+            limits: Limits { max_age, ..limits },
+            drain,
+            config,
+            closing: SetOnce::new(),
+            left_to_application: LeftToApplication::default(),
+            had_grpc_call: AtomicBool::new(false),
+        }
+    }
+
+    /// Of connections of which nothing else is known.
+    pub(super) fn of_drain(drain: DrainHandle) -> Self {
+        Self::new(Limits::default(), drain, None)
+    }
+
+    /// Leaves some kinds of endless responses to the application.
+    pub(super) fn leaving(self, left_to_application: LeftToApplication) -> Self {
+        Self { left_to_application, ..self }
     }
 
     /// Waits until the client's time to send a request, or the rest of a head, is over. Returns what it has not sent.
@@ -110,6 +131,15 @@ impl ConnectionLifetime {
 
     pub(super) fn drain(&self) -> &DrainHandle {
         &self.drain
+    }
+
+    /// A gRPC call has begun.
+    pub(super) fn note_grpc_call(&self) {
+        self.had_grpc_call.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn had_grpc_call(&self) -> bool {
+        self.had_grpc_call.load(Ordering::Relaxed)
     }
 
     /// Ends the connection after the requests in progress.

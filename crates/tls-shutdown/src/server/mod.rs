@@ -62,7 +62,7 @@ use tracing::Instrument;
 
 use self::{
     connection::OnConnectionEnd,
-    endless::LeftToApplication,
+    endless::kind::LeftToApplication,
     lifetime::Limits,
     serve_connection::{ConnectionOptions, serve_connection},
     service::Insert,

@@ -17,7 +17,7 @@ use super::{
     accepted_stream::AcceptedStream,
     connection_info::ConnectionInfo,
     drain::DrainHandle,
-    endless::{EndlessResponses, LeftToApplication},
+    endless::kind::LeftToApplication,
     http_stream::{HttpStream, MessagesInFlight},
     lifetime::{ConnectionLifetime, Flow, Limits},
     negotiated::Protocol,
@@ -49,9 +49,9 @@ pub(super) async fn serve_connection<S, B>(
     S::Future: Send + 'static,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let lifetime = Arc::new(ConnectionLifetime::new(options.limits, drain, stream.connection().config.clone()));
+    let lifetime = ConnectionLifetime::new(options.limits, drain, stream.connection().config.clone());
+    let lifetime = Arc::new(lifetime.leaving(options.left_to_application));
     let info = ConnectionInfo::new(&stream, lifetime.clone());
-    let endless = Arc::new(EndlessResponses::new(options.left_to_application, lifetime.clone()));
     let peer = info.peer();
     let connection = stream.connection().clone();
     let connect_info = options.connect_info.iter().filter_map(|make| make(&stream, &info)).collect();
@@ -62,7 +62,7 @@ pub(super) async fn serve_connection<S, B>(
     };
     let mut stream = HttpStream::new(stream, &messages, options.stall_timeout);
     let service = TowerToHyperService::new(service);
-    let mut service = HttpService { service, connection, info, connect_info, messages, endless };
+    let mut service = HttpService { service, connection, info, connect_info, messages, lifetime: lifetime.clone() };
     let flow = match facts.protocol() {
         Some(protocol) => {
             record_protocol(&String::from_utf8_lossy(protocol));
@@ -106,19 +106,17 @@ impl ConnectionOptions {
         S::Future: Send + 'static,
         B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
     {
-        let (io, endless) = (TokioIo::new(stream), service.endless.clone());
+        let (io, lifetime) = (TokioIo::new(stream), service.lifetime.clone());
         match service.messages.clone() {
             MessagesInFlight::Http1(messages) => {
                 let mut connection = Box::pin(self.http1.serve_connection(io, service).with_upgrades());
                 let graceful_shutdown = http1::UpgradeableConnection::graceful_shutdown;
-                Box::pin(async move {
-                    serve_http1(connection.as_mut(), graceful_shutdown, &messages, endless.lifetime()).await
-                })
+                Box::pin(async move { serve_http1(connection.as_mut(), graceful_shutdown, &messages, &lifetime).await })
             }
             MessagesInFlight::Http2(frames) => {
                 let mut connection = Box::pin(self.http2.serve_connection(io, service));
                 let graceful_shutdown = http2::Connection::graceful_shutdown;
-                Box::pin(async move { serve_http2(connection.as_mut(), graceful_shutdown, &frames, &endless).await })
+                Box::pin(async move { serve_http2(connection.as_mut(), graceful_shutdown, &frames, &lifetime).await })
             }
         }
     }

@@ -16,7 +16,6 @@ use tokio::{
 use tracing::Instrument;
 
 use super::{
-    endless::EndlessResponses,
     http_stream::{FirstBytes, HttpStream, http2::Http2Frames},
     lifetime::{ClientWait, ConnectionLifetime, Flow, until, until_pending},
 };
@@ -61,9 +60,8 @@ pub(super) async fn serve_http2<C: Future<Output = hyper::Result<()>>>(
     mut connection: Pin<&mut C>,
     graceful_shutdown: fn(Pin<&mut C>),
     frames: &Mutex<Http2Frames>,
-    endless: &EndlessResponses,
+    lifetime: &ConnectionLifetime,
 ) -> Flow {
-    let lifetime = endless.lifetime();
     let has_preface = || lock(frames).has_preface();
     // h2 waits without limit for the rest of a preface, and cannot be told to stop.
     let preface_timeout = async {
@@ -111,7 +109,7 @@ pub(super) async fn serve_http2<C: Future<Output = hyper::Result<()>>>(
         flow = until_pending(connection.as_mut(), || lock(frames).is_stuck_in_frame()) => return flow,
         () = lifetime.until_deadline() => {}
     }
-    if endless.had_grpc_call() {
+    if lifetime.had_grpc_call() {
         // The tasks of the calls give h2 their status, and the connection sends it behind the messages that still wait for a window.
         let all_answered = until_pending(connection, || lock(frames).unanswered().next().is_none());
         // What does not end is cut, and the client learns that from RST_STREAM.

@@ -18,11 +18,12 @@ use super::{
     connection::ConnectionRecord,
     connection_info::ConnectionInfo,
     drain::{DrainResponse, FirstRequest, announce_close},
-    endless::{DrainBody, EndlessResponses},
+    endless::DrainBody,
     http_stream::{
         MessagesInFlight,
         http1::{Http1Messages, ResponseInProgress},
     },
+    lifetime::ConnectionLifetime,
     unread_body::Read,
 };
 use crate::runtime::lock::lock;
@@ -39,7 +40,7 @@ pub(super) struct HttpService<S> {
     pub(super) info: ConnectionInfo,
     pub(super) connect_info: Arc<[Insert]>,
     pub(super) messages: MessagesInFlight,
-    pub(super) endless: Arc<EndlessResponses>,
+    pub(super) lifetime: Arc<ConnectionLifetime>,
 }
 
 impl<S, B> HyperService<Request<Incoming>> for HttpService<S>
@@ -56,7 +57,7 @@ where
         if number == 1 {
             request.extensions_mut().insert(FirstRequest(self.info.drain().clone()));
         }
-        self.endless.lifetime().on_request(number);
+        self.lifetime.on_request(number);
         request.extensions_mut().insert(self.info.clone());
         self.connect_info.iter().for_each(|insert| insert(request.extensions_mut()));
         let messages = match &self.messages {
@@ -75,7 +76,7 @@ where
             _ => Read::All,
         };
         let response =
-            DrainResponse::begin(&self.endless, request, read, in_flight, |request| self.service.call(request));
+            DrainResponse::begin(&self.lifetime, request, read, in_flight, |request| self.service.call(request));
         Answer { messages, response }
     }
 }

@@ -19,7 +19,7 @@ use tower_service::Service;
 
 use super::{DrainHandle, DrainPhase, handle::InFlight};
 use crate::server::{
-    endless::{DrainBody, EndlessResponse, EndlessResponses, UnansweredRequest},
+    endless::{DrainBody, EndlessResponse, UnansweredRequest},
     lifetime::ConnectionLifetime,
     unread_body::{AnswerAfterRead, Read},
 };
@@ -41,19 +41,21 @@ use crate::server::{
 /// ```
 #[derive(Clone, Debug)]
 pub struct DrainLayer {
-    endless: Arc<EndlessResponses>,
+    lifetime: Arc<ConnectionLifetime>,
 }
 
 impl DrainLayer {
     pub(super) fn new(drain: &DrainHandle) -> Self {
-        Self { endless: Arc::new(EndlessResponses::of_drain(drain)) }
+        Self { lifetime: Arc::new(ConnectionLifetime::of_drain(drain.clone())) }
     }
 
     /// Leaves a kind of endless response to the application, as [`Server::leave_to_application`](crate::server::Server::leave_to_application)
     /// does. Default: none.
     #[must_use]
     pub fn leave_to_application(mut self, kind: EndlessResponse) -> Self {
-        self.endless = Arc::new(self.endless.without(kind));
+        let mut left = self.lifetime.left_to_application;
+        left.leave(kind);
+        self.lifetime = Arc::new(ConnectionLifetime::of_drain(self.lifetime.drain().clone()).leaving(left));
         self
     }
 }
@@ -62,7 +64,7 @@ impl<S> Layer<S> for DrainLayer {
     type Service = DrainService<S>;
 
     fn layer(&self, inner: S) -> DrainService<S> {
-        DrainService { inner, endless: self.endless.clone() }
+        DrainService { inner, lifetime: self.lifetime.clone() }
     }
 }
 
@@ -70,7 +72,7 @@ impl<S> Layer<S> for DrainLayer {
 #[derive(Clone, Debug)]
 pub struct DrainService<S> {
     inner: S,
-    endless: Arc<EndlessResponses>,
+    lifetime: Arc<ConnectionLifetime>,
 }
 
 impl<S, B, R> Service<Request<B>> for DrainService<S>
@@ -87,8 +89,8 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> DrainResponse<S::Future, R> {
-        let (read, in_flight) = (Read::of(&request), self.endless.lifetime().drain().begin_request());
-        DrainResponse::begin(&self.endless, request, read, Some(in_flight), |request| self.inner.call(request))
+        let (read, in_flight) = (Read::of(&request), self.lifetime.drain().begin_request());
+        DrainResponse::begin(&self.lifetime, request, read, Some(in_flight), |request| self.inner.call(request))
     }
 }
 
@@ -100,7 +102,7 @@ pin_project! {
         method: Method,
         version: Version,
         in_flight: Option<InFlight>,
-        endless: Arc<EndlessResponses>,
+        lifetime: Arc<ConnectionLifetime>,
         unanswered: UnansweredRequest,
         #[pin]
         response: AnswerAfterRead<F, Response<R>>,
@@ -110,15 +112,15 @@ pin_project! {
 impl<F, R> DrainResponse<F, R> {
     /// Passes a request on to the service, which `call` calls.
     pub(in crate::server) fn begin<B>(
-        endless: &Arc<EndlessResponses>,
+        lifetime: &Arc<ConnectionLifetime>,
         mut request: Request<B>,
         read: Read,
         in_flight: Option<InFlight>,
         call: impl FnOnce(Request<B>) -> F,
     ) -> Self {
         Self {
-            unanswered: endless.on_request(&mut request),
-            endless: endless.clone(),
+            unanswered: lifetime.follow_request(&mut request),
+            lifetime: lifetime.clone(),
             method: request.method().clone(),
             version: request.version(),
             in_flight,
@@ -141,8 +143,8 @@ where
         let this = self.project();
         let mut response = match this.response.poll(cx)? {
             Poll::Ready(mut response) => {
-                look(&mut response, this.method, *this.version, this.endless.lifetime());
-                this.endless.on_response(response, mem::take(this.unanswered))
+                look(&mut response, this.method, *this.version, this.lifetime);
+                this.lifetime.follow_response(response, mem::take(this.unanswered))
             }
             Poll::Pending => DrainBody::of_status(ready!(this.unanswered.poll_deadline(cx))),
         };
