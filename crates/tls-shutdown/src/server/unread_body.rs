@@ -68,6 +68,7 @@ impl<F, R> AnswerAfterRead<F, R> {
 impl<F: Future<Output = Result<R, E>>, R, E> Future for AnswerAfterRead<F, R> {
     type Output = Result<R, E>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<R, E>> {
         match self.as_mut().project() {
             AnswerProjection::Awaited { read, answer } => {

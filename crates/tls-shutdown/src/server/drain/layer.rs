@@ -1,10 +1,10 @@
-//! [`DrainLayer`]: what a drain adds to the responses of other HTTP servers.
+//! [`DrainLayer`]: what a drain adds to the responses of other HTTP servers. A `Server` uses its [`DrainResponse`], too.
 
 use std::{
     future::Future,
     mem,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex},
     task::{Context, Poll, ready},
 };
 
@@ -18,10 +18,14 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{DrainHandle, DrainPhase, handle::InFlight};
-use crate::server::{
-    endless::{DrainBody, EndlessResponse, UnansweredRequest},
-    lifetime::ConnectionLifetime,
-    unread_body::{AnswerAfterRead, Read},
+use crate::{
+    runtime::lock::lock,
+    server::{
+        endless::{DrainBody, EndlessResponse, UnansweredRequest},
+        http_stream::http1::{Http1Messages, ResponseInProgress},
+        lifetime::ConnectionLifetime,
+        unread_body::{AnswerAfterRead, Read},
+    },
 };
 
 /// Adds `Connection: close` to the HTTP/1 responses of a draining server, ends its [endless responses](EndlessResponse), and counts its
@@ -90,7 +94,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> DrainResponse<S::Future, R> {
         let (read, in_flight) = (Read::of(&request), self.lifetime.drain().begin_request());
-        DrainResponse::begin(&self.lifetime, request, read, Some(in_flight), |request| self.inner.call(request))
+        DrainResponse::begin(&self.lifetime, request, read, None, Some(in_flight), |request| self.inner.call(request))
     }
 }
 
@@ -101,6 +105,8 @@ pin_project! {
     pub struct DrainResponse<F, R> {
         method: Method,
         version: Version,
+        // Of an HTTP/1 connection of a `Server`. HTTP/2 has frames that show how far a response is.
+        messages: Option<Arc<Mutex<Http1Messages>>>,
         in_flight: Option<InFlight>,
         lifetime: Arc<ConnectionLifetime>,
         unanswered: UnansweredRequest,
@@ -111,10 +117,12 @@ pin_project! {
 
 impl<F, R> DrainResponse<F, R> {
     /// Passes a request on to the service, which `call` calls.
+    #[inline]
     pub(in crate::server) fn begin<B>(
         lifetime: &Arc<ConnectionLifetime>,
         mut request: Request<B>,
         read: Read,
+        messages: Option<Arc<Mutex<Http1Messages>>>,
         in_flight: Option<InFlight>,
         call: impl FnOnce(Request<B>) -> F,
     ) -> Self {
@@ -123,33 +131,10 @@ impl<F, R> DrainResponse<F, R> {
             lifetime: lifetime.clone(),
             method: request.method().clone(),
             version: request.version(),
+            messages,
             in_flight,
             response: AnswerAfterRead::new(read, call(request)),
         }
-    }
-}
-
-impl<F, R, E> DrainResponse<F, R>
-where
-    F: Future<Output = Result<Response<R>, E>>,
-    R: Body + 'static,
-{
-    /// Polls for the response of the service. `look` sees it first, with what it needs to know of the request and of the connection.
-    pub(in crate::server) fn poll_response(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        look: impl FnOnce(&mut Response<R>, &Method, Version, &ConnectionLifetime),
-    ) -> Poll<Result<Response<DrainBody<R>>, E>> {
-        let this = self.project();
-        let mut response = match this.response.poll(cx)? {
-            Poll::Ready(mut response) => {
-                look(&mut response, this.method, *this.version, this.lifetime);
-                this.lifetime.follow_response(response, mem::take(this.unanswered))
-            }
-            Poll::Pending => DrainBody::of_status(ready!(this.unanswered.poll_deadline(cx))),
-        };
-        response.body_mut().in_flight = this.in_flight.take();
-        Poll::Ready(Ok(response))
     }
 }
 
@@ -161,11 +146,25 @@ where
     type Output = Result<Response<DrainBody<R>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_response(cx, |response, method, version, lifetime| {
-            if version < Version::HTTP_2 && lifetime.drain().phase() >= DrainPhase::LastRequest {
-                announce_close(response, method);
+        let (this, mut progress) = (self.project(), None);
+        let mut response = match this.response.poll(cx)? {
+            Poll::Ready(mut response) => {
+                let closes = match &this.messages {
+                    Some(messages) => lock(messages).is_last_request || this.lifetime.is_closing(),
+                    None => *this.version < Version::HTTP_2 && this.lifetime.drain().phase() >= DrainPhase::LastRequest,
+                };
+                if closes {
+                    announce_close(&mut response, this.method);
+                }
+                let messages = this.messages.take();
+                progress = messages.map(|it| ResponseInProgress::begin(it, this.method, *this.version, &response));
+                this.lifetime.follow_response(response, mem::take(this.unanswered))
             }
-        })
+            Poll::Pending => DrainBody::of_status(ready!(this.unanswered.poll_deadline(cx))),
+        };
+        let body = response.body_mut();
+        (body.progress, body.in_flight) = (progress, this.in_flight.take());
+        Poll::Ready(Ok(response))
     }
 }
 
@@ -176,7 +175,7 @@ where
 /// Adds `Connection: close` to an HTTP/1 response to a request with `method`. hyper then closes the connection. A response that changes the
 /// protocol stays as it is, because its `Connection` names the upgrade. So does one that opens a tunnel (RFC 9110 section 9.3.6): the
 /// connection goes on.
-pub(crate) fn announce_close<R>(response: &mut Response<R>, method: &Method) {
+fn announce_close<R>(response: &mut Response<R>, method: &Method) {
     let status = response.status();
     let is_tunnel = *method == Method::CONNECT && status.is_success();
     if status != StatusCode::SWITCHING_PROTOCOLS && !is_tunnel {

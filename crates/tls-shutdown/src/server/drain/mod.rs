@@ -18,7 +18,6 @@ pub use acknowledgement::Acknowledgement;
 pub use guard::DrainGuard;
 pub use handle::DrainHandle;
 pub(crate) use handle::InFlight;
-pub(crate) use layer::announce_close;
 pub use layer::{DrainLayer, DrainResponse, DrainService};
 pub(crate) use listener::{Delivery, ListenerInDrain, ListenerUser};
 pub use notice::Notice;

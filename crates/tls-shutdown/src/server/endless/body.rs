@@ -19,7 +19,7 @@ use super::{
     grpc::{GrpcCall, is_grpc},
     wait::Wait,
 };
-use crate::server::drain::InFlight;
+use crate::server::{drain::InFlight, http_stream::http1::ResponseInProgress};
 
 pin_project! {
     /// The response body of a [`DrainService`](super::super::DrainService). The request is in flight until it is dropped.
@@ -29,6 +29,8 @@ pin_project! {
         #[pin]
         body: Option<B>,
         end: End,
+        // Of an HTTP/1 connection of a `Server`.
+        pub(in crate::server) progress: Option<ResponseInProgress>,
         pub(in crate::server) in_flight: Option<InFlight>,
     }
 }
@@ -46,9 +48,11 @@ enum End {
     Ended,
 }
 
+type NextFrame<B> = Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>;
+
 impl<B: Body + 'static> DrainBody<B> {
     fn new(body: Option<B>, end: End) -> Self {
-        Self { body, end, in_flight: None }
+        Self { body, end, progress: None, in_flight: None }
     }
 
     /// A body that ends by itself.
@@ -77,13 +81,9 @@ impl<B: Body + 'static> DrainBody<B> {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         response
     }
-}
 
-impl<B: Body + 'static> Body for DrainBody<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    /// The next frame, unless the body ends here.
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<NextFrame<B>> {
         let this = self.project();
         let Some(body) = this.body.as_pin_mut() else { return Poll::Ready(None) };
         match this.end {
@@ -123,6 +123,29 @@ impl<B: Body + 'static> Body for DrainBody<B> {
                 Poll::Ready(Some(Ok(Frame::trailers(status))))
             }
         }
+    }
+}
+
+impl<B: Body + 'static> Body for DrainBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let frame = ready!(self.as_mut().poll_next(cx));
+        let is_end = self.progress.is_some() && self.is_end_stream();
+        if let Some(progress) = self.project().progress {
+            match &frame {
+                Some(Ok(frame)) => {
+                    progress.on_frame(frame);
+                    if is_end {
+                        progress.on_end();
+                    }
+                }
+                None => progress.on_end(),
+                Some(Err(_)) => {}
+            }
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
