@@ -341,7 +341,7 @@ mod tests {
             (None, ResponseProgress::Unflushed, ResponseProgress::Unflushed),
             (Some("chunked"), ResponseProgress::Body, ResponseProgress::Unflushed),
         ] {
-            let mut response = Response::new(body.clone());
+            let mut response = Response::new(body);
             response.headers_mut().extend(coding.map(|coding| (TRANSFER_ENCODING, coding.parse().expect("a value"))));
             let messages = Arc::<Mutex<Http1Messages>>::default();
             let mut progress = ResponseInProgress::begin(messages.clone(), &Method::GET, Version::HTTP_11, &response);

@@ -6,11 +6,8 @@
 use std::sync::Arc;
 
 use rustls::{
-    ServerConfig, SupportedCipherSuite,
-    crypto::{
-        CryptoProvider,
-        hash::{Hash, HashAlgorithm},
-    },
+    ServerConfig,
+    crypto::{CryptoProvider, hash::HashAlgorithm},
     server::{ProducesTickets, StoresServerSessions},
 };
 
@@ -28,9 +25,10 @@ pub(super) fn bind_sessions(config: &mut ServerConfig, auth: &ClientAuth) {
 struct Label(Arc<[u8]>);
 
 impl Label {
-    /// Servers of a group may have different providers, and need the same label.
+    /// Servers of a group may have different providers, and need the same label: the hash is that of TLS 1.3.
     fn new(auth: &ClientAuth, provider: &CryptoProvider) -> Self {
-        let mut hashes = provider.cipher_suites.iter().map(hash_of);
+        let mut hashes =
+            provider.cipher_suites.iter().filter_map(|suite| suite.tls13()).map(|suite| suite.common.hash_provider);
         let sha256 = hashes.clone().find(|hash| hash.algorithm() == HashAlgorithm::SHA256);
         let content = [b"tls-shutdown client authentication", &[u8::from(auth.is_required)][..], &auth.roots].concat();
         match sha256.or_else(|| hashes.next()) {
@@ -41,13 +39,6 @@ impl Label {
 
     fn put_before(&self, bytes: &[u8]) -> Vec<u8> {
         [&self.0, bytes].concat()
-    }
-}
-
-fn hash_of(suite: &SupportedCipherSuite) -> &'static dyn Hash {
-    match suite {
-        SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider,
-        SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider,
     }
 }
 
