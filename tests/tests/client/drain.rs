@@ -395,7 +395,7 @@ async fn streams_that_their_owners_hold_after_the_end_have_ended() {
 
 /// The drain has begun before the end, and counts it once.
 #[tokio::test]
-async fn a_drain_does_not_wait_for_the_drop_of_a_stream_that_has_ended() {
+async fn a_stream_that_is_held_after_its_end_delays_a_drain_by_little() {
     let (address, server) = deaf_server(b"").await;
     let layer = ShutdownLayer::new();
     let tls = TlsConnector::from(Arc::new(client_config(&TLS13)));
@@ -413,4 +413,28 @@ async fn a_drain_does_not_wait_for_the_drop_of_a_stream_that_has_ended() {
     drop(stream);
     let report = layer.drain().run(LIMIT).await;
     assert_eq!((report.connections(), report.tickets(), report.left()), (1, 2, 0), "{report}");
+}
+
+/// The end of the drain may be that of the process.
+#[tokio::test]
+async fn callbacks_come_before_the_end_of_the_drain() {
+    let server = WitnessServer::new("http/1.1", 1).await;
+    let (record, mut reports) = recorder();
+    let layer = ShutdownLayer::new().on_end(record);
+    let tls = TlsConnector::from(Arc::new(client_config(&TLS13)));
+    let mut stream = layer.layer(by_hand(tls)).oneshot(server.uri("/")).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let drain = layer.drain().clone();
+    let drained = tokio::spawn({
+        let drain = drain.clone();
+        async move { drain.run(LIMIT).await }
+    });
+    drain.begun().await;
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!drained.is_finished(), "the owner still holds it");
+    drop(stream);
+    assert_eq!(drained.await.unwrap().left(), 0);
+    assert_eq!(reports.try_recv().unwrap().ending(), Ending::Complete);
 }

@@ -15,7 +15,7 @@ use super::{
     draining::Draining,
     report::ClientDrainReport,
     retirement::PoolLimits,
-    shared_stream::{Drained, SharedStream},
+    shared_stream::{Drained, Owner, SharedStream},
     stream::ClientStream,
 };
 use crate::{
@@ -36,7 +36,7 @@ use crate::{
 ///   it should do that.
 /// - A connection that its owner has **half-closed**, and reads on, is closed or cut like the others.
 /// - A connection that its owner has **shut down**, and still holds, has ended, well or not. Its [`on_end`](super::ShutdownLayer::on_end) waits
-///   for the drop.
+///   for the drop, and the drain for half a second for that.
 /// - At the **timeout**, requests in flight are cut: their connections end without close_notify, and their owners receive an error.
 ///
 /// A connection that was closed [bidirectionally](crate::ShutdownPolicy::bidirectional) has its session tickets, and its peer has read
@@ -57,12 +57,17 @@ pub struct ClientDrain {
     register: watch::Sender<Entries>,
 }
 
+/// How long owners may take to drop what has ended. Their callbacks then come before the end of the drain, which may be that of the process.
+const DROP_TIMEOUT: Duration = Duration::from_millis(500);
+
 #[derive(Default)]
 struct Entries {
     phase: RegisterPhase,
     next_id: u64,
     attempts: usize,
     open: BTreeMap<u64, Weak<dyn Drained>>,
+    /// Those that have ended, and that their owners still hold.
+    held: usize,
     /// Counted from the beginning of the drain on.
     endings: BTreeMap<&'static str, u64>,
     tickets: u64,
@@ -134,6 +139,8 @@ impl ClientDrain {
         if time::timeout(timeout, self.wait_until(|entries| entries.left() == 0)).await.is_err() {
             self.for_each_open(|stream| stream.cut());
         }
+        let left = DROP_TIMEOUT.min(timeout.saturating_sub(began.elapsed()));
+        let _ = time::timeout(left, self.wait_until(|entries| entries.held == 0)).await;
         let entries = self.register.borrow();
         ClientDrainReport {
             endings: entries.endings.clone(),
@@ -164,7 +171,8 @@ impl ClientDrain {
             id = entries.next_id;
         });
         let drain = self.clone();
-        let stream = Arc::new(SharedStream::new(stream, limits, move |report| drain.count_end(id, report)));
+        let stream =
+            Arc::new(SharedStream::new(stream, limits, move |report, owner| drain.count_end(id, report, owner)));
         let drained: Arc<dyn Drained> = stream.clone();
         self.register.send_modify(|entries| {
             entries.open.insert(id, Arc::downgrade(&drained));
@@ -180,9 +188,14 @@ impl ClientDrain {
     }
 
     /// Counts the end of a connection, once.
-    fn count_end(&self, id: u64, report: &ShutdownReport) {
+    fn count_end(&self, id: u64, report: &ShutdownReport, owner: Owner) {
         self.register.send_modify(|entries| {
-            if entries.open.remove(&id).is_some() && entries.phase == RegisterPhase::Draining {
+            let is_new = entries.open.remove(&id).is_some();
+            match owner {
+                Owner::Holds => entries.held += usize::from(is_new),
+                Owner::HasDropped => entries.held -= usize::from(!is_new),
+            }
+            if is_new && entries.phase == RegisterPhase::Draining {
                 *entries.endings.entry(report.ending().name()).or_default() += 1;
                 entries.tickets += u64::from(report.tickets());
             }

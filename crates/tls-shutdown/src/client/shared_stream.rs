@@ -23,7 +23,14 @@ use crate::{
 pub(super) struct SharedStream<S: TlsSession> {
     link: Mutex<Link<S>>,
     /// Is told of the end of the connection, at least once.
-    on_ended: Box<dyn Fn(&ShutdownReport) + Send + Sync>,
+    on_ended: Box<dyn Fn(&ShutdownReport, Owner) + Send + Sync>,
+}
+
+/// What the owner of a connection that has ended does with it.
+#[derive(Clone, Copy)]
+pub(super) enum Owner {
+    Holds,
+    HasDropped,
 }
 
 pub(super) struct Link<S: TlsSession> {
@@ -101,10 +108,13 @@ impl<S: TlsSession> SharedStream<S> {
     pub(super) fn new(
         stream: ShutdownStream<S>,
         limits: PoolLimits,
-        on_ended: impl Fn(&ShutdownReport) + Clone + Send + Sync + 'static,
+        on_ended: impl Fn(&ShutdownReport, Owner) + Clone + Send + Sync + 'static,
     ) -> Self {
         // The last callback: when it is called, the others have been.
-        let mut stream = stream.on_end(on_ended.clone());
+        let mut stream = stream.on_end({
+            let on_ended = on_ended.clone();
+            move |report| on_ended(report, Owner::HasDropped)
+        });
         let exchange = Exchange::new(matches!(stream.get_mut().connection(), TlsConnection::Server(_)));
         let (retirement, phase) = (Retirement::begin(limits), LinkPhase::Open);
         let (shutdown, closed, reader, writer) = (OwnersShutdown::Awaited, None, None, None);
@@ -125,7 +135,7 @@ impl<S: TlsSession> SharedStream<S> {
         drop(link);
         drop(closed);
         if let Some(report) = ended {
-            (self.on_ended)(&report);
+            (self.on_ended)(&report, Owner::Holds);
         }
         result
     }

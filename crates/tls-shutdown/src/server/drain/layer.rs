@@ -157,7 +157,8 @@ where
                     announce_close(&mut response, this.method);
                 }
                 let messages = this.messages.take();
-                progress = messages.map(|it| ResponseInProgress::begin(it, this.method, *this.version, &response));
+                progress =
+                    messages.map(|messages| ResponseInProgress::begin(messages, this.method, *this.version, &response));
                 this.lifetime.follow_response(response, mem::take(this.unanswered))
             }
             Poll::Pending => DrainBody::of_status(ready!(this.unanswered.poll_deadline(cx))),
