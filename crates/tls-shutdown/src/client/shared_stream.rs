@@ -23,8 +23,10 @@ use crate::{
 pub(super) struct SharedStream<S: TlsSession> {
     link: Mutex<Link<S>>,
     /// Is told of the end of the connection, at least once.
-    on_ended: Box<dyn Fn(&ShutdownReport, Owner) + Send + Sync>,
+    on_ended: OnEnded,
 }
+
+type OnEnded = Box<dyn Fn(&ShutdownReport, Owner) + Send + Sync>;
 
 /// What the owner of a connection that has ended does with it.
 #[derive(Clone, Copy)]
