@@ -43,6 +43,8 @@ enum Admits {
     WithCertificate,
     /// Clients without one, too.
     WithoutCertificate,
+    /// The first, but the server does not tell clients the names of its authorities.
+    WithCertificateOfNoName,
 }
 
 fn admitting_the_client_with(
@@ -70,6 +72,7 @@ fn admitting_the_client_with(
         let verifier = match admits {
             Admits::WithCertificate => verifier,
             Admits::WithoutCertificate => verifier.allow_unauthenticated(),
+            Admits::WithCertificateOfNoName => verifier.clear_root_hint_subjects(),
         };
         let verifier = verifier.build().expect("a verifier");
         ServerConfig::builder_with_provider(provider.clone())
@@ -153,6 +156,8 @@ async fn shared_keys_and_storages_admit_nobody_whom_a_full_handshake_does_not() 
         let (of_one, demanding_one) = demanding(&one, Admits::WithCertificate);
         let (_, demanding_two) = demanding(&two, Admits::WithCertificate);
         let (_, asking_one) = demanding(&one, Admits::WithoutCertificate);
+        let (of_one_unnamed, unnamed_one) = demanding(&one, Admits::WithCertificateOfNoName);
+        let (_, unnamed_two) = demanding(&two, Admits::WithCertificateOfNoName);
         let (anonymous, open) = (client_config(version), || server_config(version));
         let storage = ServerSessionMemoryCache::new(100);
         for shares_keys in [true, false] {
@@ -160,6 +165,7 @@ async fn shared_keys_and_storages_admit_nobody_whom_a_full_handshake_does_not() 
                 ("from no authentication", &anonymous, open(), demanding_one(), None),
                 ("from an optional certificate", &anonymous, asking_one(), demanding_one(), None),
                 ("from another authority", &of_one, demanding_one(), demanding_two(), None),
+                ("from another authority, without names", &of_one_unnamed, unnamed_one(), unnamed_two(), None),
                 ("to no authentication", &of_one, demanding_one(), open(), Some(HandshakeKind::Full)),
                 ("of a group", &of_one, demanding_one(), demanding_one(), Some(HandshakeKind::Resumed)),
                 ("of an open group", &anonymous, open(), open(), Some(HandshakeKind::Resumed)),

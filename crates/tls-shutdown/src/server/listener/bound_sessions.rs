@@ -30,7 +30,13 @@ impl Label {
         let mut hashes =
             provider.cipher_suites.iter().filter_map(|suite| suite.tls13()).map(|suite| suite.common.hash_provider);
         let sha256 = hashes.clone().find(|hash| hash.algorithm() == HashAlgorithm::SHA256);
-        let content = [b"tls-shutdown client authentication", &[u8::from(auth.is_required)][..], &auth.roots].concat();
+        let mut unique = [0; 32];
+        if auth.roots.is_empty() {
+            // Nothing tells whether another server admits the same clients. Without random bytes there is no handshake, either.
+            let _ = provider.secure_random.fill(&mut unique);
+        }
+        let content =
+            [&b"tls-shutdown client authentication"[..], &[auth.is_required.into()], &auth.roots, &unique].concat();
         match sha256.or_else(|| hashes.next()) {
             Some(hash) => Self(hash.hash(&content).as_ref().into()),
             None => Self(content.into()),

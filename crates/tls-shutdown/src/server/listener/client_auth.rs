@@ -27,11 +27,12 @@ const MAX_FLIGHTS: usize = 8;
 pub(super) struct ClientAuth {
     /// Whether a client without a certificate is refused.
     pub(super) is_required: bool,
-    /// The names of the authorities whose certificates are admitted, each behind its length. Empty if the verifier names none.
+    /// The sorted names of the authorities whose certificates are admitted, each behind its length. Empty if the verifier names none.
     pub(super) roots: Vec<u8>,
 }
 
-/// What certificate clients are asked for, or `None` if they are asked for none. Required also if the handshake fails, because nothing is known then.
+/// What certificate clients are asked for, or `None` if they are asked for none. Required also if the handshake fails, because nothing is
+/// known then.
 ///
 /// The handshake presents a certificate of its own: a resolver that chooses by server name may have none for the name that this client
 /// would ask for. The configuration's verifier of clients is asked what it offers, but never for a decision.
@@ -93,6 +94,8 @@ struct Asked(OnceLock<Vec<u8>>);
 
 impl ResolvesClientCert for Asked {
     fn resolve(&self, roots: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let mut roots = roots.to_vec();
+        roots.sort_unstable();
         self.0.get_or_init(|| roots.iter().flat_map(|root| [&root.len().to_be_bytes(), *root].concat()).collect());
         None
     }
