@@ -131,7 +131,9 @@ impl Observations {
                 _ => None,
             }),
         };
-        if let (true, Some(failure)) = (cases.is_empty(), failure) {
+        if cases.is_empty()
+            && let Some(failure) = failure
+        {
             let meaning =
                 format!("the server sends {failure}, which clients report as that and not as an unexpected EOF");
             return Fault { at_fault: "nobody", meaning };

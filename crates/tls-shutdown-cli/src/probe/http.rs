@@ -27,14 +27,22 @@ pub(crate) enum ReadEnd {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TlsFailure {
     Alert(Alert),
+    NotTls,
     Violation,
+    Limit,
 }
 
 impl TlsFailure {
-    pub(crate) fn of(error: &io::Error) -> Self {
+    /// `None` if the transport has failed, and not TLS.
+    pub(crate) fn of(error: &io::Error) -> Option<Self> {
         match ShutdownReport::of_failed_handshake(error).ending() {
-            Ending::PeerAlert(alert) => Self::Alert(alert),
-            _ => Self::Violation,
+            Ending::PeerAlert(alert) => Some(Self::Alert(alert)),
+            Ending::NotTls => Some(Self::NotTls),
+            Ending::ProtocolError => Some(Self::Violation),
+            Ending::TlsLimit => Some(Self::Limit),
+            // After close_notify, an error that rustls has lost in a panic (rustls#959).
+            _ if error.kind() == io::ErrorKind::InvalidData => Some(Self::Violation),
+            _ => None,
         }
     }
 }
@@ -43,7 +51,9 @@ impl fmt::Display for TlsFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Alert(alert) => write!(f, "the alert {alert}"),
+            Self::NotTls => f.write_str("bytes that are not TLS"),
             Self::Violation => f.write_str("a record that violates TLS"),
+            Self::Limit => f.write_str("more than the TLS library accepts"),
         }
     }
 }

@@ -194,7 +194,7 @@ pub(crate) async fn close(prober: &mut Prober, protocol: Protocol) -> Option<Clo
     let mut answer = Answer::None;
     match timeout(prober.left(ANSWER_TIMEOUT), read_to_end(&mut stream)).await {
         Ok(ReadEnd::CloseNotify) => answer = Answer::ToCloseNotify(sent.elapsed()),
-        Ok(ReadEnd::Failed(error)) => answer = Answer::Failed(TlsFailure::of(&error)),
+        Ok(ReadEnd::Failed(error)) => answer = TlsFailure::of(&error).map_or(Answer::None, Answer::Failed),
         Ok(ReadEnd::Fin | ReadEnd::Reset) => {}
         Err(_) => {
             let policy = waiting_policy(prober);
@@ -343,7 +343,7 @@ async fn own_end(prober: &Prober, mut stream: Stream, end: Option<ReadEnd>) -> (
         Some(ReadEnd::CloseNotify) => OwnEnd::CloseNotify,
         Some(ReadEnd::Fin) => OwnEnd::Fin,
         Some(ReadEnd::Reset) => OwnEnd::Reset,
-        Some(ReadEnd::Failed(error)) => OwnEnd::Failed(TlsFailure::of(&error)),
+        Some(ReadEnd::Failed(error)) => TlsFailure::of(&error).map_or(OwnEnd::None, OwnEnd::Failed),
     };
     if end != OwnEnd::CloseNotify {
         return (end, None);
