@@ -82,7 +82,7 @@ async fn certificates_come_from_files_and_are_read_again() {
     let cases = [
         (stranger.clone(), "key.pem"),
         ("no key".to_owned(), "contains no private key"),
-        (stranger.replace("PRIVATE", "ENCRYPTED PRIVATE"), "not encrypted"),
+        (stranger.replace("PRIVATE", "ENCRYPTED PRIVATE"), "an encrypted one"),
         (encrypted.to_owned(), "an END line is missing"),
     ];
     for (content, text) in cases {

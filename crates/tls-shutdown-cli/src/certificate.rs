@@ -15,8 +15,6 @@ use crate::{
     failure::Failure,
 };
 
-const KEY: &str = "private key";
-
 /// The names in the self-signed certificate.
 const SELF_SIGNED_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
@@ -104,18 +102,15 @@ fn load_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Failur
 }
 
 fn load_key(file: &Path) -> Result<PrivateKeyDer<'static>, Failure> {
-    PrivateKeyDer::from_pem_file(file).map_err(|error| cannot_read(KEY, file, &error))
+    PrivateKeyDer::from_pem_file(file).map_err(|error| cannot_read("private key", file, &error))
 }
 
 fn cannot_read(what: &str, file: &Path, error: &pem::Error) -> Failure {
     let file = file.display();
     Failure::new(match error {
         pem::Error::Io(error) => format!("cannot read the {what} {file}: {error}"),
-        pem::Error::NoItemsFound if what == KEY => {
-            format!("{file} contains no {what} in PEM format: convert a file in DER, or decrypt the key, with openssl")
-        }
         pem::Error::NoItemsFound => {
-            format!("{file} contains no {what} in PEM format: convert a file in DER with openssl")
+            format!("{file} contains no {what} in PEM format: convert DER, or decrypt what is encrypted, with openssl")
         }
         // rustls prints the marker as numbers.
         pem::Error::MissingSectionEnd { .. } => format!("the {what} in {file} is cut off: an END line is missing"),

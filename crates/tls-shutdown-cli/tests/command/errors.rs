@@ -71,10 +71,10 @@ async fn failures_are_one_line_with_exit_code_1() {
     let missing = "/nonexistent/file.pem";
     let other_key = other_key();
     let (cut, encrypted) = (Certificate::write("cut"), Certificate::write("encrypted"));
-    let pem = std::fs::read_to_string(&cut.cert).unwrap();
-    std::fs::write(&cut.cert, &pem[..pem.len() / 2]).unwrap();
-    let pem = std::fs::read_to_string(&encrypted.key).unwrap();
-    std::fs::write(&encrypted.key, pem.replace("PRIVATE", "ENCRYPTED PRIVATE")).unwrap();
+    let pem = std::fs::read_to_string(&cut.cert).expect("a certificate");
+    std::fs::write(&cut.cert, &pem[..pem.len() / 2]).expect("a file");
+    let pem = std::fs::read_to_string(&encrypted.key).expect("a key");
+    std::fs::write(&encrypted.key, pem.replace("PRIVATE", "ENCRYPTED PRIVATE")).expect("a file");
     let (cut, encrypted) = (cut.cert(), encrypted.key());
     let cases: [(&[&str], &str); 16] = [
         (&["serve", "--listen", &busy], "another port with --listen"),
@@ -85,7 +85,7 @@ async fn failures_are_one_line_with_exit_code_1() {
         (&["serve", "--cert", key, "--key", key], "contains no certificate in PEM format"),
         (&["serve", "--cert", cert, "--key", cert], "contains no private key in PEM format"),
         (&["serve", "--cert", cut, "--key", key], "an END line is missing"),
-        (&["serve", "--cert", cert, "--key", encrypted], "decrypt the key"),
+        (&["serve", "--cert", cert, "--key", encrypted], "decrypt what is encrypted"),
         (&["serve", "--cert", cert, "--key", &other_key], "this certificate with this key"),
         (&["send", &closed, "--insecure", "--bytes", "1"], "is the server running"),
         (&["send", "host.invalid:443", "--insecure", "--bytes", "1"], "cannot find the host host.invalid"),

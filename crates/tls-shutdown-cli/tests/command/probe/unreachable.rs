@@ -90,8 +90,8 @@ async fn a_server_that_violates_tls() {
 #[tokio::test]
 async fn a_server_that_sends_more_than_is_accepted() {
     let chain = Certificate::write("probed-chain");
-    let certificate = std::fs::read_to_string(&chain.cert).unwrap();
-    std::fs::write(&chain.cert, certificate.repeat(300)).unwrap();
+    let certificate = std::fs::read_to_string(&chain.cert).expect("a certificate");
+    std::fs::write(&chain.cert, certificate.repeat(300)).expect("a file");
     let server = Serve::start_with(&chain, &[]).await;
     fails(&server.address.to_string(), &[], "tls_limit", "more than the TLS library accepts").await;
     let warns = plain(|tcp| async { say(tcp, &[21, 3, 3, 0, 2, 1, 112].repeat(100)).await }).await;

@@ -20,8 +20,6 @@ const PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
 const NO_PROVIDER: &str = "rustls has no crypto provider for this process: install one at the start of the program, for example by \
                            rustls::crypto::ring::default_provider().install_default()";
 
-const KEY: &str = "private key";
-
 #[derive(Debug)]
 pub(super) struct PemFiles {
     pub(super) certificate_chain: PathBuf,
@@ -36,7 +34,8 @@ impl PemFiles {
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .and_then(|chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) })
             .map_err(|error| cannot_read("certificate chain", &self.certificate_chain, &error))?;
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|error| cannot_read(KEY, &self.key, &error))?;
+        let key =
+            PrivateKeyDer::from_pem_file(&self.key).map_err(|error| cannot_read("private key", &self.key, &error))?;
         let config = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key));
@@ -55,10 +54,7 @@ fn cannot_read(what: &str, file: &Path, error: &pem::Error) -> io::Error {
         pem::Error::Io(error) => {
             return io::Error::new(error.kind(), format!("cannot read the {what} {file}: {error}"));
         }
-        pem::Error::NoItemsFound if what == KEY => {
-            format!("{file} contains no {what} in PEM format that is not encrypted")
-        }
-        pem::Error::NoItemsFound => format!("{file} contains no {what} in PEM format"),
+        pem::Error::NoItemsFound => format!("{file} contains no {what} in PEM format, or an encrypted one"),
         // rustls prints the marker as numbers.
         pem::Error::MissingSectionEnd { .. } => format!("the {what} in {file} is cut off: an END line is missing"),
         error => format!("the {what} in {file} is not valid PEM: {error}"),
