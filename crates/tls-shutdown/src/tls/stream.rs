@@ -156,7 +156,9 @@ impl<S: TlsSession> ShutdownStream<S> {
         self.parts_mut().0
     }
 
-    /// Returns the TLS stream, whatever its state. This library does nothing more for it. `on_end` is called with what is known now.
+    /// Returns the TLS stream, whatever its state. This library does nothing more for it. `on_end` is called with what is known now. Data that
+    /// this stream has taken for a later read is lost, and the report counts it as discarded: a half-close keeps some, and the first read takes
+    /// all early data.
     pub fn into_inner(mut self) -> S {
         self.connection.take().expect(WHOLE).into_session()
     }

@@ -384,7 +384,6 @@ impl TlsListener {
     }
 }
 
-/// The connections of [`TlsListener::accept`], as tonic's `serve_with_incoming` needs them. No item is an error.
 impl From<TlsListener> for ServerListener {
     fn from(listener: TlsListener) -> Self {
         Self(Box::new(listener))
@@ -409,6 +408,7 @@ impl AnyListener for TlsListener {
     }
 }
 
+/// The connections of [`TlsListener::accept`], as tonic's `serve_with_incoming` needs them. No item is an error.
 impl Stream for TlsListener {
     type Item = io::Result<ServerStream>;
 
