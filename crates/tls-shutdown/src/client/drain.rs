@@ -139,8 +139,8 @@ impl ClientDrain {
         if time::timeout(timeout, self.wait_until(|entries| entries.left() == 0)).await.is_err() {
             self.for_each_open(|stream| stream.cut());
         }
-        let left = DROP_TIMEOUT.min(timeout.saturating_sub(began.elapsed()));
-        let _ = time::timeout(left, self.wait_until(|entries| entries.held == 0)).await;
+        let drop_timeout = DROP_TIMEOUT.min(timeout.saturating_sub(began.elapsed()));
+        let _ = time::timeout(drop_timeout, self.wait_until(|entries| entries.held == 0)).await;
         let entries = self.register.borrow();
         ClientDrainReport {
             endings: entries.endings.clone(),

@@ -40,7 +40,7 @@ pub(in crate::server) struct Http1Messages {
     head_began: Option<Instant>,
     /// The responses that were handed to the transport to their last byte.
     answered: u64,
-    /// When the last of them was, or the last write after an upgrade, or when the connection began.
+    /// When the last of them was, or the last write to a WebSocket, or when the connection began.
     idle_since: Instant,
     pub(super) response: ResponseProgress,
     pub(super) delimiter: Delimiter,
@@ -219,7 +219,9 @@ impl Http1Messages {
 
     /// The new owner of an upgraded connection writes.
     pub(super) fn on_upgraded_write(&mut self) {
-        self.idle_since = Instant::now();
+        if self.upgrade == Upgrade::WebSocket {
+            self.idle_since = Instant::now();
+        }
     }
 
     /// A response that is cut stays cut: hyper ends the connection.

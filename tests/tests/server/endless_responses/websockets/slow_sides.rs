@@ -103,15 +103,20 @@ async fn unanswered(message: &[u8]) -> (Running, Stream) {
     (running, client)
 }
 
-/// It has had its time, and its system has acknowledged everything.
-#[tokio::test]
-async fn a_client_that_ignores_every_end_holds_up_no_exit() {
-    let (mut running, client) = unanswered(&frame(FIN | TEXT, b"hello")).await;
+/// The server has said everything, and does not wait for the client.
+async fn ends_soon(mut running: Running) {
     let end = running.end().await;
     assert_eq!((end.ending(), end.responses_cut()), (Ending::Sent, 0), "{end}");
     let report = running.report().await;
     assert!(report.elapsed() < ShutdownPolicy::CLOSE_TIMEOUT + COURTESY, "{report}");
     assert_eq!((report.left(), report.lingering()), (0, 0), "{report}");
+}
+
+/// Its time is over, and its system has acknowledged everything.
+#[tokio::test]
+async fn a_client_that_ignores_every_end_holds_up_no_exit() {
+    let (running, client) = unanswered(&frame(FIN | TEXT, b"hello")).await;
+    ends_soon(running).await;
     drop(client);
 }
 
@@ -128,11 +133,7 @@ async fn a_client_of_http2_that_ignores_every_end_holds_up_no_exit() {
     pass_time(ShutdownPolicy::CLOSE_TIMEOUT + Duration::from_millis(100)).await;
     let error = soon(application.read_u8()).await.expect_err("no more bytes");
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    let end = running.end().await;
-    assert_eq!((end.ending(), end.responses_cut()), (Ending::Sent, 0), "{end}");
-    let report = running.report().await;
-    assert!(report.elapsed() < ShutdownPolicy::CLOSE_TIMEOUT + COURTESY, "{report}");
-    assert_eq!((report.left(), report.lingering()), (0, 0), "{report}");
+    ends_soon(running).await;
     drop(client);
 }
 

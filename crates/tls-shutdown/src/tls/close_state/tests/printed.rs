@@ -50,9 +50,10 @@ fn printed() -> String {
                             continue;
                         }
                         let accepted = if eof == UnexpectedEof::Ends { " (accepted)" } else { "" };
-                        write!(block, "        {event:?}{accepted} -> {:?}, {:?}", after.local, after.remote).unwrap();
+                        write!(block, "        {event:?}{accepted} -> {:?}, {:?}", after.local, after.remote)
+                            .expect("a string");
                         if after.goal != before.goal {
-                            write!(block, ", goal {:?}", after.goal).unwrap();
+                            write!(block, ", goal {:?}", after.goal).expect("a string");
                         }
                         block.push('\n');
                     }
@@ -61,7 +62,7 @@ fn printed() -> String {
             }
             for (block, goals) in blocks {
                 let goals = if goals.len() == GOALS.len() { "every goal".into() } else { format!("{goals:?}") };
-                write!(text, "\n{local:?}, {remote:?}: {goals}\n{block}").unwrap();
+                write!(text, "\n{local:?}, {remote:?}: {goals}\n{block}").expect("a string");
             }
         }
     }
