@@ -192,6 +192,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_transport_that_fails_is_no_failure_of_tls() {
+        let of_tls = |error: rustls::Error| TlsFailure::of(&io::Error::new(io::ErrorKind::InvalidData, error));
+        let many = rustls::PeerMisbehaved::TooManyWarningAlertsReceived;
+        assert_eq!(of_tls(many.into()), Some(TlsFailure::Limit));
+        assert_eq!(of_tls(rustls::PeerMisbehaved::InvalidKeyShare.into()), Some(TlsFailure::Violation));
+        assert_eq!(of_tls(rustls::InvalidMessage::InvalidContentType.into()), Some(TlsFailure::NotTls));
+        for kind in [io::ErrorKind::TimedOut, io::ErrorKind::HostUnreachable] {
+            assert_eq!(TlsFailure::of(&kind.into()), None, "{kind}");
+        }
+    }
+
+    #[test]
     fn a_response_is_whole_with_its_last_byte() {
         let whole = [
             ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", AfterResponse::KeepAlive),
