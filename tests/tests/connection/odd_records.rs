@@ -1,5 +1,7 @@
 //! Records that no peer should send, and every peer can.
 
+use std::sync::mpsc;
+
 use rustls::SupportedProtocolVersion;
 use tls_shutdown::{Alert, Ending};
 use tls_shutdown_tests::{
@@ -210,6 +212,36 @@ async fn odd_records_read_by_the_application_after_close_notify() {
             assert_eq!(outcome.is_ok(), odd.endings == [Ending::Complete], "{}", odd.description);
             assert_eq!(data, b"some data", "{}", odd.description);
             assert_eq!(forge.wire.script(|script| script.outbound.len()), 0, "{}", odd.description);
+        }
+    }
+}
+
+/// The ending is the same, whether the application's read or the shutdown has met the record. Data before the record comes first.
+#[tokio::test(start_paused = true)]
+async fn odd_records_read_by_the_application_have_the_same_ending() {
+    for odd in ODD {
+        for (side, version) in each_kind() {
+            if !odd.versions.contains(&version) || !odd.sides.contains(&side) {
+                continue;
+            }
+            let what = format!("{} to a {side:?} of {version:?}", odd.description);
+            let (stream, peer) = connect(side, version);
+            let (told, told_by) = mpsc::channel();
+            let mut stream = stream.on_end(move |report| told.send(report.ending()).expect("awaited"));
+            let mut forge = peer.into_forge();
+            forge.send(Forge::DATA, b"some data");
+            (odd.records)(&mut forge);
+            let mut data = Vec::new();
+            let outcome = assert_ready!(task::spawn(stream.read_to_end(&mut data)).poll(), "{}", what);
+            assert_eq!(data, b"some data", "{what}");
+            assert_eq!(outcome.is_ok(), odd.endings == [Ending::Complete], "{what}: {outcome:?}");
+            let again = assert_ready!(task::spawn(stream.read(&mut [0; 9])).poll(), "{}: waits for no more", what);
+            assert_eq!(again.map_err(|error| error.kind()), outcome.map(|_| 0).map_err(|error| error.kind()), "{what}");
+            // After a failure of TLS, the shutdown is refused, and the report states the failure.
+            let _ = shut_down_now(&mut stream, BIDIRECTIONAL);
+            drop(stream);
+            let ending = told_by.try_recv().expect("told");
+            assert!(odd.endings.contains(&ending), "{what}: {ending:?}");
         }
     }
 }

@@ -100,6 +100,28 @@ async fn what_is_no_request_ends_with_close_notify() {
     assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
 }
 
+//= https://www.rfc-editor.org/rfc/rfc9112#section-9.6
+//# The server SHOULD send a "close" connection option in its final
+//# response on that connection.
+/// hyper answers these requests itself. No handler and no layer sees them.
+#[tokio::test]
+async fn hypers_own_answers_say_that_the_connection_ends() {
+    let mut running = Running::start(routes).await;
+    let long = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(66_000));
+    let many = format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "a: b\r\n".repeat(101));
+    for (sent, status) in [("rubbish\r\n\r\n", "400 Bad Request"), (&long, "414 URI Too Long"), (&many, "431 ")] {
+        let mut client = Client::connect(running.address).await;
+        client.send(sent).await;
+        let (answer, end) = client.read_to_end().await;
+        let answer = String::from_utf8_lossy(&answer).to_lowercase();
+        assert!(answer.starts_with(&format!("http/1.1 {}", status.to_lowercase())), "{answer}");
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+        assert_eq!(end, End::CloseNotify, "{status}");
+        drop(client);
+        assert_eq!(running.end().await.responses_cut(), 0, "{status}");
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_is_dropped_tells_the_truth() {
     for (path, version, is_body, expected, cut) in [

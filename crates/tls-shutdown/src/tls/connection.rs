@@ -3,7 +3,7 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use tokio::io::AsyncWrite;
@@ -14,9 +14,9 @@ use crate::{
         close_state::Event,
         driver::CloseDriver,
         report::Ending,
-        session::TlsSession,
+        session::{NextRead, TlsSession},
         session_io,
-        tls_error::{copy, failure_of_read_error_ref, failure_of_write_error_ref},
+        tls_error::{copy, failure_of_read_error_ref, failure_of_write_error_ref, tls_error},
     },
 };
 
@@ -59,12 +59,11 @@ impl<S: TlsSession> Connection<S> {
         if self.driver.has_begun() || self.read_error.is_some() || self.driver.may_have_kept() {
             return self.poll_fill_buf_apart(cx);
         }
-        self.driver.begin_reading();
-        let result = Pin::new(&mut self.session).poll_fill_buf(cx);
-        match &result {
-            Poll::Ready(Ok(data)) if !data.is_empty() => {}
-            Poll::Pending => self.driver.remember_reader(cx),
-            end => apply_end(&mut self.driver, &mut self.read_error, end),
+        let Self { session, driver, read_error, .. } = self;
+        driver.begin_reading();
+        let result = poll_fill_open(session, driver, read_error, cx);
+        if result.is_pending() {
+            driver.remember_reader(cx);
         }
         result
     }
@@ -87,9 +86,7 @@ impl<S: TlsSession> Connection<S> {
         let result = if driver.state.writes_sealed() || driver.has_failed_reads() {
             driver.poll_fill_plaintext(session, shared)
         } else {
-            let result = Pin::new(session).poll_fill_buf(shared);
-            apply_end(driver, read_error, &result);
-            result
+            poll_fill_open(session, driver, read_error, shared)
         };
         if result.is_pending() {
             driver.remember_reader(cx);
@@ -148,6 +145,34 @@ fn write_after_shutdown() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "the TLS connection is shut down for writing")
 }
 
+/// Reads application data while the application may still write.
+#[inline]
+fn poll_fill_open<'a, S: TlsSession>(
+    session: &'a mut S,
+    driver: &mut CloseDriver,
+    read_error: &mut Option<io::Error>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<&'a [u8]>> {
+    // tokio-rustls alone finishes a 0-RTT handshake: it keeps the early data that the server may reject.
+    if session.connection().is_handshaking() {
+        let result = Pin::new(session).poll_fill_buf(cx);
+        apply_end(driver, read_error, &result);
+        return result;
+    }
+    while matches!(session.connection().next_read(), NextRead::Nothing) {
+        if let Err(mut failure) = ready!(driver.poll_read_records(session, cx)) {
+            session_io::try_write_fatal_alert(session, cx);
+            let error = failure.take_error();
+            driver.on_read(failure);
+            *read_error = lasting(&error);
+            if matches!(session.connection().next_read(), NextRead::Nothing) {
+                return Poll::Ready(Err(error));
+            }
+        }
+    }
+    driver.next_plaintext(session)
+}
+
 /// Applies the end of reading, if tokio-rustls has met it.
 fn apply_end(driver: &mut CloseDriver, read_error: &mut Option<io::Error>, read: &Poll<io::Result<&[u8]>>) {
     match read {
@@ -163,7 +188,8 @@ fn apply_end(driver: &mut CloseDriver, read_error: &mut Option<io::Error>, read:
     }
 }
 
-/// The error of all further reads, if tokio-rustls would return a clean end in its place: it does so after an aborted transport.
+/// The error of all further reads: rustls never recovers from its own, and tokio-rustls returns a clean end after an aborted transport.
+#[cold]
 fn lasting(error: &io::Error) -> Option<io::Error> {
-    (error.kind() == io::ErrorKind::ConnectionAborted).then(|| copy(error))
+    (tls_error(error).is_some() || error.kind() == io::ErrorKind::ConnectionAborted).then(|| copy(error))
 }

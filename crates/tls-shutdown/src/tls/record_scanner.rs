@@ -27,8 +27,8 @@ impl error::Error for NotTls {}
 
 /// Follows record headers, to decide whether the peer still speaks TLS.
 ///
-/// rustls decides that itself, except when a caught panic has lost its error (see
-/// [`process`](crate::tls::session::TlsConnection::process)).
+/// rustls decides that itself, with two exceptions: it reports an unknown type inside an authentic record of TLS 1.3 in the same way, and a
+/// caught panic loses its error (see [`process_after_close_notify`](crate::tls::session::TlsConnection::process_after_close_notify)).
 #[derive(Debug, Default)]
 pub(crate) struct RecordScanner {
     header: [u8; HEADER],
@@ -46,7 +46,7 @@ enum Sync {
 
 impl RecordScanner {
     /// Scans the next bytes of the stream. The first bytes must begin a record. If rustls already holds a part of one, the scanner
-    /// loses the records at once, and an error that a panic has lost may appear as bytes that are not TLS.
+    /// loses the records at once, and these two errors may appear as bytes that are not TLS.
     pub(crate) fn scan(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() && self.sync == Sync::Records {
             let in_body = self.body_left.min(bytes.len());

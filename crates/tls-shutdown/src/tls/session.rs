@@ -17,8 +17,8 @@ use crate::tls::socket::socket_of;
 /// A TLS stream whose transport and rustls connection are accessible: the three `TlsStream` types of tokio-rustls.
 ///
 /// Implement it for a type that wraps one of these. [`parts`](Self::parts) must always return the same transport and the same
-/// connection, and the type's own reads and writes must go through them. Methods that this trait gets in later versions have a
-/// default.
+/// connection, and the type's own reads and writes must go through them. A [`ShutdownStream`](crate::ShutdownStream) reads and closes by them,
+/// past the type's own methods. Methods that this trait gets in later versions have a default.
 ///
 /// ```
 /// use tls_shutdown::{ShutdownStream, TlsSession};
@@ -187,7 +187,15 @@ impl<'a> TlsConnection<'a> {
         either_side!(self, connection => io::BufRead::consume(&mut connection.reader(), amount));
     }
 
-    /// Processes the records that were read, and survives a panic in rustls. `Err(None)` is the error that a panic has lost.
+    /// Processes the records that were read.
+    ///
+    /// Must not be called after close_notify was received: rustls 0.23.46 panics if an empty handshake record came before it.
+    #[inline]
+    pub(crate) fn process(&mut self) -> Result<(), rustls::Error> {
+        either_side!(self, connection => connection.process_new_packets()).map(|_| ())
+    }
+
+    /// The same, and survives a panic in rustls. `Err(None)` is the error that a panic has lost.
     ///
     /// Once close_notify is queued, rustls 0.23 assumes that a fatal alert was sent, and has a `debug_assert` against a second one. A
     /// single invalid record of the peer then panics in a build whose rustls has debug assertions (rustls#959). The call is
@@ -196,13 +204,8 @@ impl<'a> TlsConnection<'a> {
     /// here, is caught too.
     ///
     /// Users can switch the assertion off with `debug-assertions = false` in `[profile.dev.package.rustls]`.
-    ///
-    /// Must not be called after close_notify was received: rustls 0.23.46 panics if an empty handshake record came before it.
-    pub(crate) fn process(&mut self) -> Result<(), Option<rustls::Error>> {
-        panic::catch_unwind(AssertUnwindSafe(|| either_side!(self, connection => connection.process_new_packets())))
-            .map_err(|_| None)?
-            .map(|_| ())
-            .map_err(Some)
+    pub(crate) fn process_after_close_notify(&mut self) -> Result<(), Option<rustls::Error>> {
+        panic::catch_unwind(AssertUnwindSafe(|| self.process())).map_err(|_| None)?.map_err(Some)
     }
 
     pub(crate) fn read_tls(&mut self, from: &mut dyn Read) -> io::Result<usize> {

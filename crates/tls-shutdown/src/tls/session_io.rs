@@ -1,7 +1,7 @@
 //! Reading and writing TLS records on the transport and the rustls connection themselves.
 //!
-//! From the moment close_notify is sealed, tokio-rustls is not used any more: it would write what rustls queues behind close_notify,
-//! and it reports an error that comes behind data only later.
+//! From the moment close_notify is sealed, tokio-rustls is not used any more: it would write what rustls queues behind close_notify. Its
+//! reads are used for a 0-RTT handshake alone: they return the error of a broken record before the data in front of it.
 
 use std::{
     io::{self, Read, Write},
@@ -11,11 +11,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::tls::{
-    record_scanner::RecordScanner,
-    session::TlsSession,
-    tls_error::{Failure, failure_of_processing, failure_of_read_error},
-};
+use crate::tls::{record_scanner::RecordScanner, session::TlsSession};
 
 /// Finishes a 0-RTT handshake, writes all application data, and flushes the transport. Adds the number of bytes that the transport
 /// accepts to `written`.
@@ -45,27 +41,19 @@ pub(crate) fn try_write_fatal_alert<S: TlsSession>(session: &mut S, cx: &mut Con
     let _ = connection.write_tls(&mut SyncTransport { transport, cx });
 }
 
-/// Reads once from the transport and processes the records. Returns the number of bytes, 0 at the transport's end. Data that was
-/// decrypted before a failure can still be read.
-pub(crate) fn poll_read_records<S: TlsSession>(
+/// Reads once from the transport. Returns the number of bytes, 0 at the transport's end.
+#[inline]
+pub(crate) fn poll_read_tls<S: TlsSession>(
     session: &mut S,
     cx: &mut Context<'_>,
     scanner: &mut RecordScanner,
-) -> Poll<Result<usize, Failure>> {
+) -> Poll<io::Result<usize>> {
     let (transport, mut connection) = session.parts();
     let mut adapter = Scanned { transport: SyncTransport { transport, cx }, scanner };
-    let amount = match connection.read_tls(&mut adapter) {
-        Ok(amount) => amount,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
-        Err(error) => return Poll::Ready(Err(failure_of_read_error(error))),
-    };
-    if amount == 0 {
-        return Poll::Ready(Ok(0));
+    match connection.read_tls(&mut adapter) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+        result => Poll::Ready(result),
     }
-    Poll::Ready(match connection.process() {
-        Ok(()) => Ok(amount),
-        Err(error) => Err(failure_of_processing(error, scanner)),
-    })
 }
 
 /// An asynchronous transport as rustls needs it: synchronous, with `WouldBlock` for `Pending`.

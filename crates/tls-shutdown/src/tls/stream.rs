@@ -314,7 +314,7 @@ impl<S: TlsSession> AsyncBufRead for ShutdownStream<S> {
 impl<S: TlsSession> AsyncRead for ShutdownStream<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let connection = self.get_mut().connection_mut();
-        // Reads as many records as fit, as tokio-rustls does. Its own `poll_read` is not used: it hides an error that comes behind data.
+        // Reads as many records as fit, as tokio-rustls does. Unlike its `poll_read`, this notes an error that comes behind data at once.
         let mut read = connection.poll_fill_buf(cx);
         let mut amount = 0;
         loop {

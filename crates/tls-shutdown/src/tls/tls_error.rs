@@ -23,6 +23,13 @@ impl Failure {
         Self { event, source: Some(Arc::new(source)) }
     }
 
+    /// Gives the error to the application. The failure keeps a copy.
+    pub(crate) fn take_error(&mut self) -> io::Error {
+        let error = self.source.take().and_then(Arc::into_inner).unwrap_or_else(|| io::ErrorKind::InvalidData.into());
+        self.source = Some(Arc::new(copy(&error)));
+        error
+    }
+
     pub(crate) fn of_write_error(error: io::Error) -> Self {
         Self::new(Event::WriteFailed(Ending::of_transport_error(error.kind())), error)
     }
@@ -76,7 +83,8 @@ fn event_of_read_error(error: &io::Error) -> Event {
     }
 }
 
-fn tls_error(error: &io::Error) -> Option<&Error> {
+/// The error of rustls in an [`io::Error`].
+pub(crate) fn tls_error(error: &io::Error) -> Option<&Error> {
     error.get_ref()?.downcast_ref()
 }
 

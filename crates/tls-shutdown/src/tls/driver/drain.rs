@@ -19,7 +19,7 @@ use crate::{
         report::Ending,
         session::{NextRead, TlsConnection, TlsSession},
         session_io,
-        tls_error::Failure,
+        tls_error::{Failure, failure_of_processing, failure_of_read_error},
     },
 };
 
@@ -74,7 +74,7 @@ impl CloseDriver {
                 break Event::ReadFailed(Ending::DrainLimit).into();
             }
             let budget = ready!(coop::poll_proceed(cx));
-            let result = ready!(session_io::poll_read_records(session, cx, &mut self.scanner));
+            let result = ready!(self.poll_read_records(session, cx));
             budget.made_progress();
             self.arrival = Arrival::Late;
             match result {
@@ -246,10 +246,40 @@ impl CloseDriver {
                 Remote::Open | Remote::Unread | Remote::ForReader | Remote::Closed => {}
             }
             self.arrival = Arrival::Late;
-            if let Err(failure) = ready!(session_io::poll_read_records(session, cx, &mut self.scanner)) {
+            if let Err(failure) = ready!(self.poll_read_records(session, cx)) {
                 self.on_read(failure);
             }
         }
+        self.next_plaintext(session)
+    }
+
+    /// Reads once from the transport and processes the records. Returns the number of bytes, 0 at the transport's end. Data that was
+    /// decrypted before a failure can still be read.
+    #[inline]
+    pub(crate) fn poll_read_records<S: TlsSession>(
+        &mut self,
+        session: &mut S,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<usize, Failure>> {
+        let amount = match ready!(session_io::poll_read_tls(session, cx, &mut self.scanner)) {
+            Ok(0) => return Poll::Ready(Ok(0)),
+            Ok(amount) => amount,
+            Err(error) => return Poll::Ready(Err(failure_of_read_error(error))),
+        };
+        let mut connection = session.connection();
+        let processed = match self.state.writes_sealed() {
+            true => connection.process_after_close_notify(),
+            false => connection.process().map_err(Some),
+        };
+        Poll::Ready(match processed {
+            Ok(()) => Ok(amount),
+            Err(error) => Err(failure_of_processing(error, &self.scanner)),
+        })
+    }
+
+    /// The application data that rustls has, or the end of it.
+    #[inline]
+    pub(crate) fn next_plaintext<'a, S: TlsSession>(&mut self, session: &'a mut S) -> Poll<io::Result<&'a [u8]>> {
         Poll::Ready(match session.connection().next_read() {
             NextRead::Data(data) => Ok(data),
             NextRead::ZeroReturn => {
@@ -264,7 +294,7 @@ impl CloseDriver {
     }
 }
 
-/// The error of a failed read, when tokio-rustls is no longer used and cannot word it.
+/// The error of a read at an end that only the driver knows any more.
 fn read_error(ending: Ending) -> io::Error {
     io::Error::new(ending.error_kind(), format!("TLS read failed: {ending}"))
 }
