@@ -14,7 +14,7 @@ use crate::{
         close_state::Event,
         driver::CloseDriver,
         report::Ending,
-        session::{NextRead, TlsSession},
+        session::TlsSession,
         session_io,
         tls_error::{copy, failure_of_read_error_ref, failure_of_write_error_ref, tls_error},
     },
@@ -159,14 +159,18 @@ fn poll_fill_open<'a, S: TlsSession>(
         apply_end(driver, read_error, &result);
         return result;
     }
-    while matches!(session.connection().next_read(), NextRead::Nothing) {
-        if let Err(mut failure) = ready!(driver.poll_read_records(session, cx)) {
-            session_io::try_write_fatal_alert(session, cx);
-            let error = failure.take_error();
-            driver.on_read(failure);
-            *read_error = lasting(&error);
-            if matches!(session.connection().next_read(), NextRead::Nothing) {
-                return Poll::Ready(Err(error));
+    while session.connection().wants_read() {
+        match ready!(driver.poll_read_records(session, cx)) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(mut failure) => {
+                session_io::try_write_fatal_alert(session, cx);
+                let error = failure.take_error();
+                driver.on_read(failure);
+                *read_error = lasting(&error);
+                if session.connection().wants_read() {
+                    return Poll::Ready(Err(error));
+                }
             }
         }
     }

@@ -56,6 +56,7 @@ pub trait TlsSession: AsyncRead + AsyncBufRead + AsyncWrite + Unpin {
     }
 
     /// The rustls connection.
+    #[inline]
     fn connection(&mut self) -> TlsConnection<'_> {
         self.parts().1
     }
@@ -66,6 +67,7 @@ macro_rules! is_session {
         impl<T: AsyncRead + AsyncWrite + Unpin + 'static> TlsSession for $stream {
             type Transport = T;
 
+            #[inline]
             fn parts(&mut self) -> (&mut T, TlsConnection<'_>) {
                 let (transport, connection) = self.get_mut();
                 (transport, TlsConnection::$side(connection))
@@ -144,6 +146,7 @@ impl<'a> TlsConnection<'a> {
         either_side!(self, connection => connection)
     }
 
+    #[inline]
     fn state(&self) -> &CommonState {
         either_side!(self, connection => connection.deref())
     }
@@ -152,6 +155,7 @@ impl<'a> TlsConnection<'a> {
         matches!(self, Self::Server(_))
     }
 
+    #[inline]
     pub(crate) fn is_handshaking(&self) -> bool {
         self.state().is_handshaking()
     }
@@ -173,6 +177,7 @@ impl<'a> TlsConnection<'a> {
         }
     }
 
+    #[inline]
     pub(crate) fn next_read(self) -> NextRead<'a> {
         let chunk = either_side!(self, connection => connection.reader().into_first_chunk());
         match chunk {
@@ -208,8 +213,15 @@ impl<'a> TlsConnection<'a> {
         panic::catch_unwind(AssertUnwindSafe(|| self.process())).map_err(|_| None)?.map_err(Some)
     }
 
+    #[inline]
     pub(crate) fn read_tls(&mut self, from: &mut dyn Read) -> io::Result<usize> {
         either_side!(self, connection => connection.read_tls(from))
+    }
+
+    /// Whether there is no application data, and some may still come.
+    #[inline]
+    pub(crate) fn wants_read(&self) -> bool {
+        self.state().wants_read()
     }
 
     pub(crate) fn write_tls(&mut self, to: &mut dyn Write) -> io::Result<usize> {

@@ -63,6 +63,7 @@ struct SyncTransport<'a, 'b, T> {
 }
 
 impl<T: AsyncRead + Unpin> Read for SyncTransport<'_, '_, T> {
+    #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut buffer = ReadBuf::new(buffer);
         match Pin::new(&mut *self.transport).poll_read(self.cx, &mut buffer) {
