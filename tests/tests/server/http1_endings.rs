@@ -101,8 +101,9 @@ async fn what_is_no_request_ends_with_close_notify() {
 }
 
 //= https://www.rfc-editor.org/rfc/rfc9112#section-9.6
-//# The server SHOULD send a "close" connection option in its final
-//# response on that connection.
+//# A sender SHOULD send a Connection header field (Section 7.6.1 of
+//# [HTTP]) containing the "close" connection option when it intends to
+//# close a connection.
 /// hyper answers these requests itself. No handler and no layer sees them.
 #[tokio::test]
 async fn hypers_own_answers_say_that_the_connection_ends() {

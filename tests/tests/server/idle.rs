@@ -1,14 +1,20 @@
 //! For how long a connection may be idle, and a head incomplete.
 
-use std::time::Duration;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
-use tls_shutdown::server::Server;
+use tls_shutdown::{
+    client::ShutdownLayer,
+    server::{Server, TlsAcceptor},
+};
 use tls_shutdown_tests::{
     End,
     serving::{
         Client, Running,
         http2::{self, END_STREAM, GET, GOAWAY, HEADERS, PING, frame, get, hello, pong},
-        listener,
+        listener, offering,
     },
     time::rest,
 };
@@ -139,4 +145,23 @@ async fn the_head_of_a_last_request_has_the_same_time() {
     drop(client);
     let end = running.end().await;
     assert_eq!((end.requests(), end.responses_cut()), (1, 0));
+}
+
+/// Zero often means no limit. It would end each connection at once.
+#[tokio::test]
+async fn a_timeout_of_zero_is_refused() {
+    let server = async || Server::new(listener().await);
+    let (first, second, third, other) = (server().await, server().await, server().await, listener().await);
+    let zero = Duration::ZERO;
+    for panic in [
+        catch_unwind(AssertUnwindSafe(|| drop(first.header_timeout(zero)))),
+        catch_unwind(AssertUnwindSafe(|| drop(second.idle_timeout(zero)))),
+        catch_unwind(AssertUnwindSafe(|| drop(third.stall_timeout(zero)))),
+        catch_unwind(AssertUnwindSafe(|| drop(other.handshake_timeout(zero)))),
+        catch_unwind(AssertUnwindSafe(|| drop(TlsAcceptor::new(offering(&[])).handshake_timeout(zero)))),
+        catch_unwind(AssertUnwindSafe(|| drop(ShutdownLayer::new().idle_timeout(zero)))),
+    ] {
+        let text = *panic.expect_err("refused").downcast::<&str>().expect("a text");
+        assert!(text.contains("Duration::MAX"), "{text}");
+    }
 }

@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use crate::{
     http::BoxError,
-    runtime::debug::debug_struct,
+    runtime::{debug::debug_struct, timer::not_zero},
     tls::{Reaper, ShutdownPolicy, ShutdownReport, ShutdownStream, TlsSession},
 };
 
@@ -107,8 +107,12 @@ impl ShutdownLayer {
     /// request that is on its way. Default: none. The pool of hyper-util has its own, 90 s, for HTTP/1.
     ///
     /// Its limits are those of [`max_connection_age`](Self::max_connection_age).
+    ///
+    /// # Panics
+    ///
+    /// If `timeout` is 0. For no limit, use [`Duration::MAX`].
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.limits.idle_timeout = Some(timeout);
+        self.limits.idle_timeout = Some(not_zero(timeout));
         self
     }
 

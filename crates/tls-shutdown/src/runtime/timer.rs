@@ -24,6 +24,17 @@ pub(crate) fn from_now(timeout: Duration) -> Instant {
     now.checked_add(timeout).unwrap_or_else(|| now + FOREVER)
 }
 
+/// Returns a timeout that a peer can keep.
+///
+/// # Panics
+///
+/// If it is 0. Elsewhere, 0 often means no limit.
+#[track_caller]
+pub(crate) fn not_zero(timeout: Duration) -> Duration {
+    assert!(timeout > Duration::ZERO, "a timeout of 0 ends every connection; for no limit, use Duration::MAX");
+    timeout
+}
+
 pin_project! {
     /// A timer inside a future. It allocates nothing.
     #[derive(Debug, Default)]

@@ -68,7 +68,11 @@ use self::{
     service::Insert,
 };
 // The only import that runs upwards: handlers find what their framework looks for, and no user has to ask for it.
-use crate::{http::BoxError, integrations::add_connect_info, runtime::debug::debug_struct};
+use crate::{
+    http::BoxError,
+    integrations::add_connect_info,
+    runtime::{debug::debug_struct, timer::not_zero},
+};
 
 /// Serves HTTP/1 and HTTP/2 with hyper, over TLS, TCP and Unix sockets. ALPN selects the version; without ALPN, the first bytes do: a client
 /// may begin with HTTP/2 (prior knowledge). A client that negotiates `h2` and speaks HTTP/1 is served, too.
@@ -272,8 +276,12 @@ impl Server {
     /// Closes a connection whose client takes longer than this for the head of an HTTP/1 request, from its first byte on, or for the preface
     /// of HTTP/2. On an HTTP/2 connection without other requests, also if it takes longer than this for the CONTINUATION frames of a request.
     /// Default: [`HEADER_TIMEOUT`](Self::HEADER_TIMEOUT).
+    ///
+    /// # Panics
+    ///
+    /// If `timeout` is 0. For no limit, use [`Duration::MAX`].
     pub fn header_timeout(mut self, timeout: Duration) -> Self {
-        self.options.limits.header_timeout = timeout;
+        self.options.limits.header_timeout = not_zero(timeout);
         self
     }
 
@@ -282,8 +290,12 @@ impl Server {
     ///
     /// An HTTP/1 client may send its next request in the moment in which the connection is closed. RFC 9112 section 9.3.1 lets it repeat
     /// only idempotent requests. So let the client's own idle timeout be shorter.
+    ///
+    /// # Panics
+    ///
+    /// If `timeout` is 0. For no limit, use [`Duration::MAX`].
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
-        self.options.limits.idle_timeout = timeout;
+        self.options.limits.idle_timeout = not_zero(timeout);
         self
     }
 
@@ -298,8 +310,12 @@ impl Server {
     ///
     /// Its limit: it does not bound a request whose response has begun, while both sides are silent. If the client is gone, hyper's
     /// `keep_alive_interval` ends the connection. If not, the [maximum age](Self::max_connection_age) or a drain does.
+    ///
+    /// # Panics
+    ///
+    /// If `timeout` is 0. For no limit, use [`Duration::MAX`].
     pub fn stall_timeout(mut self, timeout: Duration) -> Self {
-        self.options.stall_timeout = timeout;
+        self.options.stall_timeout = not_zero(timeout);
         self
     }
 

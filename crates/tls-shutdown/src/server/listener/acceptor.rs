@@ -16,7 +16,7 @@ use super::{
     listening_socket::Arrival,
 };
 use crate::{
-    runtime::debug::debug_struct,
+    runtime::{debug::debug_struct, timer::not_zero},
     server::{
         connection::{Accepted, ConnectionObservers},
         drain::{Delivery, DrainHandle, ListenerInDrain, ListenerUser},
@@ -57,8 +57,12 @@ impl TlsAcceptor {
     }
 
     /// Limits the time of a handshake. Default: [`HANDSHAKE_TIMEOUT`](super::TlsListener::HANDSHAKE_TIMEOUT).
+    ///
+    /// # Panics
+    ///
+    /// If `timeout` is 0. For no limit, use [`Duration::MAX`].
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
-        Arc::make_mut(&mut self.options).timeout = timeout;
+        Arc::make_mut(&mut self.options).timeout = not_zero(timeout);
         self
     }
 

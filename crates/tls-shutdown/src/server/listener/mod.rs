@@ -55,7 +55,7 @@ use super::{
     stream::ServerStream,
 };
 use crate::{
-    runtime::debug::debug_struct,
+    runtime::{debug::debug_struct, timer::not_zero},
     tls::{Reaper, ShutdownPolicy},
 };
 
@@ -217,8 +217,12 @@ impl TlsListener {
 
     /// Limits the time from the accept to the end of the handshake. It includes the [hook before TLS](Self::before_tls).
     /// Default: [`HANDSHAKE_TIMEOUT`](Self::HANDSHAKE_TIMEOUT).
+    ///
+    /// # Panics
+    ///
+    /// If `timeout` is 0. For no limit, use [`Duration::MAX`].
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
-        self.options_mut().timeout = timeout;
+        self.options_mut().timeout = not_zero(timeout);
         self
     }
 
