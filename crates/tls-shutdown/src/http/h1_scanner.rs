@@ -1,5 +1,7 @@
 //! HTTP/1 messages (RFC 9112), scanned in bytes that may be cut anywhere.
 
+use memchr::memchr;
+
 use super::h1_chunks::{Chunks, NotHttp, skip};
 
 /// Follows the HTTP/1 messages of one direction of a connection. It keeps no line, so that no length of a line makes it miss one.
@@ -154,7 +156,7 @@ impl MessageScanner {
                 _ => {}
             }
             if matches!(self.line, Line::Other) {
-                match data.iter().position(|byte| *byte == b'\n') {
+                match memchr(b'\n', data) {
                     Some(end) => (*data, self.line) = (&data[end + 1..], Line::Begin),
                     None => *data = &[],
                 }

@@ -8,6 +8,7 @@ use hyper::{
     HeaderMap, Response,
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE},
 };
+use memchr::memchr2;
 
 /// Whether a response is an event stream that can be followed.
 pub(super) fn is_event_stream<B: Body + 'static>(response: &Response<B>) -> bool {
@@ -70,7 +71,8 @@ impl EventScanner {
     /// Follows `bytes`. Returns the last place in them at which the stream can end.
     pub(super) fn scan(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut between = self.is_between().then_some(0);
-        for (index, byte) in bytes.iter().enumerate() {
+        let mut index = 0;
+        while let Some(byte) = bytes.get(index) {
             let is_after_cr = self.at == Position::Cr;
             if is_after_cr && *byte != b'\n' {
                 self.end_line(LineEnd::Cr);
@@ -96,8 +98,14 @@ impl EventScanner {
                 }
                 _ => {}
             }
+            index += 1;
             if self.is_between() {
-                between = Some(index + 1);
+                between = Some(index);
+            }
+            // What a line contains does not matter.
+            if matches!(self.at, Position::Comment | Position::Field) {
+                let line = &bytes[index..];
+                index += memchr2(b'\n', b'\r', line).unwrap_or(line.len());
             }
         }
         between
