@@ -1,7 +1,7 @@
 //! Code that knows nothing of this library: `split`, `shutdown()` before `read_to_end()`, `copy_bidirectional`, TLS in TLS. Everything
 //! arrives, or a read fails and states the reason.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use tls_shutdown::{Ending, Reaper, ShutdownPolicy, ShutdownReport, ShutdownState, ShutdownStream, TlsSession};
 use tls_shutdown_tests::{VERSIONS, scripted::BIDIRECTIONAL};
@@ -84,6 +84,26 @@ async fn an_answer_later_than_the_close_timeout_is_carried_too() {
     for version in VERSIONS {
         read_beside_the_shutdown(connect(version, pipe()).await, DUE).await;
         proxy(connect(version, pipe()).await, connect(version, pipe()).await, DUE).await;
+    }
+}
+
+/// Whoever has not read may have uploaded, and must hear that nobody has confirmed it. A late answer can be read all the same.
+#[tokio::test(start_paused = true)]
+async fn an_answer_behind_a_shutdown_that_timed_out_is_read() {
+    const DUE: Answer = (100_000, Duration::from_secs(60));
+    for version in VERSIONS {
+        let (client, server) = connect(version, pipe()).await;
+        let (sender, mut ends) = mpsc::unbounded_channel();
+        let mut client = client.on_end(move |report| sender.send(report.ending()).expect("a test"));
+        let server = tokio::spawn(answer(server, DUE));
+        client.write_all(REQUEST).await.expect("written");
+        let error = client.shutdown().await.expect_err("no answer");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+        assert_eq!(client.read_to_end(&mut Vec::new()).await.expect("everything"), DUE.0);
+        assert_eq!(client.state(), ShutdownState::Both);
+        drop(client);
+        assert_eq!(ends.recv().await, Some(Ending::Complete));
+        server.await.expect("no panic");
     }
 }
 

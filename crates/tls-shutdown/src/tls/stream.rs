@@ -373,7 +373,8 @@ impl<S: TlsSession> AsyncWrite for ShutdownStream<S> {
     ///   close_notify, or drop the stream and leave it to the [reaper](Self::with_reaper). A
     ///   [receive-first](ShutdownPolicy::receive_first) shutdown fails with [`PeerData`](Ending::PeerData): read, and call this again.
     /// - If the application has never read, as in an upload, a bidirectional shutdown waits for the peer's close_notify. It keeps the first
-    ///   64 KiB of what arrives for a later read, and discards the rest, unless the policy [rejects](crate::PeerData::Reject) it.
+    ///   64 KiB of what arrives for a later read, and discards the rest, unless the policy [rejects](crate::PeerData::Reject) it. At the
+    ///   close timeout it fails with [`TimedOut`](Ending::TimedOut), and a later answer can still be read.
     /// - After data was discarded, reads fail with [`UnexpectedEof`](io::ErrorKind::UnexpectedEof), and the error states how much it was.
     ///   They never return a clean end.
     ///

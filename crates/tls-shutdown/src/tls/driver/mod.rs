@@ -265,7 +265,8 @@ impl CloseDriver {
     ) -> Poll<Ending> {
         loop {
             if let Poll::Ready(ending) = self.poll_steps(session, cx) {
-                return Poll::Ready(ending);
+                let is_unanswered = self.reading == Reading::Never && self.state.remote == Remote::ForReader;
+                return Poll::Ready(if is_unanswered { Ending::TimedOut } else { ending });
             }
             let (end, timeout) = match self.state.step().limit() {
                 Some(Limit::Stall) => (self.times.stall, Event::StallTimeout),
@@ -282,8 +283,7 @@ impl CloseDriver {
     /// Whether a half-close leaves the wait for the peer to the application's reads. The peer may take its time for an answer, and a reader
     /// may be busy with what it has read: that must not end its reads. The close timeout then ends the shutdown alone.
     fn reader_goes_on(&self) -> bool {
-        let is_read = self.extent == Extent::WriteHalf && self.reading != Reading::Never;
-        is_read && self.state.local == Local::Finished
+        self.extent == Extent::WriteHalf && self.state.local == Local::Finished
     }
 
     /// Carries out steps until one has to wait.
