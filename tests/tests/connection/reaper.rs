@@ -326,6 +326,30 @@ async fn a_closing_dropped_on_its_way_goes_on_with_what_is_left_of_its_deadline(
     }
 }
 
+/// The timer of the shutdown belongs to the runtime in which it began.
+#[test]
+fn a_closing_outlives_the_runtime_in_which_it_began() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().start_paused(true).build().expect("a runtime")
+    };
+    for (side, version) in each_kind() {
+        let (first, second) = (runtime(), runtime());
+        let reaper = second.block_on(async { Reaper::new() });
+        let (stream, _peer) = connect(side, version);
+        let (stream, end) = reaped(stream.with_policy(BIDIRECTIONAL), &reaper);
+        first.spawn(async move {
+            let mut stream = stream;
+            stream.shutdown().await
+        });
+        first.block_on(async { sleep(Duration::from_secs(1)).await });
+        drop(first);
+        let (report, _) = second.block_on(end).expect("once");
+        assert_eq!(report.ending(), Ending::TimedOut, "{side:?}, {version:?}");
+        assert_eq!(second.block_on(async { reaper.wait_idle(PATIENCE).await }), 0);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_was_never_shut_down_is_not_finished() {
     for (side, version) in each_kind() {

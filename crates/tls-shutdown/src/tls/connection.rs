@@ -24,7 +24,7 @@ use crate::{
 pub(crate) struct Connection<S> {
     pub(crate) session: S,
     pub(crate) driver: CloseDriver,
-    timer: BoxedTimer,
+    pub(crate) timer: BoxedTimer,
     /// An error for the next read: one that came behind data, or one that no later read may hide.
     pub(crate) read_error: Option<io::Error>,
 }

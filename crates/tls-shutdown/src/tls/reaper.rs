@@ -413,6 +413,8 @@ impl Drop for Entry {
 
 /// Finishes the shutdown and frees the TLS session. Returns the transport if it has to linger.
 async fn finish<S: TlsSession>(mut connection: Box<Connection<S>>) -> Option<S::Transport> {
+    // Its runtime may have ended.
+    connection.timer.stop();
     connection.driver.listen();
     poll_fn(|cx| connection.poll_close(cx)).await;
     connection.driver.needs_reaper().then(|| connection.into_session().into_transport())
