@@ -244,6 +244,33 @@ async fn client_and_server_have_nothing_in_common() {
     site.fails(HandshakeFailure::NoCommonVersion, Ending::NotStarted).await;
 }
 
+//= https://www.rfc-editor.org/rfc/rfc5246#appendix-E.1
+//# If server supports (or is willing to use) only versions greater than
+//# client_version, it MUST send a "protocol_version" alert message and
+//# close the connection.
+#[tokio::test]
+async fn a_client_without_tls_1_2() {
+    const LENGTH: u8 = 41;
+    let mut site = Site::start(server_config(&TLS12), |listener| listener).await;
+    for (minor, failure, alert) in [
+        (1, HandshakeFailure::NoCommonVersion, 70),
+        (2, HandshakeFailure::NoCommonVersion, 70),
+        // It lacks an extension that TLS 1.2 need not have, and that rustls wants.
+        (3, HandshakeFailure::NoCommonParameters, 40),
+    ] {
+        // A ClientHello with one cipher suite and no extension.
+        let start = [22, 3, 1, 0, LENGTH + 4, 1, 0, 0, LENGTH, 3, minor];
+        let hello = [&start[..], &[7; 32], &[0, 0, 2, 0, 47, 1, 0]].concat();
+        let mut tcp = site.connect().await;
+        tcp.write_all(&hello).await.expect("sent");
+        let mut answer = Vec::new();
+        soon(tcp.read_to_end(&mut answer)).await.expect("FIN");
+        assert_eq!(answer, [21, 3, 3, 0, 2, 2, alert], "3.{minor}");
+        let end = site.fails(failure, Ending::NotStarted).await;
+        assert_eq!(end.alert_sent(), Some(Alert(alert)), "{end}");
+    }
+}
+
 #[tokio::test]
 async fn a_certificate_is_not_accepted() {
     for version in VERSIONS {

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Read};
 
 use rustls::{
-    AlertDescription, Error,
+    AlertDescription, Error, PeerIncompatible,
     server::{Accepted, Acceptor},
 };
 use tokio::net::TcpStream;
@@ -16,18 +16,30 @@ use crate::{
 /// The content type of an alert, and the length of a record that contains one in plaintext: its header, its level and its description.
 const ALERT: u8 = 21;
 const ALERT_RECORD: usize = 7;
+/// The content type of a handshake message, and the type of a ClientHello.
+const HANDSHAKE: u8 = 22;
+const CLIENT_HELLO: u8 = 1;
 
 //= https://www.rfc-editor.org/rfc/rfc8446#section-5
 //# If a TLS implementation receives an unexpected record type, it MUST
 //# terminate the connection with an "unexpected_message" alert.
 const UNEXPECTED_MESSAGE: [u8; ALERT_RECORD] = [ALERT, 3, 3, 0, 2, 2, 10];
 
+//= https://www.rfc-editor.org/rfc/rfc5246#appendix-E.1
+//# If server supports (or is willing to use) only versions greater than
+//# client_version, it MUST send a "protocol_version" alert message and
+//# close the connection.
+const PROTOCOL_VERSION: [u8; ALERT_RECORD] = [ALERT, 3, 3, 0, 2, 2, 70];
+
+/// The first bytes of a connection that say what rustls does not: the headers of a record and of a ClientHello, and the client's version.
+const HELLO_START: usize = 5 + 4 + 2;
+
 /// Reads the client's first message. If it is no valid ClientHello, sends the alert that says so, and fails.
 ///
 /// A `LazyConfigAcceptor` of tokio-rustls sends only the alerts of rustls's `Acceptor`, which has none for another message: in a whole
 /// handshake, the code that calls the handshake's states adds it.
 pub(super) async fn read_client_hello(tcp: &TcpStream) -> Result<Accepted, FailedHandshake> {
-    let mut reader = HelloReader { tcp, bytes: [0; ALERT_RECORD], filled: 0 };
+    let mut reader = HelloReader { tcp, bytes: [0; HELLO_START], filled: 0 };
     read(&mut reader).await.map_err(|failed| match failed.failure {
         HandshakeFailure::UnexpectedEof | HandshakeFailure::Reset if reader.filled == 0 => {
             FailedHandshake { failure: HandshakeFailure::NothingSent, ..failed }
@@ -38,7 +50,7 @@ pub(super) async fn read_client_hello(tcp: &TcpStream) -> Result<Accepted, Faile
 
 async fn read(reader: &mut HelloReader<'_>) -> Result<Accepted, FailedHandshake> {
     let mut acceptor = Acceptor::default();
-    let (error, mut alert) = loop {
+    let (mut error, mut alert) = loop {
         reader.tcp.readable().await?;
         match acceptor.read_tls(reader) {
             Ok(0) => return Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
@@ -62,6 +74,13 @@ async fn read(reader: &mut HelloReader<'_>) -> Result<Accepted, FailedHandshake>
             None => {}
         }
     }
+    // rustls looks for an extension of TLS 1.2 before it looks at the version.
+    if error == Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired)
+        && reader.is_before_tls12()
+    {
+        error = PeerIncompatible::Tls12NotOfferedOrEnabled.into();
+        record = PROTOCOL_VERSION.to_vec();
+    }
     // The error tells more than a failure to send it. A record of this size is sent whole or not at all.
     if reader.tcp.writable().await.is_ok() {
         let _ = reader.tcp.try_write(&record);
@@ -74,10 +93,11 @@ fn tls_error(error: Error) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, error)
 }
 
-/// Reads what has arrived, and remembers the first bytes: rustls does not keep an alert that it does not expect.
+/// Reads what has arrived, and remembers the first bytes: rustls keeps neither an alert that it does not expect nor the version of a
+/// client that it refuses.
 struct HelloReader<'a> {
     tcp: &'a TcpStream,
-    bytes: [u8; ALERT_RECORD],
+    bytes: [u8; HELLO_START],
     filled: usize,
 }
 
@@ -85,9 +105,14 @@ impl HelloReader<'_> {
     /// The alert that the client has begun with.
     fn alert(&self) -> Option<AlertDescription> {
         match self.bytes[..self.filled] {
-            [ALERT, _, _, _, _, _, description] => Some(description.into()),
+            [ALERT, _, _, _, _, _, description, ..] => Some(description.into()),
             _ => None,
         }
+    }
+
+    /// Whether the client's highest version is older than TLS 1.2. A ClientHello whose beginning is cut into several records does not tell.
+    fn is_before_tls12(&self) -> bool {
+        matches!(self.bytes, [HANDSHAKE, .., CLIENT_HELLO, _, _, _, 3, minor] if self.filled == HELLO_START && minor < 3)
     }
 }
 
