@@ -13,7 +13,7 @@ use tls_shutdown::server::{
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    task::AbortHandle,
+    task::{AbortHandle, spawn_blocking},
 };
 
 use crate::{
@@ -133,12 +133,15 @@ fn reload_at_hangup(
     events: Arc<Events>,
 ) -> io::Result<AbortHandle> {
     let mut hangup = signal(SignalKind::hangup())?;
+    let certificate = Arc::new(certificate);
     let reloading = tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             if configs.is_empty() {
                 events.nothing_to_reload("no socket has TLS");
             } else if certificate.has_files() {
-                let config = certificate.config();
+                // A file may block its reader: one on a network that is lost, or a pipe.
+                let certificate = certificate.clone();
+                let Ok(config) = spawn_blocking(move || certificate.config()).await else { break };
                 events.reloaded(config.map(|config| configs.iter().for_each(|handle| handle.replace(config.clone()))));
             } else {
                 events.nothing_to_reload("the certificate is self-signed; start with --cert and --key");

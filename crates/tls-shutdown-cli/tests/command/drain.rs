@@ -2,9 +2,13 @@
 
 use std::{fs, io::Read, net::SocketAddr, process::Stdio, time::Duration};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
+    process::{Pid, Signal, kill_process},
+};
 use serde_json::{Value, json};
 use tokio::{
+    fs::OpenOptions,
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
     sync::mpsc::unbounded_channel,
@@ -42,6 +46,33 @@ async fn a_hangup_reads_the_certificate_again() {
     let event = server.next_event().await;
     assert!(event["error"].as_str().is_some_and(|error| error.contains("contains no private key")), "{event}");
     assert_eq!(presented(server.address).await.unwrap(), second);
+    server.signal(Signal::TERM);
+    assert!(server.wait_for_exit().await.0.success());
+}
+
+/// A file on a network may block whoever reads it, and a pipe does.
+#[tokio::test]
+async fn a_certificate_that_blocks_its_reader_stops_nothing() {
+    let certificate = Certificate::write("piped");
+    let mut command = Serve::command(&certificate, &["--last-request", "0s"]);
+    let mut server = Serve::spawn(command.env("TOKIO_WORKER_THREADS", "1")).await;
+    let pem = fs::read(certificate.cert()).unwrap();
+    fs::remove_file(certificate.cert()).unwrap();
+    mknodat(CWD, certificate.cert(), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    // Opens it as soon as the server does.
+    let pipe = async || within(OpenOptions::new().write(true).open(certificate.cert())).await.unwrap();
+    server.signal(Signal::HUP);
+    let mut written = pipe().await;
+    let tcp = TcpStream::connect(server.address).await.unwrap();
+    handshake(tcp, "http/1.1", Trust::Nothing).await.expect_err("it knows no authority");
+    assert_eq!(server.next_closed().await["alert"], "unknown_ca");
+    written.write_all(&pem).await.unwrap();
+    written.shutdown().await.unwrap();
+    drop(written);
+    assert_eq!(server.next_event().await, json!({ "event": "reloaded", "error": null }));
+
+    server.signal(Signal::HUP);
+    let _blocking = pipe().await;
     server.signal(Signal::TERM);
     assert!(server.wait_for_exit().await.0.success());
 }

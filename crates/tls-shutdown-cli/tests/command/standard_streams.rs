@@ -93,29 +93,28 @@ async fn a_standard_error_that_cannot_be_written_stops_nothing() {
     }
 }
 
-/// A certificate in a file system that hangs blocks the only thread of the runtime.
+/// A certificate in a file system that hangs blocks the thread that starts the server.
 #[tokio::test]
 async fn a_server_whose_threads_are_blocked_ends_after_its_grace() {
     for (signals, limit) in [(1, Duration::from_secs(4)), (2, Duration::from_secs(2))] {
         let certificate = Certificate::write(&format!("blocking-{signals}"));
         let mut command = Serve::command(&certificate, &["--grace", if signals == 1 { "3s" } else { "1h" }]);
-        command.env("TOKIO_WORKER_THREADS", "1").stderr(Stdio::piped());
-        let mut server = Serve::spawn(&mut command).await;
-        let mut stderr = server.stderr();
         std::fs::remove_file(&certificate.cert).unwrap();
         mknodat(CWD, &certificate.cert, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-        server.signal(Signal::HUP);
+        let mut server = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = server.stderr.take().unwrap();
+        let id = server.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw).unwrap();
         let file = certificate.cert.clone();
         // It opens when the server reads.
         let open = tokio::task::spawn_blocking(move || File::options().write(true).open(file));
         let _writer = within(open).await.unwrap().unwrap();
         let begin = Instant::now();
         for _ in 0..signals {
-            server.signal(Signal::TERM);
+            kill_process(id, Signal::TERM).unwrap();
             // Two signals at once are one.
             real_time(Duration::from_millis(100)).await;
         }
-        let (status, _) = server.wait_for_exit().await;
+        let status = within(server.wait()).await.unwrap();
         assert!(begin.elapsed() < limit + Duration::from_secs(1), "{:?}", begin.elapsed());
         assert_eq!(status.code(), Some(3));
         let mut log = String::new();

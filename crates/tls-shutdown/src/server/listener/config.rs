@@ -55,7 +55,8 @@ impl ConfigHandle {
     }
 
     /// Reads the files of [`TlsListener::bind_pem`](crate::server::TlsListener::bind_pem) again, and uses the certificate and its
-    /// key for new handshakes. If a file is bad, the old certificate stays in use. Reads files, and so blocks for a moment.
+    /// key for new handshakes. If a file is bad, the old certificate stays in use. Reads files, and so blocks for a moment. If they
+    /// are on a network, call it in [`spawn_blocking`](tokio::task::spawn_blocking).
     ///
     /// Everything else of the current configuration stays, also if it was [replaced](Self::replace) meanwhile: client authentication, ALPN,
     /// the session storage and the ticketer. If the current configuration has a certificate resolver of its own, the files replace that.
