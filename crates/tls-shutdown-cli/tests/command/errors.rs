@@ -135,13 +135,17 @@ fn other_key() -> String {
     file.to_str().unwrap().to_owned()
 }
 
-/// Standard streams take three of the files that this shell allows.
+/// The program and its standard streams take four of the files that this shell allows. A runtime needs some, and its signals some more.
 #[tokio::test]
 async fn a_command_that_cannot_start_says_which_limits_to_raise() {
-    let script = format!("ulimit -n 4; exec {} demo", env!("CARGO_BIN_EXE_tls-shutdown"));
-    let mut shell = tokio::process::Command::new("sh");
-    let output = within(shell.args(["-c", &script]).kill_on_drop(true).output()).await.expect("sh runs");
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{message}");
-    assert!(message.starts_with("tls-shutdown: cannot start: ") && message.contains("ulimit -n"), "{message}");
+    for limit in 4..=12 {
+        for arguments in ["demo", "serve --listen 127.0.0.1:0"] {
+            let script = format!("ulimit -n {limit}; exec {} {arguments}", env!("CARGO_BIN_EXE_tls-shutdown"));
+            let mut shell = tokio::process::Command::new("sh");
+            let output = within(shell.args(["-c", &script]).kill_on_drop(true).output()).await.expect("sh runs");
+            let message = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{limit}: {message}");
+            assert!(message.starts_with("tls-shutdown: cannot start: ") && message.contains("ulimit -n"), "{message}");
+        }
+    }
 }
