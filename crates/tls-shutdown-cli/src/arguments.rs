@@ -1,6 +1,14 @@
 //! The command line.
 
-use std::{fmt, future::pending, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    future::pending,
+    io::{self, Write},
+    path::PathBuf,
+    process,
+    str::FromStr,
+    time::Duration,
+};
 
 use bytesize::ByteSize;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
@@ -303,7 +311,7 @@ pub(crate) enum ClientPolicy {
 impl Arguments {
     /// Parses the command line. Exits if arguments are wrong or contradict each other, and after `--help`.
     pub(crate) fn parse_or_exit() -> Self {
-        let arguments = Self::parse();
+        let arguments = Self::try_parse().unwrap_or_else(|error| exit(&error));
         if let Command::Send(SendArguments { connections: 2.., bytes: None, .. }) = arguments.command {
             let message = "--connections above 1 requires --bytes: standard input can be sent only once";
             Self::command().error(ErrorKind::MissingRequiredArgument, message).exit();
@@ -321,6 +329,18 @@ impl Arguments {
             Self::command().error(ErrorKind::ValueValidation, message).exit();
         }
         arguments
+    }
+}
+
+/// Prints what is wrong, or the help, and exits. Help that cannot be printed is a failure, except behind a closed pipe.
+fn exit(error: &clap::Error) -> ! {
+    match error.print() {
+        Err(reason) if !error.use_stderr() && reason.kind() != io::ErrorKind::BrokenPipe => {
+            // The exit code reports the failure even if standard error is closed.
+            let _ = writeln!(io::stderr(), "tls-shutdown: cannot write to standard output: {reason}");
+            process::exit(1)
+        }
+        _ => process::exit(error.exit_code()),
     }
 }
 

@@ -172,6 +172,18 @@ async fn a_lost_report_is_a_failure_though_nobody_can_be_told() {
 }
 
 #[tokio::test]
+async fn help_that_cannot_be_printed_is_a_failure() {
+    for arguments in
+        [&["--help"][..], &["--version"], &["help", "serve"], &["send", "--help"], &["man"], &["completions", "bash"]]
+    {
+        let status = within(command(arguments).stdout(full_disk()).status()).await.unwrap();
+        assert_eq!(status.code(), Some(1), "{arguments:?}");
+    }
+    let status = within(command(&["--wrong"]).stderr(full_disk()).status()).await.unwrap();
+    assert_eq!(status.code(), Some(2), "wrong usage");
+}
+
+#[tokio::test]
 async fn a_filter_of_the_log_that_makes_no_sense_is_ignored_though_nobody_can_be_told() {
     let send = || {
         let mut command = command(&["send", "127.0.0.1:1", "--insecure", "--bytes", "1"]);
