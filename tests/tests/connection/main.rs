@@ -10,6 +10,7 @@ mod failed_writes;
 mod fatal_errors;
 mod half_close;
 mod interleavings;
+mod interrupted;
 mod limits;
 mod odd_records;
 mod on_end;

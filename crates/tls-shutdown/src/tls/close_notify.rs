@@ -9,7 +9,7 @@ use std::{
 
 use tokio::io::AsyncWrite;
 
-use crate::tls::{report::Ending, session::TlsSession, socket};
+use crate::tls::{report::Ending, session::TlsSession, session_io::retry_interrupted, socket};
 
 /// What follows close_notify on the transport.
 #[derive(Clone, Copy)]
@@ -81,7 +81,7 @@ impl CloseNotify {
                 (Follower::Fin, Some(socket)) => socket::poll_write_before_fin(socket, cx, bytes),
                 _ => Pin::new(&mut *transport).poll_write(cx, bytes),
             };
-            match ready!(written)? {
+            match ready!(retry_interrupted(written, cx))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 amount => self.unwritten.start += amount,
             }

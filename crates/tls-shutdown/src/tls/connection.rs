@@ -127,6 +127,7 @@ impl<S: TlsSession> Connection<S> {
             Some(written) => session_io::poll_flush_data(&mut self.session, cx, written),
             None => Pin::new(&mut self.session).poll_flush(cx),
         };
+        let result = session_io::retry_interrupted(result, cx);
         if let Poll::Ready(Err(error)) = &result {
             self.apply_write_error(error);
         }
@@ -184,6 +185,8 @@ fn apply_end(driver: &mut CloseDriver, read_error: &mut Option<io::Error>, read:
         //# Upon receiving such an alert, the TLS implementation SHOULD indicate
         //# end-of-data to the application.
         Poll::Ready(Ok([])) => driver.on_read(Event::ZeroReturn),
+        // Whoever reads makes the call again.
+        Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
         Poll::Ready(Err(error)) => {
             driver.on_read(failure_of_read_error_ref(error));
             *read_error = lasting(error);

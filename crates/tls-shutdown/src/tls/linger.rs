@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     runtime::timer::{Timer, from_now},
-    tls::{reaper_limits::ReaperLimits, socket::Discard},
+    tls::{reaper_limits::ReaperLimits, session_io::retry_interrupted, socket::Discard},
 };
 
 //= https://www.rfc-editor.org/rfc/rfc9112#section-9.6
@@ -57,6 +57,7 @@ pub(super) async fn linger<T: AsyncRead + Unpin>(
 fn poll_discard<T: AsyncRead + Unpin>(transport: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
     let mut bytes = [0; Discard::STACK_BYTES];
     let mut buffer = ReadBuf::new(&mut bytes);
-    ready!(Pin::new(transport).poll_read(cx, &mut buffer))?;
+    let read = Pin::new(transport).poll_read(cx, &mut buffer);
+    ready!(retry_interrupted(read, cx))?;
     Poll::Ready(Ok(buffer.filled().len()))
 }

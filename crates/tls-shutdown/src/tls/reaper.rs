@@ -29,6 +29,7 @@ use crate::{
         linger::linger,
         reaper_limits::ReaperLimits,
         session::TlsSession,
+        session_io::retry_interrupted,
         socket::{Discard, socket_of},
         undelivered::Undelivered,
     },
@@ -241,7 +242,7 @@ impl Reaper {
     ) {
         self.spawn(transport, undelivered, async move |mut transport, shared| {
             let end = from_now(shared.limits.linger_timeout());
-            let fin = poll_fn(|cx| Pin::new(&mut transport).poll_shutdown(cx));
+            let fin = poll_fn(|cx| retry_interrupted(Pin::new(&mut transport).poll_shutdown(cx), cx));
             if let Ok(Ok(())) = timeout_at(end, fin).await {
                 linger(transport, |transport| socket_of(transport), &shared.discard, &shared.limits, end).await;
             }

@@ -31,7 +31,21 @@ pub(crate) fn poll_flush_data<S: TlsSession>(
         }
     }
     // The stream alone knows of early data that the server has rejected and that must be written again.
-    Pin::new(session).poll_flush(cx)
+    let flushed = Pin::new(session).poll_flush(cx);
+    retry_interrupted(flushed, cx)
+}
+
+/// Takes an interrupted call, which has done nothing (`std::io::ErrorKind::Interrupted`), for one that waits. The task makes it again at its
+/// next turn, so that timeouts hold.
+#[inline]
+pub(crate) fn retry_interrupted<T>(result: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
+    match result {
+        Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+        result => result,
+    }
 }
 
 /// Tries once to write the fatal alert that rustls has queued because of the peer's error. Only for a connection without close_notify.
@@ -66,7 +80,8 @@ impl<T: AsyncRead + Unpin> Read for SyncTransport<'_, '_, T> {
     #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut buffer = ReadBuf::new(buffer);
-        match Pin::new(&mut *self.transport).poll_read(self.cx, &mut buffer) {
+        let read = Pin::new(&mut *self.transport).poll_read(self.cx, &mut buffer);
+        match retry_interrupted(read, self.cx) {
             Poll::Ready(result) => result.map(|()| buffer.filled().len()),
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
@@ -75,14 +90,16 @@ impl<T: AsyncRead + Unpin> Read for SyncTransport<'_, '_, T> {
 
 impl<T: AsyncWrite + Unpin> Write for SyncTransport<'_, '_, T> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        match Pin::new(&mut *self.transport).poll_write(self.cx, buffer) {
+        let written = Pin::new(&mut *self.transport).poll_write(self.cx, buffer);
+        match retry_interrupted(written, self.cx) {
             Poll::Ready(result) => result,
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 
     fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        match Pin::new(&mut *self.transport).poll_write_vectored(self.cx, buffers) {
+        let written = Pin::new(&mut *self.transport).poll_write_vectored(self.cx, buffers);
+        match retry_interrupted(written, self.cx) {
             Poll::Ready(result) => result,
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }

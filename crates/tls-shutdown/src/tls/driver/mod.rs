@@ -28,7 +28,7 @@ use crate::{
         record_scanner::RecordScanner,
         report::Ending,
         session::{NextRead, TlsSession},
-        session_io,
+        session_io::{self, retry_interrupted},
         socket::{deliver_on_close, reset_on_close},
         tls_error::{Failure, failure_of_read_error},
     },
@@ -312,11 +312,11 @@ impl CloseDriver {
                     // close_notify is sent: the kernel has to deliver it, whatever becomes of the transport.
                     self.set_abort_mode(Abort::Fin, session);
                     let result = Pin::new(session.transport_mut()).poll_flush(cx);
-                    self.on_written(ready!(result));
+                    self.on_written(ready!(retry_interrupted(result, cx)));
                 }
                 Step::Finish => {
-                    let result = ready!(Pin::new(session.transport_mut()).poll_shutdown(cx));
-                    self.on_written(match result {
+                    let result = Pin::new(session.transport_mut()).poll_shutdown(cx);
+                    self.on_written(match ready!(retry_interrupted(result, cx)) {
                         // The peer has closed TCP already, so that nothing is left to shut down.
                         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
                         result => result,
