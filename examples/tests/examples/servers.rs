@@ -242,3 +242,28 @@ async fn a_service_uses_its_socket_and_reports_to_systemd() {
     }
     assert_eq!(last.trim(), "STATUS=drained");
 }
+
+#[tokio::test]
+async fn a_service_whose_notifications_are_not_read_serves_and_ends() {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (cert, notifications) = (file("unread.pem"), file("unread"));
+    let _systemd = UnixDatagram::bind(&notifications).unwrap();
+    let other = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    other.set_nonblocking(true).unwrap();
+    other.connect(&notifications).unwrap();
+    while other.send(b"STATUS=the queue is full").is_ok() {}
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_systemd_service"));
+    command
+        .arg(&cert)
+        .env("LISTEN_FDS", "1")
+        .env("NOTIFY_SOCKET", &notifications)
+        .fd_mappings(vec![FdMapping { parent_fd: socket.into(), child_fd: 3 }])
+        .unwrap();
+    let service = Example::spawn(command.into(), cert).await;
+    let mut client = service.client(None).connect().await;
+    client.send("POST /count HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nwhole").await;
+    assert_eq!(client.response().await.body, "5 bytes\n");
+    service.signal(Signal::TERM);
+    client.wait_for_close().await;
+    assert!(service.wait_for_exit().await.contains("drained in "));
+}

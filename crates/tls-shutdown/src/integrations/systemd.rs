@@ -1,10 +1,10 @@
 //! systemd: the sockets that it has opened for this process, and the notifications of a service of `Type=notify`. Feature `systemd`.
 //! Without systemd there are no sockets, and notifications have no effect.
 
-use std::{io, net::TcpListener, time::Duration};
+use std::{env, io, net::TcpListener, os::unix::net::UnixDatagram, time::Duration};
 
 use sd_notify::NotifyState;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::server::{DrainHandle, DrainPhase};
 
@@ -12,6 +12,9 @@ use crate::server::{DrainHandle, DrainPhase};
 const INTERVAL: Duration = Duration::from_secs(2);
 /// How much longer than [`INTERVAL`] systemd waits for the next notification, so that a busy machine does not end the drain.
 const EXTENSION: Duration = Duration::from_secs(10);
+
+/// The pause after the queue of systemd's socket was full.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// The phases of a drain, each with the next.
 const PHASES: [(DrainPhase, DrainPhase); 4] = [
@@ -51,6 +54,7 @@ pub fn listening_sockets() -> io::Result<Vec<TcpListener>> {
 ///
 /// It sends `STOPPING=1` once for each drain. `STATUS=` contains the phase and the number of connections. `EXTEND_TIMEOUT_USEC=` is sent
 /// every two seconds, so that `TimeoutStopSec` may be shorter than the [grace period](crate::server::ServerDrain::grace_period).
+/// If systemd does not read them, notifications of the drain are lost, and the drain goes on.
 ///
 /// ```no_run
 /// # use tls_shutdown::{server::{ServerDrain, TlsListener}, integrations::systemd};
@@ -73,8 +77,10 @@ pub fn listening_sockets() -> io::Result<Vec<TcpListener>> {
 /// Dropping the future ends the notifications. Calling this again repeats them from the beginning.
 pub async fn notify(drain: DrainHandle) {
     loop {
-        send(&[NotifyState::Ready, NotifyState::Status("serving")]);
-        drain.reached(DrainPhase::Notice).await;
+        tokio::select! {
+            () = send_ready() => drain.reached(DrainPhase::Notice).await,
+            () = drain.reached(DrainPhase::Notice) => {}
+        }
         send(&[NotifyState::Stopping]);
         notify_of_phases(&drain).await;
         // A drain that was cancelled may begin anew.
@@ -104,17 +110,42 @@ async fn notify_of_phases(drain: &DrainHandle) {
     }
 }
 
-fn send(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "cannot notify systemd");
+/// Waits for a place in the queue, because systemd would end a service that it does not know to be ready.
+async fn send_ready() {
+    let ready = [NotifyState::Ready, NotifyState::Status("serving")];
+    while let Err(error) = try_send(&ready) {
+        if error.kind() != io::ErrorKind::WouldBlock {
+            return warn(&error);
+        }
+        sleep(RETRY_PAUSE).await;
     }
+}
+
+fn send(states: &[NotifyState<'_>]) {
+    if let Err(error) = try_send(states) {
+        warn(&error);
+    }
+}
+
+/// Sends without blocking, unlike `sd_notify::notify`: a manager that does not read must not stop the server.
+fn try_send(states: &[NotifyState<'_>]) -> io::Result<()> {
+    let Some(path) = env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.connect(path)?;
+    let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+    socket.send(message.as_bytes()).map(|_| ())
+}
+
+fn warn(error: &io::Error) {
+    tracing::warn!(%error, "cannot notify systemd");
 }
 
 #[cfg(test)]
 mod tests {
     use std::future::pending;
 
-    use tokio::time::{advance, sleep};
+    use tokio::time::advance;
 
     use super::*;
     use crate::server::ServerDrain;
