@@ -90,6 +90,13 @@ async fn certificates_come_from_files_and_are_read_again() {
         let error = handle.reload_pem().expect_err("a bad key");
         assert!(error.kind() == ErrorKind::InvalidData && error.to_string().contains(text), "{error}");
     }
+    let good = fs::read_to_string(&chain).expect("a chain");
+    for skipped in ["\u{feff}", " "] {
+        fs::write(&chain, format!("{good}{skipped}{good}")).expect("a file");
+        let error = handle.reload_pem().expect_err("one certificate is missing");
+        assert!(error.kind() == ErrorKind::InvalidData && error.to_string().contains("only 1 can be read"), "{error}");
+    }
+    fs::write(&chain, good).expect("a file");
     fs::remove_file(&key).expect("a file");
     assert_eq!(handle.reload_pem().expect_err("no key").kind(), ErrorKind::NotFound);
     fs::rename(&other, &key).expect("a file");

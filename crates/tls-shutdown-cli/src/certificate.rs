@@ -1,6 +1,6 @@
 //! Certificates: the one that `serve` presents, those of its clients, and those that `send` and `probe` trust.
 
-use std::{path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme,
@@ -93,12 +93,24 @@ pub(crate) fn generate_self_signed() -> Result<(Vec<CertificateDer<'static>>, Pr
 }
 
 fn load_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Failure> {
-    let read = || CertificateDer::pem_file_iter(file)?.collect::<Result<Vec<_>, _>>();
-    let certificates = read().map_err(|error| cannot_read("certificate", file, &error))?;
-    match certificates.is_empty() {
-        true => Err(cannot_read("certificate", file, &pem::Error::NoItemsFound)),
-        false => Ok(certificates),
+    let read = |pem: &[u8]| CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+    let pem = fs::read(file).map_err(|error| cannot_read("certificate", file, &pem::Error::Io(error)))?;
+    let certificates = read(&pem).map_err(|error| cannot_read("certificate", file, &error))?;
+    match (certificates.len(), begun_certificates(&pem)) {
+        (found, begun) if begun > found => Err(Failure::new(format!(
+            "{}: of {begun} certificates, only {found} can be read: each must begin with the line -----BEGIN CERTIFICATE-----, without a \
+             space or a byte order mark before it",
+            file.display()
+        ))),
+        (0, _) => Err(cannot_read("certificate", file, &pem::Error::NoItemsFound)),
+        _ => Ok(certificates),
     }
+}
+
+/// The certificates that a PEM file seems to contain. Its reader skips one whose first line it does not recognize, and says nothing.
+fn begun_certificates(pem: &[u8]) -> usize {
+    let is_begin = |line: &&str| line.contains("-----BEGIN ") && line.trim_end().ends_with(" CERTIFICATE-----");
+    String::from_utf8_lossy(pem).lines().filter(is_begin).count()
 }
 
 fn load_key(file: &Path) -> Result<PrivateKeyDer<'static>, Failure> {

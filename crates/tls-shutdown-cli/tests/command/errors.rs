@@ -75,8 +75,11 @@ async fn failures_are_one_line_with_exit_code_1() {
     std::fs::write(&cut.cert, &pem[..pem.len() / 2]).expect("a file");
     let pem = std::fs::read_to_string(&encrypted.key).expect("a key");
     std::fs::write(&encrypted.key, pem.replace("PRIVATE", "ENCRYPTED PRIVATE")).expect("a file");
-    let (cut, encrypted) = (cut.cert(), encrypted.key());
-    let cases: [(&[&str], &str); 16] = [
+    let marked = Certificate::write("marked");
+    let pem = std::fs::read_to_string(&marked.cert).expect("a certificate");
+    std::fs::write(&marked.cert, format!("\u{feff}{pem}{pem}")).expect("a file");
+    let (cut, encrypted, marked) = (cut.cert(), encrypted.key(), marked.cert());
+    let cases: [(&[&str], &str); 18] = [
         (&["serve", "--listen", &busy], "another port with --listen"),
         (&["serve", "--listen", "192.0.2.1:0"], "an address of this machine"),
         (&["serve", "--listen", "host.invalid:0"], "cannot listen on host.invalid:0"),
@@ -86,6 +89,8 @@ async fn failures_are_one_line_with_exit_code_1() {
         (&["serve", "--cert", cert, "--key", cert], "contains no private key in PEM format"),
         (&["serve", "--cert", cut, "--key", key], "an END line is missing"),
         (&["serve", "--cert", cert, "--key", encrypted], "decrypt what is encrypted"),
+        (&["serve", "--cert", marked, "--key", key], "of 2 certificates, only 1 can be read"),
+        (&["serve", "--client-ca", marked], "a byte order mark"),
         (&["serve", "--cert", cert, "--key", &other_key], "this certificate with this key"),
         (&["send", &closed, "--insecure", "--bytes", "1"], "is the server running"),
         (&["send", "host.invalid:443", "--insecure", "--bytes", "1"], "cannot find the host host.invalid"),

@@ -1,6 +1,7 @@
 //! [`PemFiles`]: the files of a certificate and its key, and the configuration that they make.
 
 use std::{
+    fs,
     io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
@@ -30,10 +31,7 @@ impl PemFiles {
     /// Reads the files. Returns a configuration with the process's crypto provider, for HTTP.
     pub(super) fn read(&self) -> io::Result<ServerConfig> {
         let provider = CryptoProvider::get_default().ok_or_else(|| io::Error::other(NO_PROVIDER))?;
-        let chain = CertificateDer::pem_file_iter(&self.certificate_chain)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .and_then(|chain| if chain.is_empty() { Err(pem::Error::NoItemsFound) } else { Ok(chain) })
-            .map_err(|error| cannot_read("certificate chain", &self.certificate_chain, &error))?;
+        let chain = read_chain(&self.certificate_chain)?;
         let key =
             PrivateKeyDer::from_pem_file(&self.key).map_err(|error| cannot_read("private key", &self.key, &error))?;
         let config = ServerConfig::builder_with_provider(provider.clone())
@@ -46,6 +44,24 @@ impl PemFiles {
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         Ok(config)
     }
+}
+
+fn read_chain(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let cannot_read = |error| cannot_read("certificate chain", file, &error);
+    let pem = fs::read(file).map_err(|error| cannot_read(pem::Error::Io(error)))?;
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(cannot_read)?;
+    // The reader skips a certificate whose first line it does not recognize, and says nothing.
+    let is_begin = |line: &&str| line.contains("-----BEGIN ") && line.trim_end().ends_with(" CERTIFICATE-----");
+    let (found, begun) = (chain.len(), String::from_utf8_lossy(&pem).lines().filter(is_begin).count());
+    if begun > found {
+        let message = format!(
+            "{}: of {begun} certificates, only {found} can be read: each must begin with the line -----BEGIN CERTIFICATE-----, without a \
+             space or a byte order mark before it",
+            file.display()
+        );
+        return Err(io::Error::new(ErrorKind::InvalidData, message));
+    }
+    if chain.is_empty() { Err(cannot_read(pem::Error::NoItemsFound)) } else { Ok(chain) }
 }
 
 fn cannot_read(what: &str, file: &Path, error: &pem::Error) -> io::Error {
