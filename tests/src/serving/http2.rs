@@ -75,6 +75,11 @@ pub fn header_block(path: &str) -> Vec<u8> {
     [&[0x82, 0x87], &path[..], &[0x41, 0x01, b'a']].concat()
 }
 
+/// The same with a Content-Length of two digits.
+pub fn header_block_with_length(path: &str, length: u8) -> Vec<u8> {
+    [&header_block(path)[..], &[0x0f, 0x0d, 2], length.to_string().as_bytes()].concat()
+}
+
 /// The answer to a PING.
 pub fn pong(ping: &Frame) -> Vec<u8> {
     frame(PING, 1, 0, &ping.payload)

@@ -9,7 +9,7 @@ use tls_shutdown_tests::{
         Client, Running, body_of,
         http2::{
             self, CONTINUATION, END_HEADERS, END_STREAM, GET, HEADERS, PING, RST_STREAM, SETTINGS, frame, get,
-            get_path, goaways, header_block, hello, is_answered,
+            get_path, goaways, header_block, header_block_with_length, hello, is_answered,
         },
         listener,
     },
@@ -140,6 +140,40 @@ async fn http2_responses_that_the_service_cuts_are_counted() {
         drop(client);
         let end = running.end().await;
         assert_eq!((end.requests(), end.responses_cut()), (2, cut), "{failing}");
+    }
+}
+
+/// The service has them, or receives them when h2 has already reset them. Their client receives no response.
+#[tokio::test]
+async fn requests_that_h2_resets_before_an_answer_are_counted_and_those_that_it_refuses_are_not() {
+    let post = |stream| frame(HEADERS, END_HEADERS, stream, &header_block_with_length("/never", 10));
+    let (short, trailers) = (frame(http2::DATA, END_STREAM, 1, b"short"), frame(HEADERS, END_HEADERS, 1, &[]));
+    let no_window = frame(http2::WINDOW_UPDATE, 0, 1, &0x7fff_ffff_u32.to_be_bytes());
+    // A connection header is malformed (RFC 9113 section 8.2.2).
+    let malformed = frame(HEADERS, END_HEADERS | END_STREAM, 1, &[GET, b"\0\x0aconnection\x05close"].concat());
+    for (first, second, requests, cut) in [
+        (post(1), short.clone(), 2, 1),
+        ([post(1), short].concat(), vec![], 2, 1),
+        (post(1), trailers, 2, 1),
+        (get_path(1, "/never"), no_window, 2, 1),
+        (malformed, vec![], 1, 0),
+    ] {
+        let mut running = Running::start(routes).await;
+        let mut client = Client::connect_http2(running.address).await;
+        // The response to the second request shows that the service has the first one.
+        client.send([hello(), first, get(3)].concat()).await;
+        let mut before = Vec::new();
+        while !is_answered(&before, 3) {
+            before.push(client.next_frame().await.expect("a frame"));
+        }
+        client.send(second).await;
+        while resets(&before).is_empty() {
+            before.push(client.next_frame().await.expect("a frame"));
+        }
+        assert_eq!(client.close().await, End::CloseNotify);
+        drop(client);
+        let end = running.end().await;
+        assert_eq!((end.requests(), end.responses_cut(), resets(&before)), (requests, cut, vec![1]), "{end}");
     }
 }
 

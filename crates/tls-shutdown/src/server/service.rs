@@ -59,7 +59,10 @@ where
                 (Some(messages.clone()), read)
             }
             MessagesInFlight::Http2(frames) => {
-                lock(frames).on_request(&request);
+                let cut = lock(frames).on_request(&request);
+                if cut > 0 {
+                    self.connection.count_cut(cut);
+                }
                 (None, Read::All)
             }
         };

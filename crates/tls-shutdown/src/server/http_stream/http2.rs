@@ -19,6 +19,7 @@ use tokio::{
 
 use super::{
     early_end::{EarlyEnds, Upload},
+    early_resets::EarlyResets,
     http1::content_length,
     open_requests::{Bodies, OpenRequests},
     reset_budget::ResetBudget,
@@ -66,6 +67,7 @@ pub(in crate::server) struct Http2Frames {
     ping: Option<[u8; 8]>,
     ping_timed_out: bool,
     resets: ResetBudget,
+    early_resets: EarlyResets,
 }
 
 /// A request whose header block continues in CONTINUATION.
@@ -133,14 +135,16 @@ impl Http2Frames {
         !self.inbound.is_between() && !self.holds_request() && !self.requests.has_any(self.last_served())
     }
 
-    /// The service is given a request.
-    pub(in crate::server) fn on_request<B: Body>(&mut self, request: &Request<B>) {
+    /// The service is given a request. Returns how many responses were cut before that: h2 has already reset the request.
+    pub(in crate::server) fn on_request<B: Body>(&mut self, request: &Request<B>) -> u64 {
+        self.early_resets.on_request();
         if let Some(stream) = self.early_ends.on_request(request)
             && let Some(open) = self.requests.get_mut(stream)
         {
             open.upload.length = content_length(request.headers());
             open.last_frame = opens_websocket(request).then(Instant::now);
         }
+        self.early_resets.take_cut()
     }
 
     /// Checks whether the client may still send.
@@ -283,6 +287,7 @@ impl Http2Frames {
     /// The header block of a request is complete.
     fn open(&mut self, stream: u32, upload: Upload) {
         self.last_stream = stream;
+        self.early_resets.on_head();
         self.requests.insert(stream, upload);
     }
 
@@ -309,11 +314,14 @@ impl Http2Frames {
                 }
                 RST_STREAM => {
                     self.early_ends.forget(frame.stream);
-                    // By other codes, h2 refuses a request that the service was not given.
+                    // By other codes, h2 also refuses a request that the service was not given.
                     let has_failed = matches!(first_word(&frame), INTERNAL_ERROR | CANCEL);
-                    let open = self.requests.remove(frame.stream).filter(|open| !open.has_response);
-                    let is_cut = open.is_some_and(|open| open.is_answered || has_failed);
-                    cut += u64::from(is_cut);
+                    match self.requests.remove(frame.stream) {
+                        Some(open) if open.has_response => {}
+                        Some(open) if open.is_answered || has_failed => cut += 1,
+                        Some(_) => self.early_resets.on_reset(),
+                        None => {}
+                    }
                 }
                 WINDOW_UPDATE => self.requests.widen(Bodies::Uploads, frame.stream, first_word(&frame) & EVERY_STREAM),
                 GOAWAY => self.goaway = Some(first_word(&frame) & EVERY_STREAM),
@@ -323,7 +331,7 @@ impl Http2Frames {
                 _ => {}
             }
         }
-        cut
+        cut + self.early_resets.take_cut()
     }
 
     /// Whether h2 may be given a frame that the client has not sent.

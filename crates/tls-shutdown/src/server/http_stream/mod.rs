@@ -1,6 +1,7 @@
 //! The stream under hyper. It knows what is half-sent, so that it ends truthfully on every path, also when it is dropped.
 
 mod early_end;
+mod early_resets;
 mod first_bytes;
 mod flow_control;
 pub(super) mod http1;
