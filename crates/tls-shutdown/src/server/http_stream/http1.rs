@@ -171,8 +171,11 @@ impl Http1Messages {
                     self.head_began = None;
                     head.body(MessagePart::Head)
                 }
-                // hyper finds that out as well.
-                Err(NotHttp) => MessagePart::Rest,
+                // hyper finds that out as well. It reads nothing more, and closes the connection behind the response.
+                Err(NotHttp) => {
+                    self.is_last_request = true;
+                    MessagePart::Rest
+                }
             };
             self.requests.begin_body(next);
         }

@@ -182,7 +182,10 @@ impl Http1Stream {
             self.reading.on_progress();
             messages.on_received(bytes);
         } else if read.is_pending() && messages.lacks_body() {
-            return self.reading.poll(cx, || None).map(Err);
+            let error = ready!(self.reading.poll(cx, || None));
+            // hyper closes the connection behind the response to this request.
+            messages.is_last_request = true;
+            return Poll::Ready(Err(error));
         } else if buffer.remaining() > 0 && matches!(read, Poll::Ready(Ok(()))) {
             messages.on_end(stream.get_mut());
         }
