@@ -5,13 +5,13 @@ use std::sync::Arc;
 use rustls::{HandshakeKind, ProtocolVersion};
 use tls_shutdown::{
     Ending,
-    server::{ConnectionReport, Protocol, ResponseDelivery, Server, ServerDrain, TlsListener},
+    server::{ConnectionReport, DrainPhase, Protocol, ResponseDelivery, Server, ServerDrain, TlsListener},
 };
 use tls_shutdown_tests::{
     End, VERSIONS, client_config, server_config,
     serving::{
         Client, Integration, LONG, Running, ScriptedBody, Site, Step, answer,
-        http2::{self, get, hello},
+        http2::{self, RST_STREAM, get, get_path, hello},
         hyper_body, hyper_http2, hyper_request, listener,
     },
     soon,
@@ -200,6 +200,25 @@ async fn the_drain_counts_the_requests_in_flight_at_the_signal() {
     let report = running.report().await;
     assert_eq!((report.in_flight(), report.requests(), report.responses_cut()), (1, 0, 0), "{report}");
     assert!(report.to_string().contains("requests             0 since the signal, and 1 in flight then\n"), "{report}");
+}
+
+/// Its connection goes on, and ends with the drain, which has cut nothing.
+#[tokio::test]
+async fn a_response_that_was_cut_before_the_signal_is_no_loss_of_the_drain() {
+    for (failing, cut_by_drain) in [("/body-fail", 0), ("/never", 1)] {
+        let mut running = Running::start(routes).await;
+        let mut client = Client::connect_http2(running.address).await;
+        client.send([hello(), get_path(1, "/body-fail"), get_path(3, failing)].concat()).await;
+        client.frame_of(RST_STREAM).await;
+        while failing == "/body-fail" && client.next_frame().await.expect("a frame").kind != RST_STREAM {}
+        running.signal();
+        soon(running.drain.reached(DrainPhase::LastRequest)).await;
+        running.force();
+        client.frames_to_end().await;
+        drop(client);
+        assert_eq!(running.end().await.responses_cut(), 2);
+        assert_eq!(running.report().await.responses_cut(), cut_by_drain, "{failing}");
+    }
 }
 
 /// close_notify before the response closes only the client's half, and says nothing of the response.

@@ -106,6 +106,7 @@ impl Accepted {
             _counted: self.counted.take(),
             requests: AtomicU64::new(0),
             responses_cut: AtomicU64::new(0),
+            cut_before_drain: AtomicU64::new(0),
             unserved: AtomicU64::new(0),
             has_unsent: AtomicBool::new(false),
             is_upgraded: AtomicBool::new(false),
@@ -137,6 +138,7 @@ impl Drop for Accepted {
             age: self.accepted.elapsed(),
             requests: 0,
             responses_cut: 0,
+            cut_before_drain: 0,
             failure: Some(failed),
             negotiated: mem::take(&mut self.negotiated),
             half: ClientHalf::Open,
@@ -160,6 +162,8 @@ pub(super) struct ConnectionRecord {
     _counted: Option<TaskTrackerToken>,
     requests: AtomicU64,
     responses_cut: AtomicU64,
+    /// Those of them that the drain has nothing to do with.
+    cut_before_drain: AtomicU64,
     unserved: AtomicU64,
     /// TLS holds the end of a response, and the transport has not accepted all of it.
     has_unsent: AtomicBool,
@@ -191,6 +195,9 @@ impl ConnectionRecord {
 
     pub(super) fn count_cut(&self, responses: u64) {
         self.responses_cut.fetch_add(responses, Ordering::Relaxed);
+        if self.drain().is_some_and(DrainHandle::is_ready) {
+            self.cut_before_drain.fetch_add(responses, Ordering::Relaxed);
+        }
     }
 
     /// Counts requests that came whole, and that the service was never given.
@@ -228,6 +235,7 @@ impl ConnectionRecord {
             // Requests that h2 or hyper refused never reached the service.
             responses_cut: (self.responses_cut.load(Ordering::Relaxed) + unsent).min(requests)
                 + self.unserved.load(Ordering::Relaxed),
+            cut_before_drain: self.cut_before_drain.load(Ordering::Relaxed),
             failure: None,
             negotiated: Negotiated { protocol, ..self.negotiated.clone() },
             half: if self.is_half_closed.load(Ordering::Relaxed) { ClientHalf::ClosedEarly } else { ClientHalf::Open },

@@ -32,6 +32,8 @@ pub struct ConnectionReport {
     pub(super) age: Duration,
     pub(super) requests: u64,
     pub(super) responses_cut: u64,
+    /// Those of them before the signal of a drain.
+    pub(super) cut_before_drain: u64,
     /// `None` if the handshake was finished, or if there is none.
     pub(super) failure: Option<FailedHandshake>,
     pub(super) negotiated: Negotiated,

@@ -59,7 +59,7 @@ impl Tally {
 
     pub(in crate::server) fn add(&mut self, report: &ConnectionReport) {
         *self.endings.entry(report.ending().name()).or_default() += 1;
-        self.responses_cut += report.responses_cut();
+        self.responses_cut += report.responses_cut.saturating_sub(report.cut_before_drain);
         self.left_after_response +=
             u64::from(report.delivery() == ResponseDelivery::Sent && !report.ending().is_clean());
         self.handshakes_cut += u64::from(!report.handshake_finished());
@@ -110,8 +110,9 @@ impl DrainReport {
         self.tally.in_flight
     }
 
-    /// The requests whose response was not sent to its end, as in
-    /// [`ConnectionReport::responses_cut`](crate::server::ConnectionReport::responses_cut). Counted by a [`Server`](crate::server::Server).
+    /// The responses that were cut since the signal, as in
+    /// [`ConnectionReport::responses_cut`](crate::server::ConnectionReport::responses_cut). What a connection has lost before does not count.
+    /// Counted by a [`Server`](crate::server::Server).
     pub fn responses_cut(&self) -> u64 {
         self.tally.responses_cut
     }
