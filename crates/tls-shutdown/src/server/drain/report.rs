@@ -140,7 +140,8 @@ impl DrainReport {
     }
 
     /// The gRPC calls that the [deadline](DrainPhase::Deadline) has ended with the status `UNAVAILABLE`. The drain has waited for them until
-    /// then.
+    /// then. If the client's windows hold back a message and the status behind it, [`responses_cut`](Self::responses_cut) counts the call,
+    /// too.
     pub fn calls_ended(&self) -> u64 {
         self.tally.calls_ended
     }
