@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::{Router, routing::get as get_method};
 use rustls::{HandshakeKind, ProtocolVersion};
 use tls_shutdown::{
     Ending,
@@ -19,7 +20,7 @@ use tls_shutdown_tests::{
 };
 use tokio::{
     io::AsyncWriteExt,
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, oneshot},
 };
 
 use crate::{
@@ -219,6 +220,31 @@ async fn a_response_that_was_cut_before_the_signal_is_no_loss_of_the_drain() {
         assert_eq!(running.end().await.responses_cut(), 2);
         assert_eq!(running.report().await.responses_cut(), cut_by_drain, "{failing}");
     }
+}
+
+/// The layer is for other servers. A `Server` counts its requests by itself.
+#[tokio::test]
+async fn a_request_behind_the_layer_of_a_server_is_counted_once() {
+    let listener = listener().await;
+    let address = listener.local_addr().expect("an address");
+    let (signal, signalled) = oneshot::channel();
+    let drain = ServerDrain::on(async { signalled.await.expect("a signal") });
+    let handle = drain.handle();
+    let gate = Arc::new(Notify::new());
+    let opened = gate.clone();
+    let app = Router::new().route("/", get_method(async move || opened.notified().await)).layer(handle.layer());
+    let report = tokio::spawn(Server::new(listener).drain(drain).serve(app));
+    let mut client = Client::connect(address).await;
+    client.ask("/").await;
+    while handle.in_flight() == 0 {
+        turns(1).await;
+    }
+    signal.send(()).expect("a server");
+    soon(handle.reached(DrainPhase::LastRequest)).await;
+    gate.notify_one();
+    client.read_to_end_and_close().await;
+    let report = soon(report).await.expect("no panic");
+    assert_eq!((report.in_flight(), report.requests()), (1, 0), "{report}");
 }
 
 /// close_notify before the response closes only the client's half, and says nothing of the response.

@@ -254,6 +254,11 @@ impl DrainHandle {
         InFlight(self.clone())
     }
 
+    /// Whether this is a handle of the same drain.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Counts something since the signal.
     pub(in crate::server) fn count(&self, add: impl FnOnce(&mut Tally)) {
         if !self.is_ready() {

@@ -21,6 +21,7 @@ use super::{DrainHandle, DrainPhase, handle::InFlight};
 use crate::{
     runtime::lock::lock,
     server::{
+        connection_info::ConnectionInfo,
         endless::{DrainBody, EndlessResponse, UnansweredRequest},
         http_stream::http1::{Http1Messages, ResponseInProgress},
         lifetime::ConnectionLifetime,
@@ -93,8 +94,11 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> DrainResponse<S::Future, R> {
-        let (read, in_flight) = (Read::of(&request), self.lifetime.drain().begin_request());
-        DrainResponse::begin(&self.lifetime, request, read, None, Some(in_flight), |request| self.inner.call(request))
+        let (read, drain) = (Read::of(&request), self.lifetime.drain());
+        let server = request.extensions().get::<ConnectionInfo>();
+        // A `Server` in the same drain has counted the request.
+        let in_flight = server.is_none_or(|info| !info.drain().is_same(drain)).then(|| drain.begin_request());
+        DrainResponse::begin(&self.lifetime, request, read, None, in_flight, |request| self.inner.call(request))
     }
 }
 
