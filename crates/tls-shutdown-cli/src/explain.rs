@@ -21,6 +21,9 @@ pub(crate) fn explain(report: &ConnectionReport) -> String {
         Ending::Truncated if report.transport() != Transport::Tls => {
             "The client ended the connection within a message."
         }
+        Ending::Complete if !report.shutdown().sent() => {
+            "The client closed the connection in order, and was gone before the server could."
+        }
         Ending::Complete => "Both sides closed the connection in order.",
         Ending::Sent => "The server closed the connection in order, and the client did not answer.",
         Ending::Quiet => "The server closed the connection without a word, as its policy says.",

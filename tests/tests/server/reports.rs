@@ -13,13 +13,14 @@ use tls_shutdown_tests::{
     serving::{
         Client, Integration, LONG, Running, ScriptedBody, Site, Step, answer,
         http2::{self, RST_STREAM, get, get_path, hello},
-        hyper_body, hyper_http2, hyper_request, listener,
+        hyper_body, hyper_http2, hyper_request, listener, offer,
     },
     soon,
     time::turns,
 };
 use tokio::{
     io::AsyncWriteExt,
+    net::TcpStream,
     sync::{Notify, mpsc, oneshot},
 };
 
@@ -245,6 +246,22 @@ async fn a_request_behind_the_layer_of_a_server_is_counted_once() {
     client.read_to_end_and_close().await;
     let report = soon(report).await.expect("no panic");
     assert_eq!((report.in_flight(), report.requests()), (1, 0), "{report}");
+}
+
+/// Its reset may have destroyed what it had not read.
+#[tokio::test]
+async fn a_client_that_resets_behind_its_close_notify_has_confirmed_nothing() {
+    let mut running = Running::start(routes).await;
+    let tcp = TcpStream::connect(running.address).await.expect("a listener");
+    tcp.set_zero_linger().expect("a socket");
+    let mut client = Client::over(tcp, offer("http/1.1")).await;
+    client.ask("/").await;
+    client.read_message().await;
+    client.stream.shutdown().await.expect("room");
+    drop(client);
+    let report = running.end().await;
+    assert_eq!((report.ending(), report.shutdown().sent()), (Ending::Complete, false), "{report}");
+    assert_eq!(report.delivery(), ResponseDelivery::Sent, "{report}");
 }
 
 /// close_notify before the response closes only the client's half, and says nothing of the response.

@@ -78,8 +78,8 @@ pub enum ResponseDelivery {
     NoRequest,
     /// Every response was sent to its end, and the client has closed in order.
     Delivered,
-    /// Every response was sent to its end. The client has not confirmed that: by the way it left, or because it had closed its half before
-    /// the response.
+    /// Every response was sent to its end. The client has not confirmed that: by the way it left, because it had closed its half before
+    /// the response, or because it reset the connection behind its close_notify.
     Sent,
     /// [Some responses](ConnectionReport::responses_cut) were not sent to their end.
     Cut,
@@ -145,7 +145,10 @@ impl ConnectionReport {
         match (self.responses_cut, self.requests, self.ending()) {
             (1.., _, _) => ResponseDelivery::Cut,
             (0, 0, _) => ResponseDelivery::NoRequest,
-            (0, _, Ending::Complete) if self.half == ClientHalf::Open => ResponseDelivery::Delivered,
+            // If our end could not be sent, the client had reset the connection behind its own, over unread data perhaps.
+            (0, _, Ending::Complete) if self.half == ClientHalf::Open && self.shutdown.sent() => {
+                ResponseDelivery::Delivered
+            }
             (0, _, _) => ResponseDelivery::Sent,
         }
     }
