@@ -216,7 +216,8 @@ async fn odd_records_read_by_the_application_after_close_notify() {
     }
 }
 
-/// The ending is the same, whether the application's read or the shutdown has met the record. Data before the record comes first.
+/// The ending is the same, whether the application's read or the shutdown has met the record. Data before the record comes first, also if
+/// the application reads it in pieces.
 #[tokio::test(start_paused = true)]
 async fn odd_records_read_by_the_application_have_the_same_ending() {
     for odd in ODD {
@@ -229,9 +230,14 @@ async fn odd_records_read_by_the_application_have_the_same_ending() {
             let (told, told_by) = mpsc::channel();
             let mut stream = stream.on_end(move |report| told.send(report.ending()).expect("awaited"));
             let mut forge = peer.into_forge();
-            forge.send(Forge::DATA, b"some data");
+            forge.send(Forge::DATA, b"some ");
+            forge.send(Forge::DATA, b"data");
             (odd.records)(&mut forge);
-            let mut data = Vec::new();
+            let mut data = vec![0; 9];
+            for piece in data.chunks_mut(2) {
+                assert_ready!(task::spawn(stream.read_exact(piece)).poll(), "{}", what).expect(&what);
+            }
+            assert_eq!(data, b"some data", "{what}");
             let outcome = assert_ready!(task::spawn(stream.read_to_end(&mut data)).poll(), "{}", what);
             assert_eq!(data, b"some data", "{what}");
             assert_eq!(outcome.is_ok(), odd.endings == [Ending::Complete], "{what}: {outcome:?}");

@@ -14,7 +14,7 @@ use crate::{
         close_state::Event,
         driver::CloseDriver,
         report::Ending,
-        session::TlsSession,
+        session::{NextRead, TlsSession},
         session_io,
         tls_error::{copy, failure_of_read_error_ref, failure_of_write_error_ref, tls_error},
     },
@@ -71,11 +71,12 @@ impl<S: TlsSession> Connection<S> {
     /// The same at the first read, during a shutdown, or after a failure.
     #[cold]
     fn poll_fill_buf_apart(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
-        if let Some(error) = self.read_error.take() {
-            self.read_error = lasting(&error);
+        let Self { session, driver, read_error, .. } = self;
+        let has_data = matches!(session.connection().next_read(), NextRead::Data(_));
+        if let Some(error) = read_error.take_if(|_| !has_data) {
+            *read_error = lasting(&error);
             return Poll::Ready(Err(error));
         }
-        let Self { session, driver, read_error, .. } = self;
         driver.keep_early_data(session);
         driver.begin_reading();
         if !driver.kept()?.is_empty() {
