@@ -1,12 +1,15 @@
 //! What the report of a connection says of it, in each way to serve.
 
-use std::sync::Arc;
+use std::{convert::Infallible, future::pending, sync::Arc};
 
 use axum::{Router, routing::get as get_method};
+use hyper::{Request, Response};
 use rustls::{HandshakeKind, ProtocolVersion};
 use tls_shutdown::{
     Ending,
-    server::{ConnectionReport, DrainPhase, Protocol, ResponseDelivery, Server, ServerDrain, TlsListener},
+    server::{
+        ConnectionInfo, ConnectionReport, DrainPhase, Protocol, ResponseDelivery, Server, ServerDrain, TlsListener,
+    },
 };
 use tls_shutdown_tests::{
     End, VERSIONS, client_config, server_config,
@@ -23,6 +26,7 @@ use tokio::{
     net::TcpStream,
     sync::{Notify, mpsc, oneshot},
 };
+use tower::{Layer, Service, service_fn};
 
 use crate::{
     drain::{asking, start},
@@ -293,4 +297,22 @@ async fn a_half_closed_client_has_confirmed_nothing() {
         let (ending, cut) = (report.ending(), report.responses_cut());
         assert_eq!((ending, cut, report.delivery()), (Ending::Complete, 0, ResponseDelivery::Sent), "{report}");
     }
+}
+
+/// Another server counts nothing, also if its requests carry the same [`ConnectionInfo`] as those of a `Server`.
+#[tokio::test]
+async fn a_request_behind_the_layer_of_another_server_is_counted() {
+    let drain = ServerDrain::on(pending());
+    let handle = drain.handle();
+    let mut listener = listener().await.with_drain(&handle);
+    let address = listener.local_addr().expect("an address");
+    let (_client, accepted) = tokio::join!(Client::connect(address), listener.accept());
+    let (stream, _) = accepted.expect("a connection");
+    let mut request = Request::new(());
+    request.extensions_mut().insert(ConnectionInfo::from(&stream));
+    let respond = |_: Request<()>| async { Ok::<_, Infallible>(Response::new(String::new())) };
+    let mut service = handle.layer().layer(service_fn(respond));
+    let response = service.call(request);
+    assert_eq!(handle.in_flight(), 1);
+    drop(response);
 }

@@ -38,30 +38,35 @@ struct Facts {
     server_name: Option<Arc<str>>,
     certificates: Vec<CertificateDer<'static>>,
     lifetime: Arc<ConnectionLifetime>,
+    /// Whether a [`Server`](super::Server) has made this.
+    is_of_server: bool,
+}
+
+impl Facts {
+    fn new(connection: &ConnectionRecord, tls: Option<&ServerConnection>, lifetime: Arc<ConnectionLifetime>) -> Self {
+        let certificates = tls.and_then(|tls| tls.peer_certificates()).unwrap_or_default();
+        Self {
+            peer: connection.peer,
+            transport: connection.transport,
+            protocol: tls.and_then(|tls| tls.alpn_protocol()).map(<[u8]>::to_vec),
+            server_name: connection.server_name().cloned(),
+            certificates: certificates.iter().cloned().map(CertificateDer::into_owned).collect(),
+            lifetime,
+            is_of_server: false,
+        }
+    }
 }
 
 impl ConnectionInfo {
     pub(super) fn new(stream: &AcceptedStream, lifetime: Arc<ConnectionLifetime>) -> Self {
         let tls = stream.tls().map(|stream| stream.get_ref().get_ref().get_ref().1);
-        Self::of_connection(stream.connection(), tls, lifetime)
+        let facts = Facts::new(stream.connection(), tls, lifetime);
+        Self { facts: Arc::new(Facts { is_of_server: true, ..facts }) }
     }
 
-    fn of_connection(
-        connection: &ConnectionRecord,
-        tls: Option<&ServerConnection>,
-        lifetime: Arc<ConnectionLifetime>,
-    ) -> Self {
-        let certificates = tls.and_then(|tls| tls.peer_certificates()).unwrap_or_default();
-        Self {
-            facts: Arc::new(Facts {
-                peer: connection.peer,
-                transport: connection.transport,
-                protocol: tls.and_then(|tls| tls.alpn_protocol()).map(<[u8]>::to_vec),
-                server_name: connection.server_name().cloned(),
-                certificates: certificates.iter().cloned().map(CertificateDer::into_owned).collect(),
-                lifetime,
-            }),
-        }
+    /// Whether a [`Server`](super::Server) counts the requests of the connection in `drain`.
+    pub(super) fn is_counted_in(&self, drain: &DrainHandle) -> bool {
+        self.facts.is_of_server && self.drain().is_same(drain)
     }
 
     /// Who is at the other end: over TLS, the address that the [hook before TLS](super::TlsListener::before_tls) returned, if there is one.
@@ -118,7 +123,7 @@ impl From<&ServerStream> for ConnectionInfo {
         let connection = stream.connection();
         let drain = connection.drain().cloned().unwrap_or_else(|| ServerDrain::on(pending()).handle());
         let lifetime = Arc::new(ConnectionLifetime::of_drain(drain));
-        Self::of_connection(connection, Some(stream.get_ref().get_ref().get_ref().1), lifetime)
+        Self { facts: Arc::new(Facts::new(connection, Some(stream.get_ref().get_ref().get_ref().1), lifetime)) }
     }
 }
 

@@ -95,9 +95,8 @@ where
 
     fn call(&mut self, request: Request<B>) -> DrainResponse<S::Future, R> {
         let (read, drain) = (Read::of(&request), self.lifetime.drain());
-        let server = request.extensions().get::<ConnectionInfo>();
-        // A `Server` in the same drain has counted the request.
-        let in_flight = server.is_none_or(|info| !info.drain().is_same(drain)).then(|| drain.begin_request());
+        let connection = request.extensions().get::<ConnectionInfo>();
+        let in_flight = connection.is_none_or(|info| !info.is_counted_in(drain)).then(|| drain.begin_request());
         DrainResponse::begin(&self.lifetime, request, read, None, in_flight, |request| self.inner.call(request))
     }
 }

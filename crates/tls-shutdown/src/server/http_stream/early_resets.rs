@@ -3,7 +3,8 @@
 /// The requests that h2 has reset before any answer.
 ///
 /// It does not report which of them the service has: h2 refuses some at their head, and the service never receives these. It resets others
-/// when their rest is malformed, or when the service returns an error. Those have lost their response.
+/// when their rest is malformed, or when the service returns an error. Those have lost their response. A client that cancels a request that
+/// h2 refuses anyway hides one of them.
 #[derive(Default)]
 pub(super) struct EarlyResets {
     resets: u64,
