@@ -98,7 +98,7 @@ fn load_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Failur
     let certificates = read(&pem).map_err(|error| cannot_read("certificate", file, &error))?;
     match (certificates.len(), begun_certificates(&pem)) {
         (found, begun) if begun > found => Err(Failure::new(format!(
-            "{}: of {begun} certificates, only {found} can be read: each must begin with the line -----BEGIN CERTIFICATE-----, without a \
+            "{}: only {found} of {begun} certificates can be read: each must begin with the line -----BEGIN CERTIFICATE-----, without a \
              space or a byte order mark before it",
             file.display()
         ))),

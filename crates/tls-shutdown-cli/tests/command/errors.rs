@@ -89,7 +89,7 @@ async fn failures_are_one_line_with_exit_code_1() {
         (&["serve", "--cert", cert, "--key", cert], "contains no private key in PEM format"),
         (&["serve", "--cert", cut, "--key", key], "an END line is missing"),
         (&["serve", "--cert", cert, "--key", encrypted], "decrypt what is encrypted"),
-        (&["serve", "--cert", marked, "--key", key], "of 2 certificates, only 1 can be read"),
+        (&["serve", "--cert", marked, "--key", key], "only 1 of 2 certificates can be read"),
         (&["serve", "--client-ca", marked], "a byte order mark"),
         (&["serve", "--cert", cert, "--key", &other_key], "this certificate with this key"),
         (&["send", &closed, "--insecure", "--bytes", "1"], "is the server running"),

@@ -55,7 +55,7 @@ fn read_chain(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     let (found, begun) = (chain.len(), String::from_utf8_lossy(&pem).lines().filter(is_begin).count());
     if begun > found {
         let message = format!(
-            "{}: of {begun} certificates, only {found} can be read: each must begin with the line -----BEGIN CERTIFICATE-----, without a \
+            "{}: only {found} of {begun} certificates can be read: each must begin with the line -----BEGIN CERTIFICATE-----, without a \
              space or a byte order mark before it",
             file.display()
         );
