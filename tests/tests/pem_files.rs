@@ -94,7 +94,10 @@ async fn certificates_come_from_files_and_are_read_again() {
     for skipped in ["\u{feff}", " "] {
         fs::write(&chain, format!("{good}{skipped}{good}")).expect("a file");
         let error = handle.reload_pem().expect_err("one certificate is missing");
-        assert!(error.kind() == ErrorKind::InvalidData && error.to_string().contains("only 1 of 2 certificates"), "{error}");
+        assert!(
+            error.kind() == ErrorKind::InvalidData && error.to_string().contains("only 1 of 2 certificates"),
+            "{error}"
+        );
     }
     fs::write(&chain, good).expect("a file");
     fs::remove_file(&key).expect("a file");

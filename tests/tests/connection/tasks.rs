@@ -210,3 +210,20 @@ async fn a_reader_sees_the_end_of_a_closing_that_failed() {
         }
     }
 }
+
+/// The reader tries to write an alert, and the transport keeps one waker for writes.
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_meets_a_bad_record_leaves_the_writer_its_wake_up() {
+    for (side, version) in each_kind() {
+        let (stream, peer) = connect(side, version);
+        let wire = peer.wire.clone();
+        wire.script(|script| script.room = 0);
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let mut writing = task::spawn(async move { writer.write_all(&[0; 100_000]).await });
+        peer.into_forge().wire.deliver(b"220 plain text\r\n");
+        assert_pending!(writing.poll());
+        assert_ready!(task::spawn(reader.read(&mut [0; 9])).poll()).expect_err("no TLS");
+        wire.script(|script| script.room = usize::MAX);
+        assert!(writing.is_woken());
+    }
+}

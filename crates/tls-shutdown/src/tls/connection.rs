@@ -109,14 +109,17 @@ impl<S: TlsSession> Connection<S> {
     #[inline]
     pub(crate) fn poll_write_with<T>(
         &mut self,
-        write: impl FnOnce(Pin<&mut S>) -> Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if self.driver.has_begun() {
             return Poll::Ready(Err(write_after_shutdown()));
         }
-        let result = write(Pin::new(&mut self.session));
-        if let Poll::Ready(Err(error)) = &result {
-            self.apply_write_error(error);
+        let result = write(Pin::new(&mut self.session), cx);
+        match &result {
+            Poll::Ready(Err(error)) => self.apply_write_error(error),
+            Poll::Pending => self.driver.remember_writer(cx),
+            Poll::Ready(Ok(_)) => {}
         }
         result
     }
@@ -129,8 +132,10 @@ impl<S: TlsSession> Connection<S> {
             None => Pin::new(&mut self.session).poll_flush(cx),
         };
         let result = session_io::retry_interrupted(result, cx);
-        if let Poll::Ready(Err(error)) = &result {
-            self.apply_write_error(error);
+        match &result {
+            Poll::Ready(Err(error)) => self.apply_write_error(error),
+            Poll::Pending => self.driver.remember_writer(cx),
+            Poll::Ready(Ok(())) => {}
         }
         result
     }

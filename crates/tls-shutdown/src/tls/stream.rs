@@ -343,7 +343,7 @@ impl<S: TlsSession> AsyncRead for ShutdownStream<S> {
 
 impl<S: TlsSession> AsyncWrite for ShutdownStream<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().connection_mut().poll_write_with(|session| session.poll_write(cx, buffer))
+        self.get_mut().connection_mut().poll_write_with(cx, |session, cx| session.poll_write(cx, buffer))
     }
 
     fn poll_write_vectored(
@@ -351,7 +351,7 @@ impl<S: TlsSession> AsyncWrite for ShutdownStream<S> {
         cx: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.get_mut().connection_mut().poll_write_with(|session| session.poll_write_vectored(cx, buffers))
+        self.get_mut().connection_mut().poll_write_with(cx, |session, cx| session.poll_write_vectored(cx, buffers))
     }
 
     fn is_write_vectored(&self) -> bool {

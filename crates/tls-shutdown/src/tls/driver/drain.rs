@@ -213,6 +213,12 @@ impl CloseDriver {
         remember(&mut self.reader, cx.waker());
     }
 
+    /// Remembers the task whose write waits. A read that fails writes an alert, and so takes its place at the transport.
+    #[inline]
+    pub(crate) fn remember_writer(&mut self, cx: &Context<'_>) {
+        remember(&mut self.closer, cx.waker());
+    }
+
     /// Whether the shutdown has ended, and nothing more can be read.
     pub(crate) fn has_failed_reads(&self) -> bool {
         self.times.ended.is_some() && matches!(self.state.remote, Remote::Failed(_))

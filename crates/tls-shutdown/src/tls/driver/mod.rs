@@ -47,8 +47,8 @@ pub(crate) struct CloseDriver {
     close_notify: CloseNotify,
     scanner: RecordScanner,
     yielded: YieldOnce,
-    /// The last task that waits to read, and the last that waits for the shutdown. The transport keeps one waker, and these may be
-    /// two tasks (`tokio::io::split`).
+    /// The last task that waits to read, and the last that waits to write or for the shutdown. The transport keeps one waker for each
+    /// direction, and these may be two tasks (`tokio::io::split`).
     reader: Option<Waker>,
     closer: Option<Waker>,
     /// Whether the application has ever read.
