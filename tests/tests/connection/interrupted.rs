@@ -69,9 +69,7 @@ async fn an_interrupted_call_is_made_again() {
             begins.store(true, Ordering::Relaxed);
             let mut answer = Vec::new();
             while answer.len() < 6 {
-                if let Err(error) = stream.read_buf(&mut answer).await {
-                    assert_eq!(error.kind(), ErrorKind::Interrupted);
-                }
+                stream.read_buf(&mut answer).await.expect("data");
             }
             if policy == POLICIES[0] {
                 stream.flush().await.expect("flushed");

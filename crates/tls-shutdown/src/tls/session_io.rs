@@ -36,7 +36,7 @@ pub(crate) fn poll_flush_data<S: TlsSession>(
 }
 
 /// Takes an interrupted call, which has done nothing (`std::io::ErrorKind::Interrupted`), for one that waits. The task makes it again at its
-/// next turn, so that timeouts hold.
+/// next turn, so that timeouts hold. The application's `poll_write` alone fails: tokio-rustls does not say how much rustls has taken by then.
 #[inline]
 pub(crate) fn retry_interrupted<T>(result: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
     match result {

@@ -47,6 +47,8 @@ pub(in crate::server) struct Http1Messages {
     pub(super) upgrade: Upgrade,
     /// Whether the next response announces `Connection: close`.
     pub(in crate::server) is_last_request: bool,
+    /// Whether the last request that was read has a body that cannot be read to its end.
+    has_broken_body: bool,
     /// Whether a response has announced it, or was one of hyper's own, which answer what is no request.
     has_announced_close: bool,
 }
@@ -101,6 +103,7 @@ impl Default for Http1Messages {
             delimiter: Delimiter::default(),
             upgrade: Upgrade::default(),
             is_last_request: false,
+            has_broken_body: false,
             has_announced_close: false,
         }
     }
@@ -171,9 +174,9 @@ impl Http1Messages {
                     self.head_began = None;
                     head.body(MessagePart::Head)
                 }
-                // hyper finds that out as well. It reads nothing more, and closes the connection behind the response.
+                // hyper finds that out as well.
                 Err(NotHttp) => {
-                    self.is_last_request = true;
+                    self.on_broken_body();
                     MessagePart::Rest
                 }
             };
@@ -203,6 +206,14 @@ impl Http1Messages {
     pub(in crate::server) fn on_request(&mut self) {
         self.waiting = self.waiting.saturating_sub(1);
         self.set_response(ResponseProgress::Awaited);
+        self.is_last_request |= self.has_broken_body && self.waiting == 0;
+    }
+
+    /// The body of the last request that was read is malformed, or stalls. hyper reads nothing behind it, and closes the connection behind the
+    /// response to that request.
+    pub(super) fn on_broken_body(&mut self) {
+        self.has_broken_body = true;
+        self.is_last_request |= self.waiting == 0;
     }
 
     /// hyper has called `poll_flush`.

@@ -183,8 +183,7 @@ impl Http1Stream {
             messages.on_received(bytes);
         } else if read.is_pending() && messages.lacks_body() {
             let error = ready!(self.reading.poll(cx, || None));
-            // hyper closes the connection behind the response to this request.
-            messages.is_last_request = true;
+            messages.on_broken_body();
             return Poll::Ready(Err(error));
         } else if buffer.remaining() > 0 && matches!(read, Poll::Ready(Ok(()))) {
             messages.on_end(stream.get_mut());
