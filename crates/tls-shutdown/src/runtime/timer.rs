@@ -29,6 +29,7 @@ pub(crate) fn from_now(timeout: Duration) -> Instant {
 /// # Panics
 ///
 /// If it is 0. Elsewhere, 0 often means no limit.
+#[cfg(any(feature = "server", feature = "tower"))]
 #[track_caller]
 pub(crate) fn not_zero(timeout: Duration) -> Duration {
     assert!(timeout > Duration::ZERO, "a timeout of 0 ends every connection; for no limit, use Duration::MAX");
