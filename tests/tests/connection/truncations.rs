@@ -132,3 +132,24 @@ async fn reading_on_to_an_end_that_is_accepted_ends() {
         }
     }
 }
+
+/// Users search for the words of rustls, and the handbook explains them.
+#[tokio::test(start_paused = true)]
+async fn a_read_at_a_truncation_says_what_rustls_says() {
+    for (side, version) in each_kind() {
+        for closes_first in [false, true] {
+            let (mut stream, mut peer) = connect(side, version);
+            if closes_first {
+                assert_ready!(task::spawn(Box::pin(stream.close_notify())).poll()).expect("sent");
+            }
+            peer.send(b"some");
+            peer.wire.script(|script| script.then = Then::End);
+            let mut data = Vec::new();
+            let error = assert_ready!(task::spawn(stream.read_to_end(&mut data)).poll()).expect_err("cut");
+            assert!(
+                error.to_string().starts_with("peer closed connection without sending TLS close_notify"),
+                "{error}"
+            );
+        }
+    }
+}

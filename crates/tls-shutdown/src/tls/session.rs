@@ -134,8 +134,8 @@ pub(crate) enum NextRead<'a> {
     Data(&'a [u8]),
     /// The peer's close_notify; everything before it was read.
     ZeroReturn,
-    /// The transport's end, without close_notify.
-    TransportEnd,
+    /// The transport's end, without close_notify, and rustls's error for it.
+    TransportEnd(io::Error),
     /// Nothing yet.
     Nothing,
 }
@@ -183,7 +183,7 @@ impl<'a> TlsConnection<'a> {
         match chunk {
             Ok([]) => NextRead::ZeroReturn,
             Ok(data) => NextRead::Data(data),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => NextRead::TransportEnd,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => NextRead::TransportEnd(error),
             Err(_) => NextRead::Nothing,
         }
     }

@@ -19,7 +19,7 @@ use crate::{
         report::Ending,
         session::{NextRead, TlsConnection, TlsSession},
         session_io,
-        tls_error::{Failure, failure_of_processing, failure_of_read_error},
+        tls_error::{Failure, failure_of_processing, failure_of_read_error, failure_of_read_error_ref},
     },
 };
 
@@ -59,7 +59,7 @@ impl CloseDriver {
                 //# Any data received after a closure alert has been received MUST be
                 //# ignored.
                 NextRead::ZeroReturn => break Event::ZeroReturn.into(),
-                NextRead::TransportEnd => break Event::TransportEnd.into(),
+                NextRead::TransportEnd(_) => break Event::TransportEnd.into(),
                 NextRead::Nothing => {}
             }
             if let Some(tickets) = self.in_force.tickets()
@@ -292,9 +292,13 @@ impl CloseDriver {
                 self.on_read(Event::ZeroReturn);
                 Ok(&[])
             }
-            NextRead::TransportEnd | NextRead::Nothing => {
-                self.on_read(Failure::from(Event::TransportEnd));
-                Err(read_error(Ending::Truncated))
+            end @ (NextRead::TransportEnd(_) | NextRead::Nothing) => {
+                let error = match end {
+                    NextRead::TransportEnd(error) => error,
+                    _ => read_error(Ending::Truncated),
+                };
+                self.on_read(failure_of_read_error_ref(&error));
+                Err(error)
             }
         })
     }

@@ -177,7 +177,7 @@ impl CloseDriver {
         self.keep_early_data(session);
         self.times.began = Some(Instant::now());
         // tokio-rustls may have met it before the stream was wrapped.
-        if matches!(session.connection().next_read(), NextRead::TransportEnd) {
+        if matches!(session.connection().next_read(), NextRead::TransportEnd(_)) {
             self.state.on(Event::TransportEnd);
         }
     }
