@@ -8,7 +8,7 @@ use tls_shutdown_tests::{VERSIONS, scripted::BIDIRECTIONAL};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy_bidirectional, duplex, split},
     sync::mpsc,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::exchanges::{
@@ -97,8 +97,16 @@ async fn an_answer_behind_a_shutdown_that_timed_out_is_read() {
         let mut client = client.on_end(move |report| sender.send(report.ending()).expect("a test"));
         let server = tokio::spawn(answer(server, DUE));
         client.write_all(REQUEST).await.expect("written");
-        let error = client.shutdown().await.expect_err("no answer");
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+        let begin = Instant::now();
+        for _ in 0..2 {
+            let error = client.shutdown().await.expect_err("no answer");
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+            assert_eq!(
+                begin.elapsed().as_secs(),
+                ShutdownPolicy::CLOSE_TIMEOUT.as_secs(),
+                "a second call does not wait"
+            );
+        }
         assert_eq!(client.read_to_end(&mut Vec::new()).await.expect("everything"), DUE.0);
         assert_eq!(client.state(), ShutdownState::Both);
         drop(client);

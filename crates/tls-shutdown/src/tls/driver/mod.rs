@@ -162,6 +162,9 @@ impl CloseDriver {
 
     fn begin_goal<S: TlsSession>(&mut self, session: &mut S, goal: Goal, policy: ShutdownPolicy) {
         self.start_time(session);
+        if self.extent == Extent::WriteHalf && self.is_unanswered() {
+            return;
+        }
         if self.state.begin(goal, policy.unexpected_eof()) == Begun::Anew {
             self.in_force = policy;
             self.times.close = None;
@@ -265,8 +268,7 @@ impl CloseDriver {
     ) -> Poll<Ending> {
         loop {
             if let Poll::Ready(ending) = self.poll_steps(session, cx) {
-                let is_unanswered = self.reading == Reading::Never && self.state.remote == Remote::ForReader;
-                return Poll::Ready(if is_unanswered { Ending::TimedOut } else { ending });
+                return Poll::Ready(if self.is_unanswered() { Ending::TimedOut } else { ending });
             }
             let (end, timeout) = match self.state.step().limit() {
                 Some(Limit::Stall) => (self.times.stall, Event::StallTimeout),
@@ -278,6 +280,11 @@ impl CloseDriver {
             ready!(poll_until(end, cx));
             self.state.on(timeout);
         }
+    }
+
+    /// Whether a half-close has timed out, and the application has not read since.
+    fn is_unanswered(&self) -> bool {
+        self.reading == Reading::Never && self.state.remote == Remote::ForReader
     }
 
     /// Whether a half-close leaves the wait for the peer to the application's reads. The peer may take its time for an answer, and a reader
