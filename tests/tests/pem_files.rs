@@ -99,11 +99,13 @@ async fn certificates_come_from_files_and_are_read_again() {
             "{error}"
         );
     }
-    fs::write(&chain, good).expect("a file");
+    let commented: String = good.lines().map(|line| format!("# {line}\n")).collect();
+    fs::write(&chain, commented + &good).expect("a file");
     fs::remove_file(&key).expect("a file");
     assert_eq!(handle.reload_pem().expect_err("no key").kind(), ErrorKind::NotFound);
     fs::rename(&other, &key).expect("a file");
     assert_eq!(presented("h2").await, second, "the old certificate stays in use");
+    handle.reload_pem().expect("a certificate that is commented out is no fault");
     assert!(!log.text().contains("HTTP/1 only"), "{}", log.text());
 
     // What is in no file stays as it was set: client authentication, and ALPN without HTTP/2.

@@ -109,7 +109,10 @@ fn load_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Failur
 
 /// The certificates that a PEM file seems to contain. Its reader skips one whose first line it does not recognize, and says nothing.
 fn begun_certificates(pem: &[u8]) -> usize {
-    let is_begin = |line: &&str| line.contains("-----BEGIN ") && line.trim_end().ends_with(" CERTIFICATE-----");
+    let is_begin = |line: &&str| {
+        let line = line.trim_start_matches('\u{feff}').trim();
+        line.starts_with("-----BEGIN ") && line.ends_with(" CERTIFICATE-----")
+    };
     String::from_utf8_lossy(pem).lines().filter(is_begin).count()
 }
 

@@ -51,7 +51,10 @@ fn read_chain(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     let pem = fs::read(file).map_err(|error| cannot_read(pem::Error::Io(error)))?;
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(cannot_read)?;
     // The reader skips a certificate whose first line it does not recognize, and says nothing.
-    let is_begin = |line: &&str| line.contains("-----BEGIN ") && line.trim_end().ends_with(" CERTIFICATE-----");
+    let is_begin = |line: &&str| {
+        let line = line.trim_start_matches('\u{feff}').trim();
+        line.starts_with("-----BEGIN ") && line.ends_with(" CERTIFICATE-----")
+    };
     let (found, begun) = (chain.len(), String::from_utf8_lossy(&pem).lines().filter(is_begin).count());
     if begun > found {
         let message = format!(
