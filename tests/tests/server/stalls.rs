@@ -17,7 +17,11 @@ use tls_shutdown_tests::{
     soon,
     time::pass_time,
 };
-use tokio::{io::AsyncReadExt, net::TcpSocket, sync::mpsc};
+use tokio::{
+    io::AsyncReadExt,
+    net::TcpSocket,
+    sync::{mpsc, watch},
+};
 
 #[tokio::test]
 async fn a_client_that_keeps_the_server_waiting_is_ended() {
@@ -224,6 +228,31 @@ async fn an_http2_client_that_stops_in_an_upload_is_ended() {
     while client.frame_of(PING).await.payload != [7; 8] {}
     drop(client);
     running.end().await;
+}
+
+/// It may send nothing before its tunnel is there, and that can take the server a while.
+#[tokio::test]
+async fn an_http2_client_that_waits_for_its_tunnel_is_none_that_stalls() {
+    let limit = Duration::from_millis(500);
+    let (sender, connected) = watch::channel(false);
+    let routes = move |_| {
+        let mut connected = connected.clone();
+        async move {
+            connected.wait_for(|connected| *connected).await.expect("a test");
+            answer(ScriptedBody::full(10))
+        }
+    };
+    let short = |server: Server| server.stall_timeout(limit / 5);
+    let mut running = Running::start_with(listener().await, short, |drain| drain, routes);
+    let mut client = Client::connect_http2(running.address).await;
+    // `:method: CONNECT` and `:authority: a`, as HPACK has them.
+    let connect = [b"\x02\x07CONNECT", &b"\x41\x01a"[..]].concat();
+    client.send([hello(), frame(http2::HEADERS, http2::END_HEADERS, 1, &connect)].concat()).await;
+    pass_time(limit * 4).await;
+    sender.send_replace(true);
+    while client.frame_of(http2::HEADERS).await.stream != 1 {}
+    drop(client);
+    assert_eq!(running.end().await.requests(), 1);
 }
 
 /// A body is bounded if the server and hyper agree about its end.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use http_body::Body;
-use hyper::Request;
+use hyper::{Method, Request};
 use tokio::{
     io::{AsyncWrite, ReadBuf},
     time::Instant,
@@ -143,6 +143,7 @@ impl Http2Frames {
         {
             open.upload.length = content_length(request.headers());
             open.last_frame = opens_websocket(request).then(Instant::now);
+            open.is_connect = *request.method() == Method::CONNECT;
         }
         self.early_resets.take_cut()
     }

@@ -35,6 +35,8 @@ pub(super) struct OpenRequest {
     pub(super) has_response: bool,
     /// When the last data of a WebSocket was sent. The end of its stream says nothing that a Close frame has not said. `None` for others.
     pub(super) last_frame: Option<Instant>,
+    /// Whether it opens a tunnel or a WebSocket. Its client sends nothing before it is answered (RFC 9113 section 8.5).
+    pub(super) is_connect: bool,
     /// How much more of its [`Bodies`] their receiver lets through.
     windows: [i64; 2],
 }
@@ -49,7 +51,8 @@ impl Default for OpenRequests {
 impl OpenRequests {
     pub(super) fn insert(&mut self, stream: u32, upload: Upload) {
         let windows = self.flows.each_ref().map(|flow| flow.initial);
-        let open = OpenRequest { upload, is_answered: false, has_response: false, last_frame: None, windows };
+        let (is_answered, has_response, is_connect) = (false, false, false);
+        let open = OpenRequest { upload, is_answered, has_response, last_frame: None, is_connect, windows };
         self.streams.push_back((stream, open));
     }
 
@@ -195,7 +198,8 @@ impl OpenRequests {
     /// of it.
     fn waits_for_upload(&self, open: &OpenRequest) -> bool {
         let waits = !open.upload.has_ended && open.is_answered == open.has_response;
-        waits && !self.is_closed(Bodies::Uploads, open)
+        let may_send = open.is_answered || !open.is_connect;
+        waits && may_send && !self.is_closed(Bodies::Uploads, open)
     }
 
     fn is_closed(&self, bodies: Bodies, open: &OpenRequest) -> bool {
