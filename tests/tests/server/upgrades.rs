@@ -8,7 +8,10 @@ use hyper::{
     header::{CONNECTION, UPGRADE},
 };
 use hyper_util::rt::TokioIo;
-use tls_shutdown::server::{DrainPhase, Server, ServerDrain};
+use tls_shutdown::{
+    Ending,
+    server::{DrainPhase, ResponseDelivery, Server, ServerDrain},
+};
 use tls_shutdown_tests::{
     End,
     serving::{Client, LONG, Running, ScriptedBody, listener},
@@ -35,8 +38,20 @@ async fn upgrading(mut request: Request<Incoming>) -> Answer {
         match task.as_str() {
             "drop" => {}
             "shutdown" => stream.shutdown().await.expect("sent"),
+            "goodbye" => {
+                stream.shutdown().await.expect("sent");
+                let _ = stream.read_u8().await;
+            }
             "read" => while stream.read_u8().await.is_ok() {},
             "discard" => while stream.read(&mut [0; 4096]).await.is_ok() {},
+            "fill" => {
+                let blocked = turns(50);
+                tokio::select! {
+                    biased;
+                    () = async { while stream.write_all(&[0; 4096]).await.is_ok() {} } => {}
+                    () = blocked => {}
+                }
+            }
             "write" => while stream.write_all(&[0; 4096]).await.is_ok() {},
             _ => std::future::pending().await,
         }
@@ -141,7 +156,7 @@ async fn a_tunnel_may_be_the_last_exchange() {
 
 #[tokio::test]
 async fn upgraded_connections_have_no_more_time_at_the_deadline() {
-    for path in ["/other/read", "/other/discard", "/other/write"] {
+    for path in ["/other/read", "/other/discard", "/other/write", "/websocket/read", "/websocket/write"] {
         let hasty = |drain: ServerDrain| drain.ack_timeout(Duration::ZERO);
         let mut running = Running::start_with(listener().await, |server| server, hasty, upgrading);
         let mut client = upgrade(&running, path).await;
@@ -156,9 +171,40 @@ async fn upgraded_connections_have_no_more_time_at_the_deadline() {
         turns(2_000).await;
         running.signal();
         running.force();
-        assert!(running.end().await.was_upgraded(), "{path}");
+        let end = running.end().await;
+        assert_eq!((end.was_upgraded(), end.delivery()), (true, ResponseDelivery::Cut), "{path}: {end}");
         let report = running.report().await;
-        assert_eq!((report.left(), report.upgraded()), (0, 1), "{path}");
+        assert_eq!((report.left(), report.upgraded(), report.responses_cut()), (0, 1, 1), "{path}: {report}");
         soon(client).await.expect("no panic");
+    }
+}
+
+/// Its owner has said everything, and only its client has not.
+#[tokio::test]
+async fn what_was_shut_down_before_the_deadline_is_not_cut() {
+    let mut running = Running::start_with(listener().await, |server| server, |drain| drain, upgrading);
+    let mut client = upgrade(&running, "/other/goodbye").await;
+    assert_eq!(soon(client.stream.read(&mut [0])).await.expect("close_notify"), 0);
+    turns(200).await;
+    running.signal();
+    running.force();
+    let end = running.end().await;
+    assert_eq!((end.was_upgraded(), end.responses_cut()), (true, 0), "{end}");
+    assert_eq!(running.report().await.responses_cut(), 0);
+}
+
+/// A client that reads nothing, and an owner that leaves in order. TLS holds the end of what it has written.
+#[tokio::test]
+async fn what_the_owner_wrote_and_tls_has_not_sent_is_cut() {
+    for path in ["/websocket/fill", "/other/fill"] {
+        let mut running = Running::start(upgrading).await;
+        let client = upgrade(&running, path).await;
+        turns(2_000).await;
+        // The reaper waits for the client.
+        pass_time(Duration::from_secs(100)).await;
+        let end = running.end().await;
+        assert_eq!((end.was_upgraded(), end.delivery()), (true, ResponseDelivery::Cut), "{path}: {end}");
+        assert_ne!(end.ending(), Ending::Complete);
+        drop(client);
     }
 }

@@ -148,6 +148,13 @@ impl AcceptedStream {
         self.tls().is_some_and(|stream| stream.get_ref().get_ref().get_ref().1.wants_write())
     }
 
+    /// Notes for the report whether it does.
+    pub(super) fn note_unsent(&self) {
+        if self.has_unsent() {
+            self.connection().mark_unsent();
+        }
+    }
+
     /// The bytes that the client's system has acknowledged, or `None` if they are unknown.
     pub(super) fn acknowledged(&self) -> Option<u64> {
         acknowledged(self.tcp()?)

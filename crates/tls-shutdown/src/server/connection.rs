@@ -110,6 +110,7 @@ impl Accepted {
             unserved: AtomicU64::new(0),
             has_unsent: AtomicBool::new(false),
             is_upgraded: AtomicBool::new(false),
+            is_upgrade_cut: AtomicBool::new(false),
             is_half_closed: AtomicBool::new(false),
         })
     }
@@ -168,6 +169,8 @@ pub(super) struct ConnectionRecord {
     /// TLS holds the end of a response, and the transport has not accepted all of it.
     has_unsent: AtomicBool,
     is_upgraded: AtomicBool,
+    /// The deadline of the drain has ended what it was upgraded to.
+    is_upgrade_cut: AtomicBool,
     /// The client closed its half before its last response.
     is_half_closed: AtomicBool,
 }
@@ -214,6 +217,10 @@ impl ConnectionRecord {
         self.is_upgraded.store(true, Ordering::Relaxed);
     }
 
+    pub(super) fn mark_upgrade_cut(&self) {
+        self.is_upgrade_cut.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn mark_half_closed(&self) {
         self.is_half_closed.store(true, Ordering::Relaxed);
     }
@@ -222,7 +229,8 @@ impl ConnectionRecord {
     pub(super) fn report(&self, shutdown: &ShutdownReport) {
         let requests = self.requests.load(Ordering::Relaxed);
         // close_notify and FIN are sent behind everything else.
-        let unsent = u64::from(self.has_unsent.load(Ordering::Relaxed) && !shutdown.sent());
+        let is_unsent = self.has_unsent.load(Ordering::Relaxed) && !shutdown.sent();
+        let unsent = u64::from(is_unsent || self.is_upgrade_cut.load(Ordering::Relaxed));
         // A client that has not said that it speaks HTTP/2 speaks HTTP/1, if it has sent a request.
         let protocol = self.spoken.get().copied().or(self.negotiated.protocol);
         let protocol = protocol.or((requests > 0).then_some(Protocol::Http1));

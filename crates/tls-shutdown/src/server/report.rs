@@ -134,7 +134,8 @@ impl ConnectionReport {
 
     /// Requests whose response a [`Server`](crate::server::Server) did not send to its end. Also counts requests that came whole, and that
     /// it had no time to pass to its service. Over HTTP/2, hyper sends a body that is shorter or longer than its Content-Length as it is,
-    /// and such a response does not count.
+    /// and such a response does not count. An upgraded connection counts if the deadline of the drain has ended it while its owner could
+    /// still write, or if a part of what the owner wrote was never sent.
     pub fn responses_cut(&self) -> u64 {
         self.responses_cut
     }

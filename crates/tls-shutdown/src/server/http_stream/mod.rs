@@ -154,8 +154,8 @@ impl HttpStream {
 
     /// hyper has handed over all of each response, but TLS may still hold the end of one that the client does not read.
     fn note_unsent(&self, stream: &AcceptedStream) {
-        if self.writing.is_waiting() && stream.has_unsent() {
-            stream.connection().mark_unsent();
+        if self.writing.is_waiting() {
+            stream.note_unsent();
         }
     }
 }
@@ -420,7 +420,8 @@ impl Drop for HttpStream {
                 }
                 match (response, delimiter) {
                     // Its end may be the end of a message, and its owner has not shut it down.
-                    (ResponseProgress::Complete, _) if upgrade == Upgrade::Unknown => return,
+                    (ResponseProgress::Complete, _) if upgrade == Upgrade::Unknown => return stream.note_unsent(),
+                    (ResponseProgress::Complete, _) if upgrade == Upgrade::WebSocket => stream.note_unsent(),
                     (ResponseProgress::Complete, _) => self.note_unsent(&stream),
                     // Nothing of the response was sent.
                     (ResponseProgress::Awaited, _) | (_, Delimiter::Framing) => stream.connection().count_cut(1),

@@ -21,18 +21,22 @@ impl UpgradeDeadline {
         let deadline = self.0.get_or_insert_with(|| Box::pin(drain.reached(DrainPhase::Deadline)));
         ready!(deadline.as_mut().poll(cx));
         self.0 = None;
-        Poll::Ready(deadline_error())
+        Poll::Ready(deadline_error(stream))
     }
 }
 
 /// Checks whether an upgraded connection still has time.
 pub(super) fn check_deadline(stream: &AcceptedStream) -> io::Result<()> {
     match stream.connection().drain() {
-        Some(drain) if drain.phase() >= DrainPhase::Deadline => Err(deadline_error()),
+        Some(drain) if drain.phase() >= DrainPhase::Deadline => Err(deadline_error(stream)),
         _ => Ok(()),
     }
 }
 
-fn deadline_error() -> io::Error {
+/// Only the owner knows what is half-sent, and has no time to complete it, unless it has shut the stream down before.
+fn deadline_error(stream: &AcceptedStream) -> io::Error {
+    if stream.is_writable() {
+        stream.connection().mark_upgrade_cut();
+    }
     io::Error::new(io::ErrorKind::ConnectionAborted, "the server has no more time for this connection")
 }
