@@ -27,10 +27,15 @@ fn has_media_type(headers: &HeaderMap, media_type: &[u8]) -> bool {
     name.trim_ascii().eq_ignore_ascii_case(media_type)
 }
 
+/// A stream may begin with it.
+const BYTE_ORDER_MARK: &[u8; 3] = b"\xef\xbb\xbf";
+
 /// Follows the lines of an event stream.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct EventScanner {
     at: Position,
+    /// The bytes of the [byte order mark](BYTE_ORDER_MARK) that have passed, or all if there is none.
+    mark: usize,
     /// Whether fields of an event have begun that no blank line has ended.
     has_fields: bool,
     /// How the line before ended. A stream whose lines end with CR LF has an LF behind each CR.
@@ -65,7 +70,7 @@ impl EventScanner {
             Position::Cr => self.line_end == LineEnd::Cr,
             Position::Comment | Position::Field => false,
         };
-        is_line_start && !self.has_fields
+        is_line_start && !self.has_fields && matches!(self.mark, 0 | 3)
     }
 
     /// Follows `bytes`. Returns the last place in them at which the stream can end.
@@ -73,6 +78,18 @@ impl EventScanner {
         let mut between = self.is_between().then_some(0);
         let mut index = 0;
         while let Some(byte) = bytes.get(index) {
+            if let Some(expected) = BYTE_ORDER_MARK.get(self.mark) {
+                if byte == expected {
+                    self.mark += 1;
+                    index += 1;
+                    between = self.is_between().then_some(index).or(between);
+                    continue;
+                }
+                if self.mark > 0 {
+                    (self.at, self.has_fields) = (Position::Field, true);
+                }
+                self.mark = BYTE_ORDER_MARK.len();
+            }
             let is_after_cr = self.at == Position::Cr;
             if is_after_cr && *byte != b'\n' {
                 self.end_line(LineEnd::Cr);
@@ -138,8 +155,8 @@ mod tests {
 
     #[test]
     fn an_event_ends_with_a_blank_line_wherever_its_bytes_are_split() {
-        for line_end in ["\n", "\r\n", "\r"] {
-            let (mut stream, mut ends) = (String::new(), vec![0]);
+        for (begin, line_end) in [("", "\n"), ("", "\r\n"), ("", "\r"), ("\u{feff}", "\n"), ("\u{feff}", "\r\n")] {
+            let (mut stream, mut ends) = (begin.to_owned(), vec![0, begin.len()]);
             for (line, can_end) in LINES {
                 stream += line;
                 stream += line_end;
@@ -166,6 +183,9 @@ mod tests {
             (b"data: 1\r\r\ndata", Some(10)),
             (b"data: 1\r\n\r", Some(0)),
             (b"data: 1\r\n\r\r", Some(11)),
+            (b"\xef\xbb\xbf: a comment\n", Some(15)),
+            (b"\xef\xbb: a field\n", Some(0)),
+            (b": \n\xef\xbb\xbf: a field\n", Some(3)),
         ] {
             assert_eq!(EventScanner::default().scan(stream), last_end, "{}", stream.escape_ascii());
         }
