@@ -26,6 +26,9 @@ pub enum EndlessResponse {
     /// what has arrived, then its read fails with [`TimedOut`](std::io::ErrorKind::TimedOut), and the connection ends in order. A drain then
     /// waits half a second for its close_notify, or longer until its system has acknowledged everything.
     ///
+    /// A client that reads nothing, so that the Close frame cannot be sent, is given up after 60 s
+    /// ([`STALL_TIMEOUT`](crate::ShutdownPolicy::STALL_TIMEOUT)).
+    ///
     /// If the application has sent a Close frame before, nothing is added. An application that neither reads nor writes then keeps the
     /// connection until the deadline.
     ///

@@ -3,7 +3,10 @@
 use std::{future::pending, io, time::Duration};
 
 use hyper::rt::Executor;
-use tls_shutdown::{Ending, ShutdownPolicy, server::DrainPhase};
+use tls_shutdown::{
+    Ending, ShutdownPolicy,
+    server::{DrainPhase, ResponseDelivery, Server},
+};
 use tls_shutdown_tests::{
     serving::Running,
     soon,
@@ -161,6 +164,26 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Freezer {
             }
         });
     }
+}
+
+/// There is no drain, whose deadline would end it. Over HTTP/2, the stall timeout does.
+#[tokio::test]
+async fn a_client_that_reads_nothing_cannot_keep_a_connection_that_its_application_has_left() {
+    let aged = |server: Server| server.max_connection_age(Duration::from_secs(10));
+    let WebSocket { mut running, mut application, client } = WebSocket::open_with(Http1, aged).await;
+    let writing = tokio::spawn(async move {
+        // TLS accepts all of such a message or nothing, so that none is half-sent when the Close frame is due.
+        let message = frame(FIN | TEXT, &[b'm'; 14]);
+        while application.write_all(&message).await.is_ok() {}
+    });
+    turns(60_000).await;
+    pass_time(Duration::from_secs(12)).await;
+    soon(writing).await.expect("no panic");
+    // The Close frame is given up, and then the closing.
+    pass_time(ShutdownPolicy::STALL_TIMEOUT * 2 + Duration::from_secs(30)).await;
+    let end = running.end().await;
+    assert_eq!((end.ending(), end.delivery()), (Ending::TimedOut, ResponseDelivery::Cut), "{end}");
+    drop(client);
 }
 
 /// Its system has not acknowledged the last message.

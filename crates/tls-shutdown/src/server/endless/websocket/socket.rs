@@ -55,6 +55,9 @@ pub(super) struct Socket {
     read_timer: BoxedTimer,
     /// The task that waits for the last request, and then sends the Close frame.
     closer: Option<Waker>,
+    /// When it gives up.
+    send_ends: Option<Instant>,
+    send_timer: BoxedTimer,
 }
 
 #[derive(Debug)]
@@ -92,6 +95,8 @@ impl Socket {
             read_ends: None,
             read_timer: BoxedTimer::default(),
             closer: None,
+            send_ends: None,
+            send_timer: BoxedTimer::default(),
         }
     }
 
@@ -111,7 +116,8 @@ impl Socket {
         Poll::Pending
     }
 
-    /// Sends the Close frame as soon as no message is half-sent.
+    /// Sends the Close frame as soon as no message is half-sent. A client that reads nothing keeps it, and with it the connection that the
+    /// application has left, for the [stall timeout](ShutdownPolicy::STALL_TIMEOUT) at most.
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.poll_closed(cx).is_ready() {
             return Poll::Ready(());
@@ -128,7 +134,10 @@ impl Socket {
             return Poll::Pending;
         };
         // An error ends the connection, and the application sees it, too.
-        let _ = ready!(poll_send(stream, sent, cx));
+        if poll_send(stream, sent, cx).is_pending() {
+            let ends = *self.send_ends.get_or_insert_with(|| from_now(ShutdownPolicy::STALL_TIMEOUT));
+            ready!(self.send_timer.poll_until(ends, cx));
+        }
         self.closing = Closing::Done { due: from_now(ShutdownPolicy::CLOSE_TIMEOUT) };
         wake(&mut self.writer);
         // Its timeout begins now.
