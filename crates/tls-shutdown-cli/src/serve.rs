@@ -141,7 +141,7 @@ fn reload_at_hangup(
             } else if certificate.has_files() {
                 // A file may block its reader: one on a network that is lost, or a pipe.
                 let certificate = certificate.clone();
-                let Ok(config) = spawn_blocking(move || certificate.config()).await else { break };
+                let Ok(config) = spawn_blocking(move || certificate.config()).await else { continue };
                 events.reloaded(config.map(|config| configs.iter().for_each(|handle| handle.replace(config.clone()))));
             } else {
                 events.nothing_to_reload("the certificate is self-signed; start with --cert and --key");
