@@ -1,14 +1,6 @@
 //! The command line.
 
-use std::{
-    fmt,
-    future::pending,
-    io::{self, Write},
-    path::PathBuf,
-    process,
-    str::FromStr,
-    time::Duration,
-};
+use std::{fmt, future::pending, path::PathBuf, str::FromStr, time::Duration};
 
 use bytesize::ByteSize;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
@@ -17,7 +9,7 @@ use humantime::parse_duration;
 use rustls::pki_types::ServerName;
 use tls_shutdown::{ShutdownPolicy, server::ServerDrain};
 
-use crate::{events::Format, explain::Explanations, failure::Failure};
+use crate::{events::Format, explain::Explanations, failure::Failure, output::print_usage_and_exit};
 
 /// Close TLS connections without losing data.
 #[derive(Debug, Parser)]
@@ -311,7 +303,7 @@ pub(crate) enum ClientPolicy {
 impl Arguments {
     /// Parses the command line. Exits if arguments are wrong or contradict each other, and after `--help`.
     pub(crate) fn parse_or_exit() -> Self {
-        let arguments = Self::try_parse().unwrap_or_else(|error| exit(&error));
+        let arguments = Self::try_parse().unwrap_or_else(|usage| print_usage_and_exit(&usage));
         if let Command::Send(SendArguments { connections: 2.., bytes: None, .. }) = arguments.command {
             let message = "--connections above 1 requires --bytes: standard input can be sent only once";
             Self::command().error(ErrorKind::MissingRequiredArgument, message).exit();
@@ -329,18 +321,6 @@ impl Arguments {
             Self::command().error(ErrorKind::ValueValidation, message).exit();
         }
         arguments
-    }
-}
-
-/// Prints what is wrong, or the help, and exits. Help that cannot be printed is a failure, except behind a closed pipe.
-fn exit(error: &clap::Error) -> ! {
-    match error.print() {
-        Err(reason) if !error.use_stderr() && reason.kind() != io::ErrorKind::BrokenPipe => {
-            // The exit code reports the failure even if standard error is closed.
-            let _ = writeln!(io::stderr(), "tls-shutdown: cannot write to standard output: {reason}");
-            process::exit(1)
-        }
-        _ => process::exit(error.exit_code()),
     }
 }
 
