@@ -103,8 +103,8 @@ impl ConnectionLifetime {
 
     /// Waits until the client's time to send a request, or the rest of a head, is over. Returns what it has not sent.
     async fn until_client_timeout(&self, wait: impl Fn() -> ClientWait) -> ClientWait {
-        let Limits { header_timeout, idle_timeout, .. } = self.limits;
         loop {
+            let Limits { header_timeout, idle_timeout, .. } = self.limits;
             let (now, wait) = (Instant::now(), wait());
             let end = match wait {
                 ClientWait::None => None,
@@ -159,10 +159,9 @@ impl ConnectionLifetime {
         }
     }
 
-    /// Waits until the client's time to send the preface of HTTP/2 is over.
-    pub(super) async fn until_preface_timeout(&self) {
-        let end = self.began.checked_add(self.limits.header_timeout);
-        sleep_until(end.unwrap_or_else(|| from_now(Duration::MAX))).await;
+    /// What a client of HTTP/2 is waited for until its preface is complete. The time counts from the beginning of the connection.
+    pub(super) fn preface_wait(&self) -> ClientWait {
+        ClientWait::Head { since: self.began }
     }
 
     /// Waits until the connection has to end. Returns what the client has not sent in time, if that is the reason.
@@ -179,7 +178,8 @@ impl ConnectionLifetime {
     pub(super) async fn until_last_request(&self) {
         let age = async {
             match self.limits.max_age {
-                Some(age) => sleep(age.saturating_sub(self.began.elapsed())).await,
+                // Boxed, because most connections have none.
+                Some(age) => Box::pin(sleep(age.saturating_sub(self.began.elapsed()))).await,
                 None => pending().await,
             }
         };

@@ -53,7 +53,8 @@ impl ConfigOfConnection {
             let due = retirements.borrow_and_update().iter().filter_map(due).min();
             let passed = async {
                 match due {
-                    Some(due) => sleep_until(due).await,
+                    // Boxed, because most connections are never retired.
+                    Some(due) => Box::pin(sleep_until(due)).await,
                     None => pending().await,
                 }
             };

@@ -37,13 +37,39 @@ pub(super) struct ConnectionOptions {
     pub(super) left_to_application: LeftToApplication,
 }
 
+/// What drives a connection. Boxed, so that a connection takes no memory for what it does not speak.
+type Serving = Pin<Box<dyn Future<Output = Flow> + Send>>;
+
 /// Serves a connection. The drop of its [`HttpStream`] ends it truthfully on every path.
-pub(super) async fn serve_connection<S, B>(
+pub(super) fn serve_connection<S, B>(
     stream: AcceptedStream,
     service: S,
     options: Arc<ConnectionOptions>,
     drain: DrainHandle,
-) where
+) -> impl Future<Output = ()> + Send
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let peer = stream.peer();
+    // Boxed, since a connection keeps the memory of its task until it ends, and this only for its beginning.
+    let begin = Box::pin(begin(stream, service, options, drain));
+    async move {
+        // A closing that fails is an ending of the connection, and is logged and reported as such: a client may have left without
+        // close_notify.
+        if let Flow::Break(Err(error)) = begin.await.await
+            && !error.is_shutdown()
+        {
+            tracing::debug!(%peer, error = &error as &dyn Error, "the HTTP connection failed");
+        }
+    }
+}
+
+/// Finds out which protocol a connection speaks.
+async fn begin<S, B>(stream: AcceptedStream, service: S, options: Arc<ConnectionOptions>, drain: DrainHandle) -> Serving
+where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
     S::Future: Send + 'static,
@@ -52,7 +78,6 @@ pub(super) async fn serve_connection<S, B>(
     let lifetime = ConnectionLifetime::new(options.limits, drain, stream.connection().config.clone());
     let lifetime = Arc::new(lifetime.leaving(options.left_to_application));
     let info = ConnectionInfo::new(&stream, lifetime.clone());
-    let peer = info.peer();
     let connection = stream.connection().clone();
     let connect_info = options.connect_info.iter().filter_map(|make| make(&stream, &info)).collect();
     let facts = info.clone();
@@ -63,43 +88,39 @@ pub(super) async fn serve_connection<S, B>(
     let mut stream = HttpStream::new(stream, &messages, options.stall_timeout);
     let service = TowerToHyperService::new(service);
     let mut service = HttpService { service, connection, info, connect_info, messages, lifetime: lifetime.clone() };
-    let flow = match facts.protocol() {
+    match facts.protocol() {
         Some(protocol) => {
             record_protocol(&String::from_utf8_lossy(protocol));
-            // Boxed, so that a connection has no room for it later.
-            if protocol == b"h2" && Box::pin(speaks_http1(&mut stream, &lifetime)).await {
+            if protocol == b"h2" && speaks_http1(&mut stream, &lifetime).await {
                 service.connection.set_protocol(Protocol::Http1);
                 service.messages = MessagesInFlight::Http1(Arc::default());
                 stream.change_protocol(&service.messages, options.stall_timeout);
             }
-            options.serve(stream, service).await
+            options.serve(stream, service)
         }
         // Most clients without ALPN speak HTTP/1, so that its timeouts are those of the first bytes, too.
         None => {
             let (stream, http2) = stream.unless_http2();
-            match unless_ready(http2, options.serve(stream, service.clone())).await {
-                ControlFlow::Break(flow) => flow,
-                ControlFlow::Continue(stream) => {
-                    record_protocol("h2");
-                    service.connection.set_protocol(Protocol::Http2);
-                    service.messages = MessagesInFlight::Http2(Arc::default());
-                    let stream = HttpStream::new(stream, &service.messages, options.stall_timeout);
-                    options.serve(stream, service).await
+            let http1 = options.serve(stream, service.clone());
+            Box::pin(async move {
+                match unless_ready(http2, http1).await {
+                    ControlFlow::Break(flow) => flow,
+                    ControlFlow::Continue(stream) => {
+                        record_protocol("h2");
+                        service.connection.set_protocol(Protocol::Http2);
+                        service.messages = MessagesInFlight::Http2(Arc::default());
+                        let stream = HttpStream::new(stream, &service.messages, options.stall_timeout);
+                        options.serve(stream, service).await
+                    }
                 }
-            }
+            })
         }
-    };
-    // A closing that fails is an ending of the connection, and is logged and reported as such: a client may have left without close_notify.
-    if let Flow::Break(Err(error)) = flow
-        && !error.is_shutdown()
-    {
-        tracing::debug!(%peer, error = &error as &dyn Error, "the HTTP connection failed");
     }
 }
 
 impl ConnectionOptions {
-    /// Serves a connection whose protocol is known. Boxed, so that a connection takes no memory for what it does not speak.
-    fn serve<S, B>(&self, stream: HttpStream, service: HttpService<S>) -> Pin<Box<dyn Future<Output = Flow> + Send>>
+    /// Serves a connection whose protocol is known.
+    fn serve<S, B>(&self, stream: HttpStream, service: HttpService<S>) -> Serving
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
         S::Error: Into<BoxError>,

@@ -1,7 +1,7 @@
 //! An HTTP/2 connection from its preface to its end.
 
 use std::{
-    future::{Future, pending, poll_fn},
+    future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Mutex,
     task::{Poll, ready},
@@ -19,7 +19,7 @@ use super::{
     http_stream::{FirstBytes, HttpStream, http2::Http2Frames},
     lifetime::{ClientWait, ConnectionLifetime, Flow, until, until_pending},
 };
-use crate::runtime::{lock::lock, when_woken::WhenWoken};
+use crate::runtime::lock::lock;
 
 /// The executor of [`Server::http2`](super::Server::http2): hyper spawns a task for each HTTP/2 request. It spawns them
 /// on Tokio, in the current `tracing` span.
@@ -49,7 +49,7 @@ pub(super) async fn speaks_http1(stream: &mut HttpStream, lifetime: &ConnectionL
         biased;
         is_other_method = is_other_method => is_other_method,
         () = lifetime.until_last_request() => false,
-        () = lifetime.until_preface_timeout() => false,
+        () = lifetime.until_head_timeout(|| lifetime.preface_wait()) => false,
     }
 }
 
@@ -64,20 +64,8 @@ pub(super) async fn serve_http2<C: Future<Output = hyper::Result<()>>>(
 ) -> Flow {
     let has_preface = || lock(frames).has_preface();
     // h2 waits without limit for the rest of a preface, and cannot be told to stop.
-    let preface_timeout = async {
-        lifetime.until_preface_timeout().await;
-        if has_preface() {
-            pending().await
-        }
-    };
-    let end = {
-        let end = pin!(lifetime.until_end(|| lock(frames).wait()));
-        tokio::select! {
-            biased;
-            end = until(connection.as_mut(), end) => end?,
-            () = WhenWoken::new(preface_timeout) => return Flow::Continue(()),
-        }
-    };
+    let wait = || if has_preface() { lock(frames).wait() } else { lifetime.preface_wait() };
+    let end = until(connection.as_mut(), pin!(lifetime.until_end(wait))).await?;
     if matches!(end, ClientWait::Head { .. }) {
         // h2 would wait for the rest.
         return Flow::Continue(());

@@ -116,7 +116,7 @@ impl Http2Frames {
         self.ping_timed_out = true;
     }
 
-    /// What the server waits for from the client. Before the preface is complete, its own timeout counts.
+    /// What the server waits for from the client. Nothing before the preface is complete, which has its own timeout.
     pub(in crate::server) fn wait(&self) -> ClientWait {
         match (self.requests.idle_since(), &self.opening) {
             (Some(_), Some(opening)) => ClientWait::Head { since: opening.began },
@@ -172,11 +172,12 @@ impl Http2Frames {
             return 0;
         }
         loop {
-            let mut staged = &self.staged[..];
-            let amount = hand_over(&mut staged, room, usize::MAX).len();
-            self.staged.drain(..amount);
             if !self.staged.is_empty() {
-                break;
+                let amount = hand_over(&mut &self.staged[..], room, usize::MAX).len();
+                self.staged.drain(..amount);
+                if !self.staged.is_empty() {
+                    break;
+                }
             }
             match self.next {
                 NextInbound::Head if rest.is_empty() => break,

@@ -65,9 +65,10 @@ impl OpenRequests {
         }
         open.has_response = true;
         let (last_frame, is_complete) = (open.last_frame, open.upload.has_ended);
-        self.note_answered(last_frame);
+        let now = Instant::now();
+        self.note_answered(last_frame.unwrap_or(now));
         if is_complete {
-            self.remove_at(index);
+            self.remove_at(index, now);
         }
         true
     }
@@ -78,30 +79,31 @@ impl OpenRequests {
         let open = &mut self.streams[index].1;
         open.upload.has_ended = true;
         if open.has_response {
-            self.remove_at(index);
+            self.remove_at(index, Instant::now());
         }
     }
 
     /// Forgets a request that is reset.
     pub(super) fn remove(&mut self, stream: u32) -> Option<OpenRequest> {
-        let open = self.remove_at(self.index(stream)?)?;
+        let now = Instant::now();
+        let open = self.remove_at(self.index(stream)?, now)?;
         if !open.has_response {
-            self.note_answered(open.last_frame);
+            self.note_answered(open.last_frame.unwrap_or(now));
         }
         Some(open)
     }
 
-    fn remove_at(&mut self, index: usize) -> Option<OpenRequest> {
+    fn remove_at(&mut self, index: usize, now: Instant) -> Option<OpenRequest> {
         let (_, open) = self.streams.remove(index)?;
         if self.streams.is_empty() {
-            self.idle_since = Instant::now();
+            self.idle_since = now;
         }
         Some(open)
     }
 
-    /// A response is over, or given up.
-    fn note_answered(&mut self, last_frame: Option<Instant>) {
-        self.answered = self.answered.max(last_frame.unwrap_or_else(Instant::now));
+    /// A response is over, or given up. The client was sent the last of it at `when`.
+    fn note_answered(&mut self, when: Instant) {
+        self.answered = self.answered.max(when);
     }
 
     pub(super) fn get_mut(&mut self, stream: u32) -> Option<&mut OpenRequest> {
