@@ -6,9 +6,8 @@ use std::{error::Error, time::Duration};
 
 use axum::{Router, routing::get};
 use rustls::crypto::ring;
-use tls_shutdown::server::{Server, ServerDrain, TlsListener};
+use tls_shutdown::server::{Server, ServerDrain, TcpSocket, TlsListener};
 use tls_shutdown_examples::{Arguments, server_config};
-use tokio::net::TcpListener;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -16,7 +15,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     server_config(&cert, &[])?; // creates the file
     ring::default_provider().install_default().map_err(|_| "there is a provider already")?;
     let tls = TlsListener::bind_pem(address, &cert, &cert).await?;
-    let plain = TcpListener::bind("127.0.0.1:0").await?;
+    let plain = TcpSocket::bind("127.0.0.1:0").await?;
     println!("listening on https://{}", tls.local_addr()?);
     println!("health on http://{}/health", plain.local_addr()?);
 

@@ -8,10 +8,9 @@ use std::{
 };
 
 use tls_shutdown::server::{
-    ConfigHandle, DrainReport, Server, ServerDrain, ServerListener, TlsListener, Transport, UnixSocket,
+    ConfigHandle, DrainReport, Server, ServerDrain, ServerListener, TcpSocket, TlsListener, Transport, UnixSocket,
 };
 use tokio::{
-    net::TcpListener,
     signal::unix::{SignalKind, signal},
     task::{AbortHandle, spawn_blocking},
 };
@@ -109,7 +108,7 @@ impl Sockets {
         }
         for endpoint in &arguments.plain {
             let cannot_listen = |error| cannot_listen(endpoint, "--plain", &error);
-            let listener = TcpListener::bind((endpoint.host.as_str(), endpoint.port)).await.map_err(cannot_listen)?;
+            let listener = TcpSocket::bind((endpoint.host.as_str(), endpoint.port)).await.map_err(cannot_listen)?;
             let address = listener.local_addr().map_err(cannot_listen)?;
             addresses.push((Transport::Tcp, address.to_string()));
             listeners.push(listener.into());

@@ -1,8 +1,11 @@
 //! Unix sockets: their files, their peers, and listeners of one's own.
 
 use std::{
+    future::Future,
     io,
     net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -16,11 +19,15 @@ use tls_shutdown_tests::{
     End,
     serving::{Client, Running, ScriptedBody, answer, body_of, socket_path},
     soon,
+    time::turns,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     net::{UnixListener, UnixStream},
-    sync::mpsc::{UnboundedReceiver, unbounded_channel},
+    sync::{
+        Notify,
+        mpsc::{UnboundedReceiver, unbounded_channel},
+    },
 };
 
 use crate::routes::routes;
@@ -184,4 +191,52 @@ async fn a_listener_of_ones_own_is_served() {
     let report = running.report().await;
     assert_eq!((report.requests(), report.responses_cut()), (1, 0), "{report}");
     assert_eq!(report.acknowledgement(), Acknowledgement::Unknown);
+}
+
+/// Its clients may connect until `stop` has ended.
+struct Stopping {
+    pipes: Pipes,
+    asked: Arc<Notify>,
+    stop: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Listener for Stopping {
+    type Stream = DuplexStream;
+    type Peer = Peer;
+
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(DuplexStream, Peer)>> {
+        self.pipes.poll_accept(cx)
+    }
+
+    fn poll_stop(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.asked.notify_one();
+        self.stop.as_mut().poll(cx)
+    }
+}
+
+/// The queue is emptied once more when nobody can enter it any longer.
+#[tokio::test]
+async fn who_connects_until_a_listener_has_stopped_is_served() {
+    let (connect, accept) = unbounded_channel();
+    let [asked, stopped] = [(); 2].map(|()| Arc::new(Notify::new()));
+    let stop = Box::pin({
+        let stopped = stopped.clone();
+        async move { stopped.notified().await }
+    });
+    let server = Server::new(Stopping { pipes: Pipes(accept), asked: asked.clone(), stop });
+    let mut running = Running::start_server(server, NOWHERE, |drain| drain, routes);
+    running.signal();
+    soon(asked.notified()).await;
+    turns(100).await;
+    let (ours, theirs) = tokio::io::duplex(1000);
+    assert!(connect.send(theirs).is_ok(), "the listener was dropped");
+    let mut client = Client { stream: ours };
+    client.ask("/").await;
+    stopped.notify_one();
+    let (data, end) = client.read_to_end().await;
+    assert!(data.starts_with(b"HTTP/1.1 200") && end == End::Fin);
+    drop(client);
+    assert!(connect.is_closed());
+    let report = running.report().await;
+    assert_eq!((report.requests(), report.responses_cut()), (1, 0), "{report}");
 }

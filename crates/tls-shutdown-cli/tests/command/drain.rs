@@ -13,7 +13,7 @@ use tokio::{
     net::TcpStream,
     sync::mpsc::unbounded_channel,
     task::yield_now,
-    time::Instant,
+    time::{Instant, timeout},
 };
 
 use crate::{
@@ -383,7 +383,9 @@ async fn wait_until_all_is_read(server: &Serve) {
     .await;
 }
 
-/// Waits until the server has stopped listening. Connections that it accepts until then end as `not_started`.
+/// Waits until the server accepts nobody any more. Connections that it accepts until then end as `not_started`. While the socket closes,
+/// nobody answers, and the client's system tries again after a second.
 async fn wait_until_refused(server: &Serve) {
-    within(async { while TcpStream::connect(server.address).await.is_ok() {} }).await;
+    let connect = || timeout(Duration::from_millis(100), TcpStream::connect(server.address));
+    within(async { while let Ok(Ok(_)) = connect().await {} }).await;
 }

@@ -33,7 +33,7 @@ pub use endless::{DrainBody, EndlessResponse};
 pub use handshake_failure::HandshakeFailure;
 #[cfg(unix)]
 pub use listener::UnixSocket;
-pub use listener::{ConfigHandle, Listener, ServerListener, TlsAcceptor, TlsListener};
+pub use listener::{ConfigHandle, Listener, ServerListener, TcpSocket, TlsAcceptor, TlsListener};
 pub use negotiated::Protocol;
 pub use peer::{Peer, Transport};
 pub use report::{ConnectionReport, ResponseDelivery};
@@ -155,7 +155,7 @@ impl Server {
     /// A client may close its half of the connection right after a request: it still receives its response. On HTTP/2, it receives as much
     /// of it as its windows let through, since it can no longer open them. The rest is reset and counted.
     ///
-    /// The listener is a [`TlsListener`], or, without TLS, tokio's `TcpListener`, its `UnixListener`, a [`UnixSocket`], or a
+    /// The listener is a [`TlsListener`], or, without TLS, a [`TcpSocket`], a [`UnixSocket`], tokio's `TcpListener` or `UnixListener`, or a
     /// [`Listener`] of your own. [`add_listener`](Self::add_listener) adds more.
     pub fn new(listener: impl Into<ServerListener>) -> Self {
         let mut http1 = http1::Builder::new();
@@ -172,10 +172,10 @@ impl Server {
     /// Serves the connections of another listener, too, by the same service and in the same drain.
     ///
     /// ```no_run
-    /// # use tls_shutdown::server::{Readiness, Server, ServerDrain, TlsListener, UnixSocket};
+    /// # use tls_shutdown::server::{Readiness, Server, ServerDrain, TcpSocket, TlsListener, UnixSocket};
     /// # async fn example(config: rustls::ServerConfig, app: Readiness) -> std::io::Result<()> {
     /// let report = Server::new(TlsListener::bind("0.0.0.0:8443", config).await?)
-    ///     .add_listener(tokio::net::TcpListener::bind("127.0.0.1:8080").await?)
+    ///     .add_listener(TcpSocket::bind("127.0.0.1:8080").await?)
     ///     .add_listener(UnixSocket::bind("/run/app/http.sock").await?)
     ///     .drain(ServerDrain::on_terminate_signal()?)
     ///     .serve(app)

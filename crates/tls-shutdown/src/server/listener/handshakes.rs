@@ -16,7 +16,7 @@ use std::{
 
 use rustls::ServerConfig;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     task::{AbortHandle, JoinSet},
     time::{Instant, timeout},
 };
@@ -24,7 +24,7 @@ use tokio_rustls::{StartHandshake, server::TlsStream};
 
 #[cfg(target_os = "linux")]
 use super::accept_errors::has_waiting;
-use super::{client_hello::read_client_hello, config::ConfigHandle, listening_socket::Arrival};
+use super::{client_hello::read_client_hello, config::ConfigHandle, listening_socket::Arrival, tcp_socket::TcpSocket};
 use crate::{
     runtime::lock::lock,
     server::{
@@ -160,7 +160,7 @@ impl Handshakes {
     /// Begins a handshake.
     pub(super) fn begin(
         &mut self,
-        arrival: Arrival<TcpListener>,
+        arrival: Arrival<TcpSocket>,
         observers: &ConnectionObservers,
         options: Arc<HandshakeOptions>,
     ) {
@@ -278,7 +278,7 @@ impl From<HandshakeFailure> for Failed {
 
 /// Carries out one handshake. Reports also if it fails.
 pub(super) fn handshake(
-    arrival: Arrival<TcpListener>,
+    arrival: Arrival<TcpSocket>,
     mut attempt: Attempt,
     options: Arc<HandshakeOptions>,
     drain: Option<DrainHandle>,

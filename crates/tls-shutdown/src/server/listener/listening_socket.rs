@@ -36,8 +36,8 @@ const MAX_QUEUED: usize = 65_536;
 /// The pause after the system refuses to accept, because file descriptors are used up for example.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts connections that a [`Server`](crate::server::Server) serves without TLS: [`tokio::net::TcpListener`],
-/// [`tokio::net::UnixListener`], [`UnixSocket`](crate::server::UnixSocket), and what you implement it for.
+/// Accepts connections that a [`Server`](crate::server::Server) serves without TLS: [`TcpSocket`](crate::server::TcpSocket),
+/// [`tokio::net::TcpListener`], [`UnixSocket`](crate::server::UnixSocket), [`tokio::net::UnixListener`], and what you implement it for.
 ///
 /// If the streams are [`TcpStream`]s or [`UnixStream`](tokio::net::UnixStream)s, a listener of your own has every guarantee that these
 /// sockets have: one that counts connections, limits them, or reads the header of the PROXY protocol. Other streams are boxed, and a cut
@@ -85,6 +85,16 @@ pub trait Listener: Send + 'static {
     ///
     /// Those of the system. The server logs them and tries again after a pause.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Stream, Self::Peer)>>;
+
+    /// Lets no new connection enter the system's queue, and waits for those that are on their way. A server drain calls this before it drops
+    /// the listener, again and again until it is ready.
+    ///
+    /// The default is ready at once. A connection that enters the queue between the last accept and the drop is reset then.
+    /// [`TcpSocket`](crate::server::TcpSocket) does better.
+    fn poll_stop(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let _ = cx;
+        Poll::Ready(())
+    }
 
     /// Accepts the next connection of the system's queue, without a wait. The server calls this until the queue is empty, and then drops
     /// the listener.
@@ -180,12 +190,22 @@ enum ListeningPhase<L> {
     Open(L),
     EmptyingQueue {
         listener: L,
+        arrivals: Arrivals,
         /// How many more connections may come out of the queue: clients that go on connecting must not keep the server from stopping.
         left: usize,
         /// Until when the system may refuse to accept.
         end: Instant,
     },
     Closed,
+}
+
+/// Whether more connections may enter the queue that is emptied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Arrivals {
+    /// The listener has not [stopped](Listener::poll_stop).
+    Awaited,
+    /// None that is waited for.
+    Over,
 }
 
 /// The part that an open listener takes in a server drain.
@@ -243,12 +263,16 @@ impl<L: Listener> ListeningSocket<L> {
         }
     }
 
-    /// Stops listening. [`next_queued`](Self::next_queued) returns the connections in the system's queue. If the system refuses to accept,
-    /// the socket stays open until that is over, for `timeout` at most. Does nothing on a closed listener.
+    /// Stops listening at once. [`next_queued`](Self::next_queued) returns the connections in the system's queue. If the system refuses to
+    /// accept, the socket stays open until that is over, for `timeout` at most. Does nothing on a closed listener.
     pub(super) fn close(&mut self, timeout: Duration) {
+        self.empty_queue(Arrivals::Over, timeout);
+    }
+
+    fn empty_queue(&mut self, arrivals: Arrivals, timeout: Duration) {
         self.phase = match mem::replace(&mut self.phase, ListeningPhase::Closed) {
             ListeningPhase::Open(listener) => {
-                ListeningPhase::EmptyingQueue { listener, left: MAX_QUEUED, end: from_now(timeout) }
+                ListeningPhase::EmptyingQueue { listener, arrivals, left: MAX_QUEUED, end: from_now(timeout) }
             }
             phase => phase,
         };
@@ -267,16 +291,21 @@ impl<L: Listener> ListeningSocket<L> {
                 && stop.as_mut().poll(cx).is_ready()
             {
                 self.retry_at = None;
-                self.close(close_timeout);
+                self.empty_queue(Arrivals::Awaited, close_timeout);
             }
             let listener = match &mut self.phase {
                 ListeningPhase::Open(listener) => listener,
-                ListeningPhase::EmptyingQueue { .. } => {
+                ListeningPhase::EmptyingQueue { listener, arrivals, .. } => {
+                    if *arrivals == Arrivals::Awaited && listener.poll_stop(cx).is_ready() {
+                        *arrivals = Arrivals::Over;
+                    }
                     if let Some(retry_at) = self.retry_at {
                         ready!(self.timer.poll_until(retry_at, cx));
+                        self.retry_at = None;
                     }
                     match self.next_queued() {
                         Some(accepted) => return Poll::Ready(Some(accepted)),
+                        None if self.retry_at.is_none() && self.awaits_arrivals() => return Poll::Pending,
                         None => continue,
                     }
                 }
@@ -313,15 +342,19 @@ impl<L: Listener> ListeningSocket<L> {
         }
     }
 
-    /// The next connection in the queue of a socket that [closes](Self::close). `None` if the queue is empty, and the socket is closed, and
-    /// if the system refuses to accept for now.
+    fn awaits_arrivals(&self) -> bool {
+        matches!(self.phase, ListeningPhase::EmptyingQueue { arrivals: Arrivals::Awaited, .. })
+    }
+
+    /// The next connection in the queue of a socket that [closes](Self::close). `None` if the queue is empty, and the socket is closed unless
+    /// more connections are awaited, and if the system refuses to accept for now.
     ///
     /// The limit of connections is no limit here: a client that still waits in the queue would be reset.
     pub(super) fn next_queued(&mut self) -> Option<Arrival<L>> {
         if let Some((stream, peer)) = self.waiting.take() {
             return Some(Arrival { stream, peer, place: None });
         }
-        while let ListeningPhase::EmptyingQueue { listener, left, end } = &mut self.phase {
+        while let ListeningPhase::EmptyingQueue { listener, arrivals, left, end } = &mut self.phase {
             if *left == 0 {
                 if listener.has_waiting() {
                     warn_of_reset(&io::Error::other("clients connect faster than they are accepted"));
@@ -331,6 +364,7 @@ impl<L: Listener> ListeningSocket<L> {
             *left -= 1;
             match listener.accept_queued() {
                 Ok((stream, peer)) => return Some(Arrival { stream, peer, place: None }),
+                Err(error) if error.kind() == ErrorKind::WouldBlock && *arrivals == Arrivals::Awaited => return None,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(_) if !listener.has_waiting() => break,

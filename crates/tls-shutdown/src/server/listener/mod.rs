@@ -12,6 +12,7 @@ mod listening_socket;
 mod pem;
 mod plain;
 mod server_listener;
+mod tcp_socket;
 #[cfg(unix)]
 mod unix;
 
@@ -19,12 +20,13 @@ pub use acceptor::TlsAcceptor;
 pub use config::ConfigHandle;
 pub use listening_socket::Listener;
 pub use server_listener::ServerListener;
+pub use tcp_socket::TcpSocket;
 #[cfg(unix)]
 pub use unix::UnixSocket;
 
 use std::{
     future::Future,
-    io::{self, ErrorKind},
+    io,
     net::SocketAddr,
     path::PathBuf,
     pin::Pin,
@@ -41,7 +43,6 @@ use tokio::{
 };
 
 use self::{
-    bind::listen,
     handshakes::{HandshakeOptions, Handshakes},
     listening_socket::{Arrival, ListeningSocket},
     pem::PemFiles,
@@ -88,11 +89,12 @@ use crate::{
 /// # }
 /// ```
 ///
-/// Its limit: a connection that enters the queue between the last accept and the close of the socket is reset. A
-/// [notice](crate::server::ServerDrain::notice), or a successor that [shares the socket](Self::from_std), avoids that.
+/// A drain resets no client that connects while it closes the socket, within the limits of [`TcpSocket`]. Of a socket that this process may
+/// not have alone, a connection that enters the queue behind the last accept is reset: after [`as_fd`](Self::as_fd), and by
+/// [`from_std`](Self::from_std). A [notice](crate::server::ServerDrain::notice), or a successor that shares the socket, avoids that.
 #[must_use = "dropping the listener closes its socket and resets the connections in its queue"]
 pub struct TlsListener {
-    socket: ListeningSocket<TcpListener>,
+    socket: ListeningSocket<TcpSocket>,
     address: io::Result<SocketAddr>,
     handshakes: Handshakes,
     options: Arc<HandshakeOptions>,
@@ -120,14 +122,7 @@ impl TlsListener {
     ///
     /// After a drop, nothing listens.
     pub async fn bind(address: impl ToSocketAddrs, config: impl Into<Arc<ServerConfig>>) -> io::Result<Self> {
-        let mut result = Err(ErrorKind::AddrNotAvailable.into());
-        for address in lookup_host(address).await? {
-            result = listen(address);
-            if result.is_ok() {
-                break;
-            }
-        }
-        Ok(Self::from_tcp(result?, config))
+        Ok(Self::new(TcpSocket::bind(address).await?, config.into()))
     }
 
     /// Listens on the first of the addresses on which that is possible, with the certificate chain and the key in PEM files. Clients may
@@ -188,11 +183,15 @@ impl TlsListener {
 
     /// Listens on a Tokio socket.
     pub fn from_tcp(tcp: TcpListener, config: impl Into<Arc<ServerConfig>>) -> Self {
+        Self::new(TcpSocket::of_unknown_origin(tcp), config.into())
+    }
+
+    fn new(socket: TcpSocket, config: Arc<ServerConfig>) -> Self {
         Self {
-            address: tcp.local_addr(),
-            socket: ListeningSocket::new(tcp),
+            address: socket.local_addr(),
+            socket: ListeningSocket::new(socket),
             handshakes: Handshakes::new(),
-            options: Arc::new(HandshakeOptions::new(config.into())),
+            options: Arc::new(HandshakeOptions::new(config)),
             observers: ConnectionObservers::default(),
             user: ListenerUser::default(),
         }
@@ -383,7 +382,7 @@ impl TlsListener {
         }
     }
 
-    fn begin(&mut self, arrival: Arrival<TcpListener>) {
+    fn begin(&mut self, arrival: Arrival<TcpSocket>) {
         self.handshakes.begin(arrival, &self.observers, self.options.clone());
     }
 }

@@ -32,7 +32,7 @@ pub(crate) fn unacknowledged(addresses: &[SocketAddr], open: OpenSockets) -> Opt
         OpenSockets::Some => own_sockets(),
     };
     let senders = sock_diag::senders(addresses).ok()?;
-    let counts = |sender: &&sock_diag::Sender| {
+    let counts = |sender: &&sock_diag::Socket| {
         (sender.is_closed() || ours.contains(&sender.inode)) && addresses.iter().any(|address| sender.is_at(*address))
     };
     Some(senders.iter().filter(counts).map(|sender| sender.unacknowledged).sum())
@@ -50,6 +50,13 @@ pub(crate) fn acknowledged(socket: &TcpStream) -> Option<u64> {
 #[cfg(target_os = "linux")]
 pub(crate) fn is_acknowledged(local: SocketAddr, peer: SocketAddr) -> bool {
     sock_diag::unacknowledged(local, peer).is_ok_and(|bytes| bytes == 0)
+}
+
+/// Whether a TCP handshake is in progress at a listener's address, which is one that the client has not acknowledged. `None` if that is
+/// unknown. Blocks while the kernel goes through its table.
+#[cfg(target_os = "linux")]
+pub(crate) fn has_handshakes(address: SocketAddr) -> Option<bool> {
+    sock_diag::has_handshakes(address).ok()
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -36,7 +36,9 @@ const INET_DIAG_INFO: u16 = 2;
 const BYTES_ACKED: usize = 4 + 120;
 
 /// The states in which bytes can be unacknowledged: ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK and CLOSING.
-const STATES: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
+const OF_SENDERS: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11;
+/// SYN_RECV, and the state in which the kernel itself keeps such a connection, NEW_SYN_RECV.
+const OF_HANDSHAKES: u32 = 1 << 3 | 1 << 12;
 
 /// How long each datagram of a dump may take.
 const DUMP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -44,15 +46,16 @@ const DUMP_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest datagram of a dump.
 const DATAGRAM: usize = 32 * 1024;
 
-/// A socket with bytes that are unsent or unacknowledged.
+/// A socket that the kernel reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Sender {
+pub(super) struct Socket {
     local: SocketAddr,
+    /// The bytes that are unsent or unacknowledged.
     pub(super) unacknowledged: u64,
     pub(super) inode: u64,
 }
 
-impl Sender {
+impl Socket {
     /// Whether no process has the socket open.
     pub(super) fn is_closed(&self) -> bool {
         self.inode == 0
@@ -66,19 +69,30 @@ impl Sender {
 }
 
 /// The sockets at the ports of `addresses` with unacknowledged bytes. Blocks.
-pub(super) fn senders(addresses: &[SocketAddr]) -> io::Result<Vec<Sender>> {
+pub(super) fn senders(addresses: &[SocketAddr]) -> io::Result<Vec<Socket>> {
+    sockets(addresses, OF_SENDERS, |socket| socket.unacknowledged > 0)
+}
+
+/// Whether a TCP handshake is in progress at a listener's address. Blocks.
+pub(super) fn has_handshakes(address: SocketAddr) -> io::Result<bool> {
+    Ok(!sockets(&[address], OF_HANDSHAKES, |socket| socket.is_at(address))?.is_empty())
+}
+
+/// Those of the sockets at the ports of `addresses`, in one of these states, which `filter` lets pass. Blocks.
+fn sockets(addresses: &[SocketAddr], states: u32, filter: impl Fn(&Socket) -> bool) -> io::Result<Vec<Socket>> {
     let socket = open()?;
     set_socket_timeout(&socket, Timeout::Recv, Some(DUMP_TIMEOUT))?;
     let mut ports: Vec<_> = addresses.iter().map(|address| (family_of(address), address.port())).collect();
     ports.sort_unstable_by_key(|(family, port)| (family.as_raw(), *port));
     ports.dedup();
-    let mut senders = Vec::new();
+    let mut found = Vec::new();
     let mut buffer = vec![0; DATAGRAM];
     for (family, port) in ports {
-        send(&socket, &request(NLM_F_REQUEST | NLM_F_DUMP, family, 0, [port, 0], [[0; 16]; 2]))?;
-        while read(receive(&socket, &mut buffer, RecvFlags::empty())?, family, &mut senders)?.is_continue() {}
+        send(&socket, &request(NLM_F_REQUEST | NLM_F_DUMP, family, 0, states, [port, 0], [[0; 16]; 2]))?;
+        let mut keep = |socket| found.extend(Some(socket).filter(&filter));
+        while read(receive(&socket, &mut buffer, RecvFlags::empty())?, family, &mut keep)?.is_continue() {}
     }
-    Ok(senders)
+    Ok(found)
 }
 
 /// The bytes that the peer of this connection has acknowledged. Does not block.
@@ -101,7 +115,7 @@ fn ask(mut local: SocketAddr, mut peer: SocketAddr, extensions: u8) -> io::Resul
         address.set_ip(address.ip().to_canonical());
     }
     let (ports, addresses) = ([local.port(), peer.port()], [local.ip(), peer.ip()].map(padded));
-    send(&socket, &request(NLM_F_REQUEST, family_of(&local), extensions, ports, addresses))?;
+    send(&socket, &request(NLM_F_REQUEST, family_of(&local), extensions, OF_SENDERS, ports, addresses))?;
     Ok(socket)
 }
 
@@ -158,7 +172,14 @@ fn receive<'a>(socket: &OwnedFd, buffer: &'a mut [u8], flags: RecvFlags) -> io::
 }
 
 /// A `struct nlmsghdr` with a `struct inet_diag_req_v2`. Of ports and addresses, the first is the local one.
-fn request(flags: u16, family: AddressFamily, extensions: u8, ports: [u16; 2], addresses: [[u8; 16]; 2]) -> Vec<u8> {
+fn request(
+    flags: u16,
+    family: AddressFamily,
+    extensions: u8,
+    states: u32,
+    ports: [u16; 2],
+    addresses: [[u8; 16]; 2],
+) -> Vec<u8> {
     let [length, sequence, sender, interface]: [u32; 4] = [72, 0, 0, 0];
     let any_cookie = [0xff; 8];
     [
@@ -167,7 +188,7 @@ fn request(flags: u16, family: AddressFamily, extensions: u8, ports: [u16; 2], a
         &flags.to_ne_bytes(),
         &[sequence, sender].map(u32::to_ne_bytes).concat(),
         &[family.as_raw() as u8, IPPROTO_TCP, extensions, 0],
-        &STATES.to_ne_bytes(),
+        &states.to_ne_bytes(),
         &ports.map(u16::to_be_bytes).concat(),
         &addresses.concat(),
         &interface.to_ne_bytes(),
@@ -177,7 +198,7 @@ fn request(flags: u16, family: AddressFamily, extensions: u8, ports: [u16; 2], a
 }
 
 /// Reads the messages of one datagram of a dump. It continues until the kernel ends it.
-fn read(mut datagram: &[u8], family: AddressFamily, senders: &mut Vec<Sender>) -> io::Result<ControlFlow<()>> {
+fn read(mut datagram: &[u8], family: AddressFamily, keep: &mut impl FnMut(Socket)) -> io::Result<ControlFlow<()>> {
     while let (Some(length), Some(kind)) = (field(datagram, 0), field(datagram, 4)) {
         let length = u32::from_ne_bytes(length) as usize;
         let message = datagram.get(HEADER..length).ok_or(io::ErrorKind::InvalidData)?;
@@ -187,10 +208,7 @@ fn read(mut datagram: &[u8], family: AddressFamily, senders: &mut Vec<Sender>) -
                 let number = field(message, 0).map_or(0, i32::from_ne_bytes);
                 return Err(io::Error::from_raw_os_error(-number));
             }
-            _ => {
-                let sender = parse(message, family).ok_or(io::ErrorKind::InvalidData)?;
-                senders.extend(Some(sender).filter(|sender| sender.unacknowledged > 0));
-            }
+            _ => keep(parse(message, family).ok_or(io::ErrorKind::InvalidData)?),
         }
         // Messages are aligned.
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
@@ -198,12 +216,12 @@ fn read(mut datagram: &[u8], family: AddressFamily, senders: &mut Vec<Sender>) -
     Ok(ControlFlow::Continue(()))
 }
 
-fn parse(message: &[u8], family: AddressFamily) -> Option<Sender> {
+fn parse(message: &[u8], family: AddressFamily) -> Option<Socket> {
     let ip = match family {
         AddressFamily::INET => IpAddr::from(field::<4>(message, ADDRESS)?),
         _ => IpAddr::from(field::<16>(message, ADDRESS)?),
     };
-    Some(Sender {
+    Some(Socket {
         local: SocketAddr::new(ip.to_canonical(), u16::from_be_bytes(field(message, PORT)?)),
         unacknowledged: u32::from_ne_bytes(field(message, UNACKNOWLEDGED)?).into(),
         inode: u32::from_ne_bytes(field(message, INODE)?).into(),
@@ -222,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_socket_is_at_the_address_of_its_listener() {
-        let socket = Sender { local: ([127, 0, 0, 1], 8443).into(), unacknowledged: 1, inode: 0 };
+        let socket = Socket { local: ([127, 0, 0, 1], 8443).into(), unacknowledged: 1, inode: 0 };
         assert!(socket.is_at(([0, 0, 0, 0], 8443).into()));
         assert!(socket.is_at("[::]:8443".parse().unwrap()));
         assert!(!socket.is_at(([127, 0, 0, 1], 8444).into()));
