@@ -242,8 +242,9 @@ impl Server {
     /// Limits the connections of all listeners together, from the accept on. Those that are closing in the background do not count: the
     /// listener's [reaper](crate::Reaper) has a limit of its own.
     ///
-    /// At the limit, a further connection ends the one that has been idle for longest, if one has been so for a second. Otherwise it waits
-    /// until a connection ends. Behind it, connections wait in the system's queue. A server drain accepts all that wait. Default: no maximum.
+    /// At the limit, a further connection ends one that has been idle for a second or longer, which need not be the one that has been so for
+    /// longest. If there is none, it waits until a connection ends. Behind it, connections wait in the system's queue. A server drain accepts
+    /// all that wait. Default: no maximum.
     ///
     /// # Panics
     ///

@@ -278,7 +278,7 @@ impl DrainHandle {
         }
     }
 
-    /// Asks the connection that has been idle for longest to end.
+    /// Asks a connection that is idle to end.
     pub(crate) fn end_idle_connection(&self) {
         self.shared.scarcity.ask(self.connections());
     }
