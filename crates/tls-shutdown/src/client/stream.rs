@@ -18,8 +18,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::shared_stream::{Link, SharedStream};
 use crate::tls::{Records, TlsSession};
 
-/// The response of a [`ShutdownService`](super::ShutdownService): a [`ShutdownStream`](crate::ShutdownStream) that the [`ClientDrain`](super::ClientDrain) can
-/// end, or the bare transport of a connection without TLS. It is a stream of tokio and of `hyper::rt`.
+/// The response of a [`ShutdownService`](super::ShutdownService): a [`ShutdownStream`](crate::ShutdownStream) that the
+/// [`ClientDrain`](super::ClientDrain) can end, or the bare transport of a connection without TLS. It is a stream of tokio and of
+/// `hyper::rt`.
 ///
 /// Dropping it between messages closes cleanly; in mid-message it aborts. A connection is between messages before its first write, and
 /// after the last byte of an HTTP/1 response, or the server's close_notify if that is the response's end. Clients drop such connections if
@@ -120,8 +121,8 @@ impl<S: TlsSession> AsyncWrite for ClientStream<S> {
         }
     }
 
-    /// Runs the stream's policy, as [`ShutdownStream`](crate::ShutdownStream) does. If the drain has closed the connection, returns at once, with an error if it
-    /// has cut a request.
+    /// Runs the stream's policy, as [`ShutdownStream`](crate::ShutdownStream) does. If the drain has closed the connection, returns at once,
+    /// with an error if it has cut a request.
     ///
     /// # Panics
     ///

@@ -79,12 +79,12 @@ impl ConnectionInfo {
         self.facts.transport
     }
 
-    /// The protocol that ALPN has chosen (RFC 7301). `None` without TLS.
+    /// The protocol that ALPN has chosen (RFC 7301). `None` if it has chosen none, and without TLS.
     pub fn protocol(&self) -> Option<&[u8]> {
         self.facts.protocol.as_deref()
     }
 
-    /// The name of the server that the client has asked for (SNI). `None` without TLS.
+    /// The name of the server that the client has asked for (SNI). `None` if it has asked for none, and without TLS.
     pub fn server_name(&self) -> Option<&str> {
         self.facts.server_name.as_deref()
     }

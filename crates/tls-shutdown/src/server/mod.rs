@@ -354,7 +354,7 @@ impl Server {
     ///
     /// # Cancel safety
     ///
-    /// Dropping it ends all connections truthfully, without a drain.
+    /// Dropping it ends all connections truthfully, without a drain, but for those that were upgraded: they belong to their owners.
     pub async fn serve<S, B>(self, service: S) -> DrainReport
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
@@ -389,7 +389,7 @@ impl Server {
     ///
     /// # Cancel safety
     ///
-    /// Dropping it ends all connections truthfully, without a drain.
+    /// Dropping it ends all connections truthfully, without a drain, but for those that were upgraded: they belong to their owners.
     pub async fn serve_in<S, B>(self, drain: &DrainHandle, service: S)
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,

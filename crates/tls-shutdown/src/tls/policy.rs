@@ -166,7 +166,8 @@ impl ShutdownPolicy {
     /// Sends all application data, reads until the peer's close_notify, then sends close_notify and FIN.
     ///
     /// `SSL_shutdown(3)`: "The order of those two steps depends on the application." If the peer's close_notify does not come, ours is not
-    /// sent either. The [close timeout](Self::with_close_timeout) begins when the last application data was sent.
+    /// sent either, unless the policy [accepts](Self::ignore_unexpected_eof) an end without it. The
+    /// [close timeout](Self::with_close_timeout) begins when the last application data was sent.
     pub const fn receive_first() -> Self {
         Self::new(Direction::ReceiveFirst)
     }

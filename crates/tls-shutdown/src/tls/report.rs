@@ -63,7 +63,8 @@ pub enum Ending {
     /// The peer sent bytes that are not TLS where a record must begin.
     /// [Handbook](https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#not_tls).
     NotTls,
-    /// The connection ended without our close_notify, because of an abort or because the stream was dropped.
+    /// This side gave the connection up: it was aborted, or its stream was dropped before a shutdown had begun. Our close_notify was not
+    /// sent, unless the abort came after it ([`ShutdownReport::sent`] is true then).
     /// [Handbook](https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#aborted).
     Aborted,
 }

@@ -247,8 +247,8 @@ impl<S: TlsSession> ShutdownStream<S> {
     /// Sets what TCP does if the connection ends before close_notify was sent, also if the process is killed. Default: [`Abort::Fin`].
     ///
     /// [`Abort::Reset`] is for a message whose end is the end of the connection: FIN would make a cut one look complete to many peers.
-    /// A shutdown restores FIN once close_notify is sent, and [`into_plaintext`](Self::into_plaintext) once TLS is off. After that, this has
-    /// no effect.
+    /// A shutdown restores FIN once close_notify is sent, a [quiet](ShutdownPolicy::quiet) one at once, and
+    /// [`into_plaintext`](Self::into_plaintext) once TLS is off. After close_notify is sent, this has no effect.
     pub fn set_abort_mode(&mut self, abort: Abort) {
         let (session, driver) = self.parts_mut();
         if !driver.state.sent() {
@@ -372,9 +372,10 @@ impl<S: TlsSession> AsyncWrite for ShutdownStream<S> {
     ///   [`Sent`](ShutdownState::Sent) when data arrives, or at the close timeout: an answer may come later. Read on until the peer's
     ///   close_notify, or drop the stream and leave it to the [reaper](Self::with_reaper). A
     ///   [receive-first](ShutdownPolicy::receive_first) shutdown fails with [`PeerData`](Ending::PeerData): read, and call this again.
-    /// - If the application has never read, as in an upload, a bidirectional shutdown waits for the peer's close_notify. It keeps the first
-    ///   64 KiB of what arrives for a later read, and discards the rest, unless the policy [rejects](crate::PeerData::Reject) it. At the
-    ///   close timeout it fails with [`TimedOut`](Ending::TimedOut), and a later answer can still be read.
+    /// - If the application has never read, as in an upload, a bidirectional shutdown waits for the peer's close_notify. It keeps up to
+    ///   64 KiB of what arrives first for a later read, and discards the rest, unless the policy [rejects](crate::PeerData::Reject) it. It
+    ///   keeps no more than the [drain limit](ShutdownPolicy::with_max_drain_bytes). At the close timeout it fails with
+    ///   [`TimedOut`](Ending::TimedOut), and a later answer can still be read.
     /// - After data was discarded, reads fail with [`UnexpectedEof`](io::ErrorKind::UnexpectedEof), and the error states how much it was.
     ///   They never return a clean end.
     ///

@@ -160,15 +160,15 @@ impl ServerDrain {
     ///
     /// Default: as long as the balancer needs. If somebody has asked for [readiness](DrainHandle::readiness) within the last minute, the
     /// notice lasts until two probes in a row were answered "not ready", and nobody but probes has connected for a second. It lasts for
-    /// [`MAX_NOTICE`](Self::MAX_NOTICE) at most. If nobody has asked, there is no notice. Set a fixed one if your balancer looks at something
-    /// else, or if several balancers with very different intervals look.
+    /// [`MAX_NOTICE`](Self::MAX_NOTICE) at most, or for 40 % of a short grace period. If nobody has asked, there is no notice. Set a fixed
+    /// one if your balancer looks at something else, or if several balancers with very different intervals look.
     pub fn notice(mut self, notice: Duration) -> Self {
         self.notice = Some(notice);
         self
     }
 
-    /// The longest fixed [notice](Self::notice) for which the [grace period](Self::grace_period) has room: what remains without the
-    /// [reserve](Self::RESERVE) and the [time for a last request](Self::last_request). If that time is more than a half, without a half.
+    /// The longest fixed [notice](Self::notice) for which the [grace period](Self::grace_period) has room: the grace period without the
+    /// [reserve](Self::RESERVE) and the [time for a last request](Self::last_request), but at least half of what the reserve leaves.
     ///
     /// ```
     /// # use std::{future::pending, time::Duration};

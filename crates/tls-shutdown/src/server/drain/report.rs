@@ -146,8 +146,8 @@ impl DrainReport {
         self.tally.calls_ended
     }
 
-    /// The connections that were given up because there were too many, in the whole life of the listeners: silent handshakes, and the
-    /// oldest of those that were closing.
+    /// The connections that were given up because there were too many, or because the system accepted no more, in the whole life of the
+    /// listeners: handshakes, and connections that were closing.
     pub fn shed(&self) -> u64 {
         self.shed
     }
