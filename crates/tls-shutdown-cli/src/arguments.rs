@@ -39,7 +39,8 @@ pub(crate) enum Command {
 /// SIGHUP reads the certificate, the key and the client CA again. If a file is bad, the old ones stay in use.
 ///
 /// The exit code is 0 if the drain ended and every report was written, and 1 if a report was lost. A closed pipe is no error. It is 3 if
-/// the process did not end within a second after the grace period, because its threads were blocked, and was cut.
+/// the process did not end within a second after the grace period, because its threads were blocked, and was cut. It is 1 if the server
+/// could not start, and 2 if the arguments are wrong.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -95,7 +96,7 @@ pub(crate) struct ServeArguments {
     /// After the signal, serve as before for this long, but report not ready on /ready [default: as long as the balancer needs].
     ///
     /// By default, if something asks for /ready regularly, the notice lasts until two probes were answered "not ready" and nobody
-    /// else has connected for a second; 10 seconds at most. If nothing asks, there is no notice.
+    /// else has connected for a second. It lasts for 10 seconds, or 40 % of --grace, at most. If nothing asks, there is no notice.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) notice: Option<Duration>,
     /// After the notice, stop accepting, and wait this long for a last request on idle connections.

@@ -33,6 +33,7 @@ pub(crate) fn explain(report: &ConnectionReport) -> String {
         Ending::DrainLimit | Ending::PeerData => "The client still sent data while the server was closing.",
         Ending::PeerAlert(_) => "The client ended the connection with an alert, which names its reason.",
         Ending::ProtocolError => "The client broke the TLS protocol.",
+        Ending::TlsLimit => "The client sent more than the TLS library accepts.",
         Ending::NotTls => "The client sent something that is not TLS.",
         Ending::Aborted => "The server gave the connection up.",
         _ => "The connection failed.",
