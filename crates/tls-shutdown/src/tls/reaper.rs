@@ -145,7 +145,7 @@ impl Reaper {
         lock(&self.shared.closings).count
     }
 
-    /// The number of connections that the [limit](ReaperLimits::with_max_closings) has ended early.
+    /// The number of connections that the [limit](ReaperLimits::with_max_closings) or [`shed_one`](Self::shed_one) has ended early.
     pub fn shed(&self) -> u64 {
         // A statistic: it orders nothing.
         self.shared.shed.load(Ordering::Relaxed)

@@ -137,7 +137,7 @@ impl fmt::Display for Ending {
     }
 }
 
-/// The code of a TLS alert. [`Display`](fmt::Display) writes its name in RFC 9846 section 6 or RFC 5246 section 7.2.
+/// The code of a TLS alert. [`Display`](fmt::Display) writes its name in the RFCs, RFC 9846 section 6 for example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Alert(
     /// The code on the wire.

@@ -104,13 +104,13 @@ impl ConfigHandle {
     /// To rotate [`TicketKeys`](crate::server::TicketKeys), pass a configuration with new ones.
     ///
     /// If either one asks for client certificates, nothing carries over: rustls does not verify the certificate of a resumed session
-    /// again, and the new configuration may not admit that client. A storage or keys that you pass to both configurations connect them only if
-    /// both ask for certificates of authorities of the same names, and both require one or neither does. A verifier that names no
-    /// authorities connects with no other configuration. Its limit: the names are all that is compared. If an authority gets a new key, a
-    /// client is revoked, or your own verifier changes its mind, change the storage and the keys, too.
+    /// again, and the new configuration may not admit that client. A storage or keys that you pass to both configurations carry sessions over
+    /// on two conditions: both name the same authorities to clients, and both require a certificate or neither does. A verifier that names
+    /// no authorities shares sessions with no other configuration. Its limit: the names are all that is compared. If an authority gets a new
+    /// key, a client is revoked, or your own verifier changes its mind, change the storage and the keys, too.
     ///
-    /// The question what certificates a configuration asks for costs a handshake in memory, some milliseconds. It presents a certificate
-    /// of its own, so no certificate resolver is asked. A client verifier is asked whether it
+    /// To learn what certificates a configuration asks for, this makes a handshake in memory, which takes some milliseconds. It presents a
+    /// certificate of its own, so no certificate resolver is asked. A client verifier is asked whether it
     /// [offers](rustls::server::danger::ClientCertVerifier::offer_client_auth) client authentication. It may use this handle, except for
     /// `replace` itself. Other threads continue to make handshakes meanwhile, under the old configuration.
     pub fn replace(&self, config: impl Into<Arc<ServerConfig>>) {
