@@ -1,4 +1,5 @@
-//! An HTTPS server that exits gracefully: after Ctrl-C or SIGTERM no request is lost, and every connection gets a close_notify.
+//! An HTTPS server that exits gracefully: after Ctrl-C or SIGTERM, it answers within its grace period, and every connection gets a
+//! close_notify.
 //!
 //! `cargo run --bin server 127.0.0.1:8443 cert.pem` creates `cert.pem`, with a self-signed certificate, if it does not exist.
 

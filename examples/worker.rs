@@ -1,4 +1,4 @@
-//! A background worker beside an HTTPS server: the drain waits until all jobs are done that requests have queued.
+//! A background worker beside an HTTPS server: the drain waits, until its deadline, for all jobs that requests have queued.
 //!
 //! `cargo run --bin worker 127.0.0.1:8443 cert.pem`
 
