@@ -40,8 +40,9 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// [`tokio::net::TcpListener`], [`UnixSocket`](crate::server::UnixSocket), [`tokio::net::UnixListener`], and what you implement it for.
 ///
 /// If the streams are [`TcpStream`]s or [`UnixStream`](tokio::net::UnixStream)s, a listener of your own has every guarantee that these
-/// sockets have: one that counts connections, limits them, or reads the header of the PROXY protocol. Other streams are boxed, and a cut
-/// response cannot reset them.
+/// sockets have: one that counts connections, limits them, or reads the header of the PROXY protocol. If it wraps a
+/// [`TcpSocket`](crate::server::TcpSocket), let it pass on [`poll_stop`](Self::poll_stop), too. Other streams are boxed, and a cut response
+/// cannot reset them.
 ///
 /// ```
 /// use std::{io, net::SocketAddr, task::{Context, Poll}};

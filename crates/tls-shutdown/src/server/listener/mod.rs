@@ -89,9 +89,10 @@ use crate::{
 /// # }
 /// ```
 ///
-/// A drain resets no client that connects while it closes the socket, within the limits of [`TcpSocket`]. Of a socket that this process may
-/// not have alone, a connection that enters the queue behind the last accept is reset: after [`as_fd`](Self::as_fd), and by
-/// [`from_std`](Self::from_std). A [notice](crate::server::ServerDrain::notice), or a successor that shares the socket, avoids that.
+/// A drain resets no client that connects while it closes the socket, within the limits of [`TcpSocket`]. If another process may have the
+/// socket, too, a connection that enters the queue behind the last accept is reset: after [`as_fd`](Self::as_fd), and on a socket of
+/// [`from_std`](Self::from_std) or [`from_tcp`](Self::from_tcp). A [notice](crate::server::ServerDrain::notice), or a successor that shares
+/// the socket, avoids that.
 #[must_use = "dropping the listener closes its socket and resets the connections in its queue"]
 pub struct TlsListener {
     socket: ListeningSocket<TcpSocket>,
@@ -318,7 +319,8 @@ impl TlsListener {
         Some((stream, peer))
     }
 
-    /// Stops listening. Accepts the connections in the system's queue, which would be reset with the socket, and closes the socket.
+    /// Stops listening. Accepts the connections in the system's queue, which would be reset with the socket, and closes the socket. Unlike a
+    /// drain, it does not wait for TCP handshakes that are in progress.
     /// [`accept`](Self::accept) still returns these connections. If the system refuses to accept, because file descriptors are used up
     /// for example, the socket stays open until that is over, for the [handshake timeout](Self::handshake_timeout) at most. Does nothing on a
     /// closed listener.
