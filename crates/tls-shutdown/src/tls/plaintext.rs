@@ -1,9 +1,10 @@
 //! [`Plaintext`]: a transport before TLS, or after TLS was taken off.
 
 use std::{
+    collections::VecDeque,
     io,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
@@ -32,21 +33,21 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub struct Plaintext<T> {
-    leftover: Vec<u8>,
-    start: usize,
+    /// What came behind the last record. In one piece, because nothing is added.
+    leftover: VecDeque<u8>,
     transport: T,
 }
 
 impl<T> Plaintext<T> {
     /// Wraps a transport that has not had TLS yet.
     pub fn new(transport: T) -> Self {
-        Self { leftover: Vec::new(), start: 0, transport }
+        Self { leftover: VecDeque::new(), transport }
     }
 
     /// What remains of a transport after TLS.
     pub(crate) fn without_tls(records: Records<T>) -> Self {
         let (leftover, transport) = records.into_parts();
-        Self { leftover, start: 0, transport }
+        Self { leftover: leftover.into(), transport }
     }
 
     /// The transport.
@@ -60,25 +61,21 @@ impl<T> Plaintext<T> {
     }
 
     /// Returns the unread bytes that came behind the last record, and the transport.
-    pub fn into_parts(mut self) -> (Vec<u8>, T) {
-        self.leftover.drain(..self.start);
-        (self.leftover, self.transport)
-    }
-
-    fn unread(&self) -> &[u8] {
-        &self.leftover[self.start..]
+    pub fn into_parts(self) -> (Vec<u8>, T) {
+        (self.leftover.into(), self.transport)
     }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Plaintext<T> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.unread().is_empty() {
+        let (leftover, _) = this.leftover.as_slices();
+        if leftover.is_empty() {
             return Pin::new(&mut this.transport).poll_read(cx, out);
         }
-        let amount = this.unread().len().min(out.remaining());
-        out.put_slice(&this.unread()[..amount]);
-        this.start += amount;
+        let amount = leftover.len().min(out.remaining());
+        out.put_slice(&leftover[..amount]);
+        this.leftover.drain(..amount);
         Poll::Ready(Ok(()))
     }
 }
@@ -86,17 +83,18 @@ impl<T: AsyncRead + Unpin> AsyncRead for Plaintext<T> {
 impl<T: AsyncBufRead + Unpin> AsyncBufRead for Plaintext<T> {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
-        if this.start < this.leftover.len() {
-            return Poll::Ready(Ok(&this.leftover[this.start..]));
+        match this.leftover.as_slices() {
+            ([], _) => Pin::new(&mut this.transport).poll_fill_buf(cx),
+            (leftover, _) => Poll::Ready(Ok(leftover)),
         }
-        Poll::Ready(Ok(ready!(Pin::new(&mut this.transport).poll_fill_buf(cx))?))
     }
 
     fn consume(self: Pin<&mut Self>, amount: usize) {
         let this = self.get_mut();
-        match this.unread().is_empty() {
-            true => Pin::new(&mut this.transport).consume(amount),
-            false => this.start += amount,
+        if this.leftover.is_empty() {
+            Pin::new(&mut this.transport).consume(amount);
+        } else {
+            this.leftover.drain(..amount);
         }
     }
 }
