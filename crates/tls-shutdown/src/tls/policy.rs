@@ -29,21 +29,14 @@ use crate::tls::close_state::{Goal, UnexpectedEof};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct ShutdownPolicy {
-    direction: Direction,
+    /// `None` for a quiet shutdown.
+    goal: Option<Goal>,
     stall_timeout: Duration,
     close_timeout: Duration,
     max_drain_bytes: u64,
     peer_data: PeerData,
     unexpected_eof: UnexpectedEof,
     tickets: Option<u32>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
-    Quiet,
-    Unidirectional,
-    Bidirectional,
-    ReceiveFirst,
 }
 
 /// What happens to unread application data when a shutdown drains the connection.
@@ -107,9 +100,9 @@ impl ShutdownPolicy {
     /// Default [drain limit](Self::with_max_drain_bytes), in bytes.
     pub const MAX_DRAIN_BYTES: u64 = 1024 * 1024;
 
-    const fn new(direction: Direction) -> Self {
+    const fn new(goal: Option<Goal>) -> Self {
         Self {
-            direction,
+            goal,
             stall_timeout: Self::STALL_TIMEOUT,
             close_timeout: Self::CLOSE_TIMEOUT,
             max_drain_bytes: Self::MAX_DRAIN_BYTES,
@@ -122,7 +115,7 @@ impl ShutdownPolicy {
     /// Sends nothing and reads nothing. The connection is only marked as shut down, which succeeds at once
     /// (`SSL_CTX_set_quiet_shutdown(3)`). Data that was written and not flushed is lost, and the peer sees a truncation.
     pub const fn quiet() -> Self {
-        Self::new(Direction::Quiet)
+        Self::new(None)
     }
 
     //= https://www.rfc-editor.org/rfc/rfc8446#section-6.1
@@ -144,7 +137,7 @@ impl ShutdownPolicy {
     ///
     /// This is the default of a server's stream.
     pub const fn unidirectional() -> Self {
-        Self::new(Direction::Unidirectional)
+        Self::new(Some(Goal::Send))
     }
 
     //= https://docs.openssl.org/1.1.1/man3/SSL_shutdown/#description
@@ -160,7 +153,7 @@ impl ShutdownPolicy {
     ///
     /// This is the default of a client's stream.
     pub const fn bidirectional() -> Self {
-        Self::new(Direction::Bidirectional)
+        Self::new(Some(Goal::Both))
     }
 
     /// Sends all application data, reads until the peer's close_notify, then sends close_notify and FIN.
@@ -169,7 +162,7 @@ impl ShutdownPolicy {
     /// sent either, unless the policy [accepts](Self::ignore_unexpected_eof) an end without it. The
     /// [close timeout](Self::with_close_timeout) begins when the last application data was sent.
     pub const fn receive_first() -> Self {
-        Self::new(Direction::ReceiveFirst)
+        Self::new(Some(Goal::ReceiveFirst))
     }
 
     /// Limits the time in which the transport accepts no byte of the unsent application data and close_notify. Each accepted byte
@@ -245,12 +238,7 @@ impl ShutdownPolicy {
 
     /// The goal, or `None` for a quiet shutdown.
     pub(crate) const fn goal(&self) -> Option<Goal> {
-        match self.direction {
-            Direction::Quiet => None,
-            Direction::Unidirectional => Some(Goal::Send),
-            Direction::Bidirectional => Some(Goal::Both),
-            Direction::ReceiveFirst => Some(Goal::ReceiveFirst),
-        }
+        self.goal
     }
 
     /// The same for a shutdown that keeps the transport: data of the peer is in the way of its close_notify, and an end of the transport is

@@ -34,14 +34,7 @@ pub(crate) struct RecordScanner {
     header: [u8; HEADER],
     header_filled: usize,
     body_left: usize,
-    sync: Sync,
-}
-
-#[derive(Debug, Default, PartialEq, Eq)]
-enum Sync {
-    #[default]
-    Records,
-    Lost,
+    has_lost_records: bool,
 }
 
 impl RecordScanner {
@@ -49,7 +42,7 @@ impl RecordScanner {
     /// loses the records at once, and these two errors may appear as bytes that are not TLS.
     #[inline]
     pub(crate) fn scan(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() && self.sync == Sync::Records {
+        while !bytes.is_empty() && !self.has_lost_records {
             if self.body_left > 0 {
                 let in_body = self.body_left.min(bytes.len());
                 self.body_left -= in_body;
@@ -76,7 +69,7 @@ impl RecordScanner {
         self.header[self.header_filled] = bytes[0];
         self.header_filled += 1;
         if !is_plausible(&self.header[..self.header_filled]) {
-            self.sync = Sync::Lost;
+            self.has_lost_records = true;
         } else if self.header_filled == HEADER {
             self.header_filled = 0;
             self.body_left = body_length(&self.header);
@@ -86,7 +79,7 @@ impl RecordScanner {
 
     /// Whether something came that is not the header of a TLS record.
     pub(crate) fn has_lost_records(&self) -> bool {
-        self.sync == Sync::Lost
+        self.has_lost_records
     }
 }
 
