@@ -9,14 +9,7 @@ use std::{
 
 use tokio::io::AsyncWrite;
 
-use crate::tls::{report::Ending, session::TlsSession, session_io::retry_interrupted, socket};
-
-/// What follows close_notify on the transport.
-#[derive(Clone, Copy)]
-pub(crate) enum Follower {
-    Fin,
-    Other,
-}
+use crate::tls::{close_state::Goal, report::Ending, session::TlsSession, session_io::retry_interrupted, socket};
 
 /// close_notify, sealed, and whatever rustls had queued before it.
 #[derive(Debug)]
@@ -72,13 +65,13 @@ impl CloseNotify {
     pub(crate) fn poll_write<S: TlsSession>(
         &mut self,
         transport: &mut S::Transport,
-        follower: Follower,
+        goal: Goal,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         while !self.unwritten.is_empty() {
             let bytes = &self.bytes[self.unwritten.clone()];
-            let written = match (follower, S::socket(transport)) {
-                (Follower::Fin, Some(socket)) => socket::poll_write_before_fin(socket, cx, bytes),
+            let written = match S::socket(transport) {
+                Some(socket) if !goal.keeps_transport() => socket::poll_write_before_fin(socket, cx, bytes),
                 _ => Pin::new(&mut *transport).poll_write(cx, bytes),
             };
             match ready!(retry_interrupted(written, cx))? {

@@ -1,15 +1,33 @@
-//! Where the handbook explains an ending.
+//! What an ending is called, where the handbook explains it, and what its error says.
 
 use crate::tls::report::Ending;
 
-/// The URL of a section of the page about endings.
-macro_rules! section {
-    ($name:literal) => {
-        concat!("https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#", $name)
+struct Texts {
+    name: &'static str,
+    /// The URL of a section of the handbook's page about endings.
+    page: &'static str,
+    /// Why a shutdown that ended so has failed.
+    reason: &'static str,
+}
+
+macro_rules! texts {
+    ($name:literal, $reason:expr) => {
+        Texts {
+            name: $name,
+            page: concat!("https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#", $name),
+            reason: $reason,
+        }
     };
 }
 
+const STOPPED_SHORT: &str = "the shutdown stopped short of the requested goal";
+
 impl Ending {
+    /// The snake-case name, without the details of [`Ending::Transport`] and [`Ending::PeerAlert`].
+    pub const fn name(self) -> &'static str {
+        self.texts().name
+    }
+
     /// The URL of the section of the handbook that explains this ending: its causes, and what to do about it.
     /// [`ShutdownError`](crate::ShutdownError) prints it.
     ///
@@ -19,66 +37,32 @@ impl Ending {
     /// assert!(Ending::Truncated.page().ends_with("/guide/endings/index.html#truncated"));
     /// ```
     pub const fn page(self) -> &'static str {
-        match self {
-            Self::Complete => section!("complete"),
-            Self::Sent => section!("sent"),
-            Self::Quiet => section!("quiet"),
-            Self::Truncated => section!("truncated"),
-            Self::Reset => section!("reset"),
-            Self::Transport(_) => section!("transport"),
-            Self::TimedOut => section!("timed_out"),
-            Self::DrainLimit => section!("drain_limit"),
-            Self::PeerData => section!("peer_data"),
-            Self::PeerAlert(_) => section!("peer_alert"),
-            Self::ProtocolError => section!("protocol_error"),
-            Self::TlsLimit => section!("tls_limit"),
-            Self::NotStarted => section!("not_started"),
-            Self::Refused => section!("refused"),
-            Self::NotTls => section!("not_tls"),
-            Self::Aborted => section!("aborted"),
-        }
+        self.texts().page
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use std::io;
+    /// Why a shutdown that ended so has failed.
+    pub(crate) const fn reason(self) -> &'static str {
+        self.texts().reason
+    }
 
-    use super::Ending;
-    use crate::tls::report::{Alert, ShutdownError, ShutdownReport};
-
-    #[test]
-    fn each_ending_has_a_section_of_its_name_and_its_error_prints_the_url() {
-        let page = include_str!("../../guide/src/endings.md");
-        let endings = [
-            Ending::Complete,
-            Ending::Sent,
-            Ending::Quiet,
-            Ending::Truncated,
-            Ending::Reset,
-            Ending::Transport(io::ErrorKind::Other),
-            Ending::TimedOut,
-            Ending::DrainLimit,
-            Ending::PeerData,
-            Ending::PeerAlert(Alert(80)),
-            Ending::ProtocolError,
-            Ending::TlsLimit,
-            Ending::NotStarted,
-            Ending::Refused,
-            Ending::NotTls,
-            Ending::Aborted,
-        ];
-        assert_eq!(
-            page.matches("\n| [`").count(),
-            endings.len(),
-            "the table of the page has another number of endings"
-        );
-        for ending in endings {
-            let name = ending.name();
-            assert!(page.contains(&format!("\n## {name}\n")), "{name}");
-            assert_eq!(ending.page().split_once('#').map(|(_, anchor)| anchor), Some(name));
-            let error = ShutdownError::new(ShutdownReport::new(ending), None).to_string();
-            assert!(error.ends_with(&format!("; see {}", ending.page())), "{error}");
+    const fn texts(self) -> Texts {
+        match self {
+            Self::Complete => texts!("complete", STOPPED_SHORT),
+            Self::Sent => texts!("sent", STOPPED_SHORT),
+            Self::Quiet => texts!("quiet", STOPPED_SHORT),
+            Self::Truncated => texts!("truncated", "the transport ended before the peer's close_notify"),
+            Self::Reset => texts!("reset", "the peer reset the connection"),
+            Self::Transport(_) => texts!("transport", "the transport failed"),
+            Self::TimedOut => texts!("timed_out", "the peer did not answer or read our data in time"),
+            Self::DrainLimit => texts!("drain_limit", "the peer sent more than the drain limit"),
+            Self::PeerData => texts!("peer_data", "application data of the peer is still unread"),
+            Self::PeerAlert(_) => texts!("peer_alert", "the peer ended the connection with an alert"),
+            Self::ProtocolError => texts!("protocol_error", "the peer violated the TLS protocol"),
+            Self::TlsLimit => texts!("tls_limit", "the peer sent more than the TLS library accepts"),
+            Self::NotStarted => texts!("not_started", "the TLS handshake is not finished"),
+            Self::Refused => texts!("refused", "the connection failed before, and close_notify must not follow"),
+            Self::NotTls => texts!("not_tls", "the peer sent bytes that are not TLS"),
+            Self::Aborted => texts!("aborted", "the connection was aborted"),
         }
     }
 }

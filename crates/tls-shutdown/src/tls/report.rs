@@ -76,28 +76,6 @@ impl Ending {
         matches!(self, Self::Complete | Self::Sent)
     }
 
-    /// The snake-case name, without the details of [`Ending::Transport`] and [`Ending::PeerAlert`].
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Complete => "complete",
-            Self::Sent => "sent",
-            Self::Quiet => "quiet",
-            Self::Truncated => "truncated",
-            Self::Reset => "reset",
-            Self::Transport(_) => "transport",
-            Self::TimedOut => "timed_out",
-            Self::DrainLimit => "drain_limit",
-            Self::PeerData => "peer_data",
-            Self::PeerAlert(_) => "peer_alert",
-            Self::ProtocolError => "protocol_error",
-            Self::TlsLimit => "tls_limit",
-            Self::NotStarted => "not_started",
-            Self::Refused => "refused",
-            Self::NotTls => "not_tls",
-            Self::Aborted => "aborted",
-        }
-    }
-
     /// The ending of a transport whose read or write failed so.
     pub(crate) fn of_transport_error(kind: io::ErrorKind) -> Self {
         match kind {
@@ -209,13 +187,23 @@ pub struct ShutdownReport {
     pub(crate) alert: Option<Alert>,
     pub(crate) sent: bool,
     pub(crate) received: bool,
+    pub(crate) counts: Counts,
+    pub(crate) elapsed: Duration,
+    has_tls: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Counts {
     pub(crate) discarded_unread: u64,
     pub(crate) discarded_late: u64,
     pub(crate) tickets: u32,
     pub(crate) wire_written: u64,
     pub(crate) wire_read: u64,
-    pub(crate) elapsed: Duration,
-    signal: CloseSignal,
+}
+
+impl Counts {
+    pub(crate) const ZERO: Self =
+        Self { discarded_unread: 0, discarded_late: 0, tickets: 0, wire_written: 0, wire_read: 0 };
 }
 
 /// How far both halves of a connection are, as in `SSL_get_shutdown(3)`.
@@ -232,14 +220,6 @@ pub enum ShutdownState {
     Both,
 }
 
-/// What closes one half of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum CloseSignal {
-    CloseNotify,
-    /// Without TLS.
-    Fin,
-}
-
 impl ShutdownReport {
     pub(crate) const fn new(ending: Ending) -> Self {
         Self {
@@ -247,13 +227,9 @@ impl ShutdownReport {
             alert: None,
             sent: false,
             received: false,
-            discarded_unread: 0,
-            discarded_late: 0,
-            tickets: 0,
-            wire_written: 0,
-            wire_read: 0,
+            counts: Counts::ZERO,
             elapsed: Duration::ZERO,
-            signal: CloseSignal::CloseNotify,
+            has_tls: true,
         }
     }
 
@@ -270,7 +246,7 @@ impl ShutdownReport {
     pub const fn of_plain_connection(ending: Ending, state: ShutdownState, elapsed: Duration) -> Self {
         let sent = matches!(state, ShutdownState::Sent | ShutdownState::Both);
         let received = matches!(state, ShutdownState::Received | ShutdownState::Both);
-        Self { sent, received, elapsed, signal: CloseSignal::Fin, ..Self::new(ending) }
+        Self { sent, received, elapsed, has_tls: false, ..Self::new(ending) }
     }
 
     /// How it ended.
@@ -296,33 +272,33 @@ impl ShutdownReport {
 
     /// Application bytes that the shutdown discarded: [unread](Self::discarded_unread) and [late](Self::discarded_late) ones.
     pub const fn discarded(&self) -> u64 {
-        self.discarded_unread + self.discarded_late
+        self.counts.discarded_unread + self.counts.discarded_late
     }
 
     /// Discarded application bytes that were already decrypted, and unread, when the shutdown began.
     pub const fn discarded_unread(&self) -> u64 {
-        self.discarded_unread
+        self.counts.discarded_unread
     }
 
     /// Discarded application bytes that arrived during the shutdown.
     pub const fn discarded_late(&self) -> u64 {
-        self.discarded_late
+        self.counts.discarded_late
     }
 
     /// TLS 1.3 session tickets that the connection has received in its whole life. 0 for a server and in TLS 1.2.
     pub const fn tickets(&self) -> u32 {
-        self.tickets
+        self.counts.tickets
     }
 
     /// Bytes of TLS records that the transport accepted during the shutdown: the application data that was unsent when it began, and our
     /// close_notify.
     pub const fn wire_written(&self) -> u64 {
-        self.wire_written
+        self.counts.wire_written
     }
 
     /// Bytes of TLS records that the shutdown itself read from the transport. The application's reads do not count.
     pub const fn wire_read(&self) -> u64 {
-        self.wire_read
+        self.counts.wire_read
     }
 
     /// Time from the first poll of the shutdown to its end. Zero if there was no shutdown.
@@ -335,10 +311,7 @@ impl ShutdownReport {
     /// Writes everything but the ending's name.
     pub(crate) fn write_details(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let not_unless = |done: bool| if done { "" } else { "not " };
-        let signal = match self.signal {
-            CloseSignal::CloseNotify => "close_notify",
-            CloseSignal::Fin => "FIN",
-        };
+        let signal = if self.has_tls { "close_notify" } else { "FIN" };
         write!(f, "{signal} {}sent, {}received", not_unless(self.sent), not_unless(self.received))?;
         if let Ending::Transport(kind) = self.ending {
             write!(f, ", transport error: {kind}")?;
@@ -346,16 +319,12 @@ impl ShutdownReport {
         if let Some(alert) = self.alert {
             write!(f, ", peer's alert {alert}")?;
         }
+        let Counts { discarded_unread, discarded_late, tickets, .. } = self.counts;
         if self.discarded() > 0 {
-            write!(
-                f,
-                ", {} bytes discarded ({} unread, {} late)",
-                self.discarded(),
-                self.discarded_unread,
-                self.discarded_late
-            )?;
+            let discarded = self.discarded();
+            write!(f, ", {discarded} bytes discarded ({discarded_unread} unread, {discarded_late} late)")?;
         }
-        match self.tickets {
+        match tickets {
             0 => {}
             1 => f.write_str(", 1 ticket")?,
             tickets => write!(f, ", {tickets} tickets")?,
@@ -413,23 +382,8 @@ impl ShutdownError {
 
 impl fmt::Display for ShutdownError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match self.report.ending {
-            Ending::Truncated => "the transport ended before the peer's close_notify",
-            Ending::Reset => "the peer reset the connection",
-            Ending::Transport(_) => "the transport failed",
-            Ending::TimedOut => "the peer did not answer or read our data in time",
-            Ending::DrainLimit => "the peer sent more than the drain limit",
-            Ending::PeerData => "application data of the peer is still unread",
-            Ending::PeerAlert(_) => "the peer ended the connection with an alert",
-            Ending::ProtocolError => "the peer violated the TLS protocol",
-            Ending::TlsLimit => "the peer sent more than the TLS library accepts",
-            Ending::NotStarted => "the TLS handshake is not finished",
-            Ending::Refused => "the connection failed before, and close_notify must not follow",
-            Ending::NotTls => "the peer sent bytes that are not TLS",
-            Ending::Aborted => "the connection was aborted",
-            Ending::Complete | Ending::Sent | Ending::Quiet => "the shutdown stopped short of the requested goal",
-        };
-        write!(f, "TLS shutdown failed: {what} [{}]; see {}", self.report, self.report.ending.page())
+        let ending = self.report.ending;
+        write!(f, "TLS shutdown failed: {} [{}]; see {}", ending.reason(), self.report, ending.page())
     }
 }
 

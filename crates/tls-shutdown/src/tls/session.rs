@@ -151,10 +151,6 @@ impl<'a> TlsConnection<'a> {
         either_side!(self, connection => connection.deref())
     }
 
-    pub(crate) fn is_server(&self) -> bool {
-        matches!(self, Self::Server(_))
-    }
-
     #[inline]
     pub(crate) fn is_handshaking(&self) -> bool {
         self.state().is_handshaking()

@@ -12,13 +12,14 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use crate::{
     runtime::{debug::debug_struct, forward::forward_socket},
     tls::{
+        close_state::Goal,
         connection::Connection,
         driver::{CloseDriver, Extent},
         observers::EndLog,
         policy::{Abort, ShutdownPolicy},
         reaper::Reaper,
         report::{Ending, ShutdownReport, ShutdownState},
-        session::TlsSession,
+        session::{TlsConnection, TlsSession},
         undelivered::Undelivered,
     },
 };
@@ -87,9 +88,9 @@ impl<S: TlsSession> ShutdownStream<S> {
         //= https://www.rfc-editor.org/rfc/rfc9112#section-9.8
         //# Servers MUST attempt to initiate an exchange of closure alerts with
         //# the client before closing the connection.
-        let policy = match session.connection().is_server() {
-            true => ShutdownPolicy::unidirectional(),
-            false => ShutdownPolicy::bidirectional(),
+        let policy = match session.connection() {
+            TlsConnection::Server(_) => ShutdownPolicy::unidirectional(),
+            TlsConnection::Client(_) => ShutdownPolicy::bidirectional(),
         };
         Self { connection: Some(Box::new(Connection::new(session, CloseDriver::new(policy)))), adopter: None }
     }
@@ -203,8 +204,8 @@ impl<S: TlsSession> ShutdownStream<S> {
     pub async fn close_notify(&mut self) -> io::Result<ShutdownReport> {
         std::future::poll_fn(|cx| {
             let connection = self.connection_mut();
-            connection.driver.begin_close_notify(&mut connection.session);
             let policy = connection.driver.policy;
+            connection.driver.begin_goal(&mut connection.session, Goal::Notify, policy);
             connection.poll_close(cx).map(|ending| Ok(connection.driver.result(ending, &policy)?))
         })
         .await

@@ -64,7 +64,9 @@ where
     pub async fn into_plaintext(mut self, unwrap: Unwrap) -> Result<Plaintext<T>, UnwrapError<S>> {
         let ending = poll_fn(|cx| {
             let connection = self.connection_mut();
-            connection.driver.begin_unwrap(&mut connection.session, unwrap);
+            // Unread application data is an error then.
+            let policy = connection.driver.policy.to_unwrap();
+            connection.driver.begin_goal(&mut connection.session, unwrap.goal(), policy);
             connection.poll_close(cx)
         })
         .await;

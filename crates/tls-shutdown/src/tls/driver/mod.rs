@@ -21,12 +21,12 @@ use crate::{
         yield_once::YieldOnce,
     },
     tls::{
-        close_notify::{CloseNotify, Follower},
+        close_notify::CloseNotify,
         close_state::{Begun, CloseState, Event, Goal, Limit, Local, Remote, Step},
         observers::Observers,
-        policy::{Abort, PeerData, ShutdownPolicy, Unwrap},
+        policy::{Abort, PeerData, ShutdownPolicy},
         record_scanner::RecordScanner,
-        report::Ending,
+        report::{Counts, Ending},
         session::{NextRead, TlsSession},
         session_io::{self, retry_interrupted},
         socket::{deliver_on_close, reset_on_close},
@@ -99,15 +99,6 @@ enum Arrival {
     Late,
 }
 
-#[derive(Default)]
-struct Counts {
-    discarded_unread: u64,
-    discarded_late: u64,
-    tickets: u32,
-    wire_written: u64,
-    wire_read: u64,
-}
-
 impl CloseDriver {
     pub(crate) fn new(policy: ShutdownPolicy) -> Self {
         Self {
@@ -115,7 +106,7 @@ impl CloseDriver {
             policy,
             in_force: policy,
             times: Times::default(),
-            counts: Counts::default(),
+            counts: Counts::ZERO,
             arrival: Arrival::Unread,
             close_notify: CloseNotify::default(),
             scanner: RecordScanner::default(),
@@ -150,17 +141,8 @@ impl CloseDriver {
         }
     }
 
-    /// Begins to send close_notify alone.
-    pub(crate) fn begin_close_notify<S: TlsSession>(&mut self, session: &mut S) {
-        self.begin_goal(session, Goal::Notify, self.policy);
-    }
-
-    /// Begins to take TLS off. Unread application data is an error then.
-    pub(crate) fn begin_unwrap<S: TlsSession>(&mut self, session: &mut S, unwrap: Unwrap) {
-        self.begin_goal(session, unwrap.goal(), self.policy.to_unwrap());
-    }
-
-    fn begin_goal<S: TlsSession>(&mut self, session: &mut S, goal: Goal, policy: ShutdownPolicy) {
+    /// The same for one goal, which may be none that a policy has.
+    pub(crate) fn begin_goal<S: TlsSession>(&mut self, session: &mut S, goal: Goal, policy: ShutdownPolicy) {
         self.start_time(session);
         if self.extent == Extent::WriteHalf && self.is_unanswered() {
             return;
@@ -307,8 +289,7 @@ impl CloseDriver {
                 },
                 Step::WriteCloseNotify => {
                     let before = self.close_notify.len();
-                    let follower = if self.state.goal.keeps_transport() { Follower::Other } else { Follower::Fin };
-                    let result = self.close_notify.poll_write::<S>(session.transport_mut(), follower, cx);
+                    let result = self.close_notify.poll_write::<S>(session.transport_mut(), self.state.goal, cx);
                     self.count_written((before - self.close_notify.len()) as u64);
                     self.on_written(ready!(result));
                 }

@@ -35,22 +35,18 @@ impl CloseDriver {
     }
 
     pub(crate) fn report(&self, ending: Ending) -> ShutdownReport {
-        let counts = &self.counts;
         let mut report = ShutdownReport::new(ending);
         report.sent = self.state.sent();
         report.received = self.state.received();
         if let Remote::Failed(Ending::PeerAlert(alert)) = self.state.remote {
             report.alert = Some(alert);
         }
-        (report.discarded_unread, report.discarded_late) = (counts.discarded_unread, counts.discarded_late);
+        report.counts = self.counts;
         // Nobody will read what is kept when the report is made.
         match self.arrival {
-            Arrival::Unread => report.discarded_unread += self.kept.len() as u64,
-            Arrival::Late => report.discarded_late += self.kept.len() as u64,
+            Arrival::Unread => report.counts.discarded_unread += self.kept.len() as u64,
+            Arrival::Late => report.counts.discarded_late += self.kept.len() as u64,
         }
-        report.tickets = counts.tickets;
-        report.wire_written = counts.wire_written;
-        report.wire_read = counts.wire_read;
         report.elapsed = match self.times.began {
             Some(began) => self.times.ended.unwrap_or_else(Instant::now) - began,
             None => Duration::ZERO,
