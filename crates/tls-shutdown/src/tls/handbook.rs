@@ -2,12 +2,12 @@
 
 use crate::tls::report::Ending;
 
-struct Texts {
-    name: &'static str,
+pub(crate) struct Texts {
+    pub(crate) name: &'static str,
     /// The URL of a section of the handbook's page about endings.
     page: &'static str,
     /// Why a shutdown that ended so has failed.
-    reason: &'static str,
+    pub(crate) reason: &'static str,
 }
 
 macro_rules! texts {
@@ -23,11 +23,6 @@ macro_rules! texts {
 const STOPPED_SHORT: &str = "the shutdown stopped short of the requested goal";
 
 impl Ending {
-    /// The snake-case name, without the details of [`Ending::Transport`] and [`Ending::PeerAlert`].
-    pub const fn name(self) -> &'static str {
-        self.texts().name
-    }
-
     /// The URL of the section of the handbook that explains this ending: its causes, and what to do about it.
     /// [`ShutdownError`](crate::ShutdownError) prints it.
     ///
@@ -40,12 +35,7 @@ impl Ending {
         self.texts().page
     }
 
-    /// Why a shutdown that ended so has failed.
-    pub(crate) const fn reason(self) -> &'static str {
-        self.texts().reason
-    }
-
-    const fn texts(self) -> Texts {
+    pub(crate) const fn texts(self) -> Texts {
         match self {
             Self::Complete => texts!("complete", STOPPED_SHORT),
             Self::Sent => texts!("sent", STOPPED_SHORT),

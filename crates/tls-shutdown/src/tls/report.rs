@@ -76,6 +76,11 @@ impl Ending {
         matches!(self, Self::Complete | Self::Sent)
     }
 
+    /// The snake-case name, without the details of [`Ending::Transport`] and [`Ending::PeerAlert`].
+    pub const fn name(self) -> &'static str {
+        self.texts().name
+    }
+
     /// The ending of a transport whose read or write failed so.
     pub(crate) fn of_transport_error(kind: io::ErrorKind) -> Self {
         match kind {
@@ -383,7 +388,7 @@ impl ShutdownError {
 impl fmt::Display for ShutdownError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ending = self.report.ending;
-        write!(f, "TLS shutdown failed: {} [{}]; see {}", ending.reason(), self.report, ending.page())
+        write!(f, "TLS shutdown failed: {} [{}]; see {}", ending.texts().reason, self.report, ending.page())
     }
 }
 
