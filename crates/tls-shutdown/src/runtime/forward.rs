@@ -7,41 +7,35 @@ macro_rules! forward_writes {
         $crate::runtime::forward::forward_writes!({$($generics)*} $wrapper => $inner, $crate::runtime::forward::with_field);
     };
     ({$($generics:tt)*} $wrapper:ty => $inner:ident, $with:path) => {
-        impl<$($generics)*> ::tokio::io::AsyncWrite for $wrapper {
-            fn poll_write(
-                self: ::std::pin::Pin<&mut Self>,
-                cx: &mut ::std::task::Context<'_>,
-                bytes: &[u8],
-            ) -> ::std::task::Poll<::std::io::Result<usize>> {
-                $with!(&mut self.get_mut().$inner, |inner| ::std::pin::Pin::new(inner).poll_write(cx, bytes))
-            }
+        const _: () = {
+            use ::std::{io::{IoSlice, Result}, pin::Pin, task::{Context, Poll}};
 
-            fn poll_write_vectored(
-                self: ::std::pin::Pin<&mut Self>,
-                cx: &mut ::std::task::Context<'_>,
-                buffers: &[::std::io::IoSlice<'_>],
-            ) -> ::std::task::Poll<::std::io::Result<usize>> {
-                $with!(&mut self.get_mut().$inner, |inner| ::std::pin::Pin::new(inner).poll_write_vectored(cx, buffers))
-            }
+            impl<$($generics)*> ::tokio::io::AsyncWrite for $wrapper {
+                fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize>> {
+                    $with!(&mut self.get_mut().$inner, |inner| Pin::new(inner).poll_write(cx, bytes))
+                }
 
-            fn is_write_vectored(&self) -> bool {
-                $with!(&self.$inner, |inner| inner.is_write_vectored())
-            }
+                fn poll_write_vectored(
+                    self: Pin<&mut Self>,
+                    cx: &mut Context<'_>,
+                    buffers: &[IoSlice<'_>],
+                ) -> Poll<Result<usize>> {
+                    $with!(&mut self.get_mut().$inner, |inner| Pin::new(inner).poll_write_vectored(cx, buffers))
+                }
 
-            fn poll_flush(
-                self: ::std::pin::Pin<&mut Self>,
-                cx: &mut ::std::task::Context<'_>,
-            ) -> ::std::task::Poll<::std::io::Result<()>> {
-                $with!(&mut self.get_mut().$inner, |inner| ::std::pin::Pin::new(inner).poll_flush(cx))
-            }
+                fn is_write_vectored(&self) -> bool {
+                    $with!(&self.$inner, |inner| inner.is_write_vectored())
+                }
 
-            fn poll_shutdown(
-                self: ::std::pin::Pin<&mut Self>,
-                cx: &mut ::std::task::Context<'_>,
-            ) -> ::std::task::Poll<::std::io::Result<()>> {
-                $with!(&mut self.get_mut().$inner, |inner| ::std::pin::Pin::new(inner).poll_shutdown(cx))
+                fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+                    $with!(&mut self.get_mut().$inner, |inner| Pin::new(inner).poll_flush(cx))
+                }
+
+                fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+                    $with!(&mut self.get_mut().$inner, |inner| Pin::new(inner).poll_shutdown(cx))
+                }
             }
-        }
+        };
     };
 }
 
@@ -57,28 +51,26 @@ macro_rules! with_field {
 #[cfg(any(feature = "server", feature = "hyper-rustls"))]
 macro_rules! forward_reads {
     ({$($generics:tt)*} $wrapper:ty => $inner:ident) => {
-        impl<$($generics)*> ::tokio::io::AsyncRead for $wrapper {
-            fn poll_read(
-                self: ::std::pin::Pin<&mut Self>,
-                cx: &mut ::std::task::Context<'_>,
-                buffer: &mut ::tokio::io::ReadBuf<'_>,
-            ) -> ::std::task::Poll<::std::io::Result<()>> {
-                ::std::pin::Pin::new(&mut self.get_mut().$inner).poll_read(cx, buffer)
-            }
-        }
+        const _: () = {
+            use ::std::{io::Result, pin::Pin, task::{Context, Poll}};
+            use ::tokio::io::{AsyncBufRead, AsyncRead, ReadBuf};
 
-        impl<$($generics)*> ::tokio::io::AsyncBufRead for $wrapper {
-            fn poll_fill_buf(
-                self: ::std::pin::Pin<&mut Self>,
-                cx: &mut ::std::task::Context<'_>,
-            ) -> ::std::task::Poll<::std::io::Result<&[u8]>> {
-                ::std::pin::Pin::new(&mut self.get_mut().$inner).poll_fill_buf(cx)
+            impl<$($generics)*> AsyncRead for $wrapper {
+                fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+                    Pin::new(&mut self.get_mut().$inner).poll_read(cx, buffer)
+                }
             }
 
-            fn consume(self: ::std::pin::Pin<&mut Self>, amount: usize) {
-                ::std::pin::Pin::new(&mut self.get_mut().$inner).consume(amount);
+            impl<$($generics)*> AsyncBufRead for $wrapper {
+                fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<&[u8]>> {
+                    Pin::new(&mut self.get_mut().$inner).poll_fill_buf(cx)
+                }
+
+                fn consume(self: Pin<&mut Self>, amount: usize) {
+                    Pin::new(&mut self.get_mut().$inner).consume(amount);
+                }
             }
-        }
+        };
     };
 }
 
@@ -86,48 +78,42 @@ macro_rules! forward_reads {
 macro_rules! forward_socket {
     ({$($generics:tt)*} $wrapper:ty, $socket:ty, |$this:ident| $access:expr) => {
         #[cfg(unix)]
-        impl<$($generics)*> ::std::os::fd::AsFd for $wrapper
-        where
-            $socket: ::std::os::fd::AsFd,
-        {
-            fn as_fd(&self) -> ::std::os::fd::BorrowedFd<'_> {
-                let $this = self;
-                ::std::os::fd::AsFd::as_fd($access)
-            }
-        }
+        const _: () = {
+            use ::std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-        #[cfg(unix)]
-        impl<$($generics)*> ::std::os::fd::AsRawFd for $wrapper
-        where
-            $socket: ::std::os::fd::AsRawFd,
-        {
-            fn as_raw_fd(&self) -> ::std::os::fd::RawFd {
-                let $this = self;
-                ::std::os::fd::AsRawFd::as_raw_fd($access)
+            impl<$($generics)*> AsFd for $wrapper where $socket: AsFd {
+                fn as_fd(&self) -> BorrowedFd<'_> {
+                    let $this = self;
+                    AsFd::as_fd($access)
+                }
             }
-        }
+
+            impl<$($generics)*> AsRawFd for $wrapper where $socket: AsRawFd {
+                fn as_raw_fd(&self) -> RawFd {
+                    let $this = self;
+                    AsRawFd::as_raw_fd($access)
+                }
+            }
+        };
 
         #[cfg(windows)]
-        impl<$($generics)*> ::std::os::windows::io::AsSocket for $wrapper
-        where
-            $socket: ::std::os::windows::io::AsSocket,
-        {
-            fn as_socket(&self) -> ::std::os::windows::io::BorrowedSocket<'_> {
-                let $this = self;
-                ::std::os::windows::io::AsSocket::as_socket($access)
-            }
-        }
+        const _: () = {
+            use ::std::os::windows::io::{AsRawSocket, AsSocket, BorrowedSocket, RawSocket};
 
-        #[cfg(windows)]
-        impl<$($generics)*> ::std::os::windows::io::AsRawSocket for $wrapper
-        where
-            $socket: ::std::os::windows::io::AsRawSocket,
-        {
-            fn as_raw_socket(&self) -> ::std::os::windows::io::RawSocket {
-                let $this = self;
-                ::std::os::windows::io::AsRawSocket::as_raw_socket($access)
+            impl<$($generics)*> AsSocket for $wrapper where $socket: AsSocket {
+                fn as_socket(&self) -> BorrowedSocket<'_> {
+                    let $this = self;
+                    AsSocket::as_socket($access)
+                }
             }
-        }
+
+            impl<$($generics)*> AsRawSocket for $wrapper where $socket: AsRawSocket {
+                fn as_raw_socket(&self) -> RawSocket {
+                    let $this = self;
+                    AsRawSocket::as_raw_socket($access)
+                }
+            }
+        };
     };
 }
 
