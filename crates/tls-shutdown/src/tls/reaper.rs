@@ -2,8 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
     future::{Future, pending, poll_fn},
+    mem,
     pin::{Pin, pin},
     sync::{
         Arc, Mutex,
@@ -23,7 +23,7 @@ use tokio::{
 use tracing::Instrument;
 
 use crate::{
-    runtime::{lock::lock, timer::from_now},
+    runtime::{debug::debug_struct, lock::lock, timer::from_now},
     tls::{
         connection::Connection,
         linger::linger,
@@ -92,27 +92,21 @@ struct ReaperState {
     discard: Discard,
 }
 
-/// The closings in progress, the oldest first.
+/// The closings in progress.
 #[derive(Default)]
 struct Closings {
     next: u64,
     /// Includes those that were shed and have not ended yet.
     count: usize,
-    /// Those in which no answer is undelivered. `None` until the spawned task is known.
-    courtesies: BTreeMap<u64, Option<AbortHandle>>,
-    answers: BTreeMap<u64, Option<AbortHandle>>,
+    /// `None` until the spawned task is known.
+    tasks: BTreeMap<Rank, Option<AbortHandle>>,
 }
 
-impl Closings {
-    fn task_mut(&mut self, id: u64) -> Option<&mut Option<AbortHandle>> {
-        self.courtesies.get_mut(&id).or_else(|| self.answers.get_mut(&id))
-    }
-
-    /// Makes place for one more: the oldest without an undelivered answer is shed first.
-    fn shed(&mut self) -> Option<AbortHandle> {
-        let first = self.courtesies.pop_first().or_else(|| self.answers.pop_first());
-        first.and_then(|(_, task)| task)
-    }
+/// In which order closings are shed: the oldest without an undelivered answer first, then the oldest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    has_answer: bool,
+    number: u64,
 }
 
 impl Reaper {
@@ -188,11 +182,8 @@ impl Reaper {
     ///
     /// For a server whose time is over, and that counts every connection.
     pub fn abort_all(&self) {
-        let (courtesies, answers) = {
-            let mut closings = lock(&self.shared.closings);
-            (std::mem::take(&mut closings.courtesies), std::mem::take(&mut closings.answers))
-        };
-        courtesies.into_values().chain(answers.into_values()).flatten().for_each(|task| task.abort());
+        let tasks = mem::take(&mut lock(&self.shared.closings).tasks);
+        tasks.into_values().flatten().for_each(|task| task.abort());
     }
 
     /// Ends each closing in which no answer is [undelivered](Undelivered) after half a second: the present ones from now on, later ones from
@@ -272,13 +263,9 @@ impl Reaper {
         C: Send + 'static,
         F: Future<Output = ()> + Send,
     {
-        let Some(runtime) = self.shared.runtime.clone().or_else(|| Handle::try_current().ok()) else {
-            return;
-        };
-        let Some(entry) = self.enter(&undelivered) else {
-            return;
-        };
-        let id = entry.id;
+        let Some(runtime) = self.shared.runtime.clone().or_else(|| Handle::try_current().ok()) else { return };
+        let Some(entry) = self.enter(&undelivered) else { return };
+        let rank = entry.rank;
         // One value: a task that is never polled must drop the connection first, too.
         let adopted = (connection, entry);
         let closing = async move {
@@ -296,7 +283,7 @@ impl Reaper {
         let task = runtime.spawn(closing.in_current_span());
         let handle = task.abort_handle();
         let mut closings = lock(&self.shared.closings);
-        if let Some(slot) = closings.task_mut(id) {
+        if let Some(slot) = closings.tasks.get_mut(&rank) {
             *slot = Some(handle);
         } else {
             drop(closings);
@@ -317,13 +304,10 @@ impl Reaper {
     /// ```
     pub fn shed_one(&self) -> bool {
         let mut closings = lock(&self.shared.closings);
-        if closings.courtesies.is_empty() && closings.answers.is_empty() {
-            return false;
-        }
+        let Some((_, task)) = closings.tasks.pop_first() else { return false };
         self.shared.shed.fetch_add(1, Ordering::Relaxed);
-        let shed = closings.shed();
         drop(closings);
-        if let Some(task) = shed {
+        if let Some(task) = task {
             task.abort();
         }
         true
@@ -334,25 +318,22 @@ impl Reaper {
         let limit = self.shared.limits.max_closings();
         let mut closings = lock(&self.shared.closings);
         let mut shed = None;
-        if closings.courtesies.len() + closings.answers.len() >= limit {
+        if closings.tasks.len() >= limit {
             self.shared.shed.fetch_add(1, Ordering::Relaxed);
-            shed = closings.shed();
+            shed = closings.tasks.pop_first();
         }
         if limit == 0 {
             return None;
         }
-        let id = closings.next;
+        let rank = Rank { has_answer: matches!(undelivered, Undelivered::Answer), number: closings.next };
         closings.next += 1;
-        match undelivered {
-            Undelivered::Answer => closings.answers.insert(id, None),
-            Undelivered::CloseNotify(_) | Undelivered::Alert => closings.courtesies.insert(id, None),
-        };
         closings.count += 1;
+        closings.tasks.insert(rank, None);
         drop(closings);
-        if let Some(task) = shed {
+        if let Some((_, Some(task))) = shed {
             task.abort();
         }
-        Some(Entry { shared: self.shared.clone(), id })
+        Some(Entry { shared: self.shared.clone(), rank })
     }
 }
 
@@ -362,15 +343,11 @@ impl Default for Reaper {
     }
 }
 
-impl fmt::Debug for Reaper {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reaper")
-            .field("limits", &self.shared.limits)
-            .field("closings", &self.closings())
-            .field("shed", &self.shed())
-            .finish_non_exhaustive()
-    }
-}
+debug_struct!({} Reaper, |reaper| {
+    limits: reaper.shared.limits,
+    closings: reaper.closings(),
+    shed: reaper.shed(),
+});
 
 impl ReaperState {
     /// Waits until the time of a closing is over, if no answer is undelivered and the reaper hurries.
@@ -397,14 +374,13 @@ impl ReaperState {
 /// The place of a connection in the reaper. Dropped when its task ends, however it ends.
 struct Entry {
     shared: Arc<ReaperState>,
-    id: u64,
+    rank: Rank,
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut closings = lock(&self.shared.closings);
-        closings.courtesies.remove(&self.id);
-        closings.answers.remove(&self.id);
+        closings.tasks.remove(&self.rank);
         closings.count -= 1;
         if closings.count == 0 {
             self.shared.idle.notify_waiters();
