@@ -5,7 +5,7 @@
 
 use std::{
     any::Any,
-    fmt, io, mem,
+    io, mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -20,9 +20,12 @@ use tokio::{
 };
 
 use super::connection::ConnectionRecord;
-use crate::tls::{
-    Abort, Ending, Reaper, ShutdownReport, ShutdownState, Undelivered,
-    socket::{deliver_on_close, reset_on_close},
+use crate::{
+    runtime::{debug::debug_struct, forward::forward_writes},
+    tls::{
+        Abort, Ending, Reaper, ShutdownReport, ShutdownState, Undelivered,
+        socket::{deliver_on_close, reset_on_close},
+    },
 };
 
 /// A connection without TLS. Its drop leaves an unfinished end to the reaper.
@@ -34,6 +37,8 @@ pub(super) struct PlainStream {
     /// Among the connections of a server that limits them.
     _place: Option<OwnedSemaphorePermit>,
 }
+
+const WHOLE: &str = "the socket is there until it is dropped";
 
 /// The stream of a [`Listener`](crate::server::Listener).
 pub(super) enum PlainSocket {
@@ -76,6 +81,16 @@ macro_rules! with_socket {
             #[cfg(unix)]
             PlainSocket::Unix($inner) => $call,
             PlainSocket::Custom($inner) => $call,
+        }
+    };
+}
+
+/// Calls a method of the end of a stream.
+macro_rules! with_end {
+    ($end:expr, |$inner:ident| $call:expr) => {
+        match $end {
+            Some($inner) => $call,
+            None => unreachable!("{WHOLE}"),
         }
     };
 }
@@ -158,7 +173,7 @@ impl PlainStream {
 
     /// What is known of both halves, and how the connection ends.
     pub(super) fn get_mut(&mut self) -> &mut PlainEnd {
-        self.end.as_mut().expect("the socket is there until it is dropped")
+        self.end.as_mut().expect(WHOLE)
     }
 
     /// Ends the connection by RST, if the transport has one.
@@ -174,7 +189,7 @@ impl PlainStream {
     }
 
     fn end(&self) -> &PlainEnd {
-        self.end.as_ref().expect("the socket is there until it is dropped")
+        self.end.as_ref().expect(WHOLE)
     }
 }
 
@@ -193,37 +208,7 @@ impl AsyncRead for PlainStream {
     }
 }
 
-impl AsyncWrite for PlainStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let end = self.get_mut().get_mut();
-        let written = with_socket!(&mut end.socket, |socket| Pin::new(socket).poll_write(cx, bytes));
-        end.note(written)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let end = self.get_mut().get_mut();
-        let written = with_socket!(&mut end.socket, |socket| Pin::new(socket).poll_write_vectored(cx, buffers));
-        end.note(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        with_socket!(self.socket(), |socket| socket.is_write_vectored())
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let end = self.get_mut().get_mut();
-        let flushed = with_socket!(&mut end.socket, |socket| Pin::new(socket).poll_flush(cx));
-        end.note(flushed)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().get_mut().poll_finish(cx)
-    }
-}
+forward_writes!({} PlainStream => end, with_end);
 
 impl PlainEnd {
     /// Sets what TCP does if the connection ends before FIN was sent, also if the process is killed.
@@ -322,7 +307,6 @@ impl PlainEnd {
     }
 }
 
-/// For the reaper, which sends FIN and then reads until the peer's.
 impl AsyncRead for PlainEnd {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.get_mut().poll_receive(cx, buffer)
@@ -330,13 +314,28 @@ impl AsyncRead for PlainEnd {
 }
 
 impl AsyncWrite for PlainEnd {
-    /// The reaper writes nothing.
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = with_socket!(&mut this.socket, |socket| Pin::new(socket).poll_write_vectored(cx, buffers));
+        this.note(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        with_socket!(&self.socket, |socket| socket.is_write_vectored())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let flushed = with_socket!(&mut this.socket, |socket| Pin::new(socket).poll_flush(cx));
+        this.note(flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -359,14 +358,7 @@ impl Drop for PlainEnd {
     }
 }
 
-impl fmt::Debug for PlainStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let socket = match self.socket() {
-            PlainSocket::Tcp(tcp) => tcp as &dyn fmt::Debug,
-            #[cfg(unix)]
-            PlainSocket::Unix(unix) => unix,
-            PlainSocket::Custom(_) => &"a custom stream",
-        };
-        f.debug_struct("PlainStream").field("socket", socket).finish_non_exhaustive()
-    }
-}
+debug_struct!({} PlainStream, |stream| {
+    peer: stream.connection().peer,
+    transport: stream.connection().transport,
+});
