@@ -17,7 +17,7 @@ use super::{
     handshake_failure::{FailedHandshake, HandshakeFailure},
     negotiated::{Negotiated, Protocol},
     peer::{Peer, Transport},
-    report::{ClientHalf, ConnectionReport, Purpose},
+    report::ConnectionReport,
     retirement::ConfigOfConnection,
 };
 use crate::{
@@ -104,14 +104,7 @@ impl Accepted {
             spoken: OnceLock::new(),
             accepted: self.accepted,
             _counted: self.counted.take(),
-            requests: AtomicU64::new(0),
-            responses_cut: AtomicU64::new(0),
-            cut_before_drain: AtomicU64::new(0),
-            unserved: AtomicU64::new(0),
-            has_unsent: AtomicBool::new(false),
-            is_upgraded: AtomicBool::new(false),
-            is_upgrade_cut: AtomicBool::new(false),
-            is_half_closed: AtomicBool::new(false),
+            noted: Noted::default(),
         })
     }
 }
@@ -142,14 +135,13 @@ impl Drop for Accepted {
             cut_before_drain: 0,
             failure: Some(failed),
             negotiated: mem::take(&mut self.negotiated),
-            half: ClientHalf::Open,
-            purpose: Purpose::Served,
+            is_half_closed: false,
+            is_upgraded: false,
         });
     }
 }
 
-/// A connection that is ready to be used, after its handshake if it has TLS. Shared by its stream and by its server. The counters are
-/// statistics: they order nothing.
+/// A connection that is ready to be used, after its handshake if it has TLS. Shared by its stream and by its server.
 pub(super) struct ConnectionRecord {
     observers: ConnectionObservers,
     pub(super) peer: Peer,
@@ -161,6 +153,12 @@ pub(super) struct ConnectionRecord {
     spoken: OnceLock<Protocol>,
     accepted: Instant,
     _counted: Option<TaskTrackerToken>,
+    noted: Noted,
+}
+
+/// What is known of a connection for its report. These are statistics: they order nothing.
+#[derive(Default)]
+struct Noted {
     requests: AtomicU64,
     responses_cut: AtomicU64,
     /// Those of them that the drain has nothing to do with.
@@ -192,45 +190,45 @@ impl ConnectionRecord {
 
     /// Counts a request. It is in flight until the returned value is dropped. Also returns its number, from 1 on.
     pub(super) fn begin_request(&self) -> (Option<InFlight>, u64) {
-        let before = self.requests.fetch_add(1, Ordering::Relaxed);
+        let before = self.noted.requests.fetch_add(1, Ordering::Relaxed);
         (self.drain().map(DrainHandle::begin_request), before + 1)
     }
 
     pub(super) fn count_cut(&self, responses: u64) {
-        self.responses_cut.fetch_add(responses, Ordering::Relaxed);
+        self.noted.responses_cut.fetch_add(responses, Ordering::Relaxed);
         if self.drain().is_some_and(DrainHandle::is_ready) {
-            self.cut_before_drain.fetch_add(responses, Ordering::Relaxed);
+            self.noted.cut_before_drain.fetch_add(responses, Ordering::Relaxed);
         }
     }
 
     /// Counts requests that came whole, and that the service was never given.
     pub(super) fn count_unserved(&self, requests: u64) {
-        self.unserved.fetch_add(requests, Ordering::Relaxed);
+        self.noted.unserved.fetch_add(requests, Ordering::Relaxed);
     }
 
     /// Notes that a connection that is about to close still has to send a part of a response.
     pub(super) fn mark_unsent(&self) {
-        self.has_unsent.store(true, Ordering::Relaxed);
+        self.noted.has_unsent.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn mark_upgraded(&self) {
-        self.is_upgraded.store(true, Ordering::Relaxed);
+        self.noted.is_upgraded.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn mark_upgrade_cut(&self) {
-        self.is_upgrade_cut.store(true, Ordering::Relaxed);
+        self.noted.is_upgrade_cut.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn mark_half_closed(&self) {
-        self.is_half_closed.store(true, Ordering::Relaxed);
+        self.noted.is_half_closed.store(true, Ordering::Relaxed);
     }
 
     /// Logs and reports the end of the connection.
     pub(super) fn report(&self, shutdown: &ShutdownReport) {
-        let requests = self.requests.load(Ordering::Relaxed);
+        let requests = self.noted.requests.load(Ordering::Relaxed);
         // close_notify and FIN are sent behind everything else.
-        let is_unsent = self.has_unsent.load(Ordering::Relaxed) && !shutdown.sent();
-        let unsent = u64::from(is_unsent || self.is_upgrade_cut.load(Ordering::Relaxed));
+        let is_unsent = self.noted.has_unsent.load(Ordering::Relaxed) && !shutdown.sent();
+        let unsent = u64::from(is_unsent || self.noted.is_upgrade_cut.load(Ordering::Relaxed));
         // A client that has not said that it speaks HTTP/2 speaks HTTP/1, if it has sent a request.
         let protocol = self.spoken.get().copied().or(self.negotiated.protocol);
         let protocol = protocol.or((requests > 0).then_some(Protocol::Http1));
@@ -241,13 +239,13 @@ impl ConnectionRecord {
             age: self.accepted.elapsed(),
             requests,
             // Requests that h2 or hyper refused never reached the service.
-            responses_cut: (self.responses_cut.load(Ordering::Relaxed) + unsent).min(requests)
-                + self.unserved.load(Ordering::Relaxed),
-            cut_before_drain: self.cut_before_drain.load(Ordering::Relaxed),
+            responses_cut: (self.noted.responses_cut.load(Ordering::Relaxed) + unsent).min(requests)
+                + self.noted.unserved.load(Ordering::Relaxed),
+            cut_before_drain: self.noted.cut_before_drain.load(Ordering::Relaxed),
             failure: None,
             negotiated: Negotiated { protocol, ..self.negotiated.clone() },
-            half: if self.is_half_closed.load(Ordering::Relaxed) { ClientHalf::ClosedEarly } else { ClientHalf::Open },
-            purpose: if self.is_upgraded.load(Ordering::Relaxed) { Purpose::Upgraded } else { Purpose::Served },
+            is_half_closed: self.noted.is_half_closed.load(Ordering::Relaxed),
+            is_upgraded: self.noted.is_upgraded.load(Ordering::Relaxed),
         };
         let (peer, ending, delivery) = (self.peer, report.ending(), report.delivery().name());
         let (sent, received) = (shutdown.sent(), shutdown.received());

@@ -37,24 +37,10 @@ pub struct ConnectionReport {
     /// `None` if the handshake was finished, or if there is none.
     pub(super) failure: Option<FailedHandshake>,
     pub(super) negotiated: Negotiated,
-    pub(super) half: ClientHalf,
-    pub(super) purpose: Purpose,
-}
-
-/// What the connection was used for in the end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    Served,
-    /// Another protocol, after an HTTP/1 upgrade or CONNECT.
-    Upgraded,
-}
-
-/// The client's half of the connection, when its last response began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ClientHalf {
-    Open,
-    /// Its end confirms nothing.
-    ClosedEarly,
+    /// Whether the client closed its half before its last response. The end of that half confirms nothing then.
+    pub(super) is_half_closed: bool,
+    /// Whether it changed to another protocol, by an HTTP/1 upgrade or CONNECT.
+    pub(super) is_upgraded: bool,
 }
 
 /// What the end of a connection means for its responses. [`ConnectionReport::delivery`] returns it.
@@ -147,9 +133,7 @@ impl ConnectionReport {
             (1.., _, _) => ResponseDelivery::Cut,
             (0, 0, _) => ResponseDelivery::NoRequest,
             // If our end could not be sent, the client had reset the connection behind its own, over unread data perhaps.
-            (0, _, Ending::Complete) if self.half == ClientHalf::Open && self.shutdown.sent() => {
-                ResponseDelivery::Delivered
-            }
+            (0, _, Ending::Complete) if !self.is_half_closed && self.shutdown.sent() => ResponseDelivery::Delivered,
             (0, _, _) => ResponseDelivery::Sent,
         }
     }
@@ -201,7 +185,7 @@ impl ConnectionReport {
 
     /// Whether the connection changed to another protocol, by an HTTP/1 upgrade or CONNECT.
     pub fn was_upgraded(&self) -> bool {
-        self.purpose == Purpose::Upgraded
+        self.is_upgraded
     }
 }
 
