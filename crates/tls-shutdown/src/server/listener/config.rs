@@ -3,14 +3,17 @@
 use std::{
     io::{self, ErrorKind},
     mem,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use rustls::ServerConfig;
 
 use super::{bound_sessions::bind_sessions, client_auth::client_auth, pem::PemFiles};
-use crate::server::retirement::{ConfigOfConnection, Retirements};
+use crate::{
+    runtime::lock::lock,
+    server::retirement::{ConfigOfConnection, Retirements},
+};
 
 /// The name of the storage that rustls sets.
 const DEFAULT_STORAGE: &str = "ServerSessionMemoryCache";
@@ -27,7 +30,7 @@ const DEFAULT_STORAGE: &str = "ServerSessionMemoryCache";
 /// ```
 #[derive(Clone, Debug)]
 pub struct ConfigHandle {
-    current: Arc<RwLock<CurrentConfig>>,
+    current: Arc<Mutex<CurrentConfig>>,
     retirements: Retirements,
     /// Where the configuration came from, if that is known.
     files: Option<Arc<PemFiles>>,
@@ -45,7 +48,7 @@ impl ConfigHandle {
         if let Some(auth) = client_auth(&config) {
             bind_sessions(Arc::make_mut(&mut config), &auth);
         }
-        let current = Arc::new(RwLock::new(CurrentConfig { config, number: 0 }));
+        let current = Arc::new(Mutex::new(CurrentConfig { config, number: 0 }));
         Self { current, retirements: Retirements::default(), files: None }
     }
 
@@ -87,7 +90,7 @@ impl ConfigHandle {
         let no_files = || io::Error::new(ErrorKind::Unsupported, "the listener was made without PEM files");
         let certificate = self.files.as_ref().ok_or_else(no_files)?.read()?.cert_resolver;
         let previous = {
-            let mut current = self.write();
+            let mut current = lock(&self.current);
             let mut config = ServerConfig::clone(&current.config);
             config.cert_resolver = certificate;
             current.replace(config)
@@ -121,7 +124,7 @@ impl ConfigHandle {
         }
         loop {
             let (old, number) = {
-                let current = self.read();
+                let current = lock(&self.current);
                 (current.config.clone(), current.number)
             };
             let mut config = new.clone();
@@ -134,7 +137,7 @@ impl ConfigHandle {
                     config.ticketer = old.ticketer.clone();
                 }
             }
-            let mut current = self.write();
+            let mut current = lock(&self.current);
             // Another thread may have replaced it meanwhile.
             if current.number == number {
                 current.replace(config);
@@ -161,26 +164,18 @@ impl ConfigHandle {
     /// # }
     /// ```
     pub fn retire_connections(&self, within: Duration) {
-        let before = self.read().number;
+        let before = lock(&self.current).number;
         self.retirements.retire(before, within);
     }
 
     pub(super) fn current(&self) -> Arc<ServerConfig> {
-        self.read().config.clone()
+        lock(&self.current).config.clone()
     }
 
     /// The configuration for a new connection.
     pub(super) fn for_connection(&self) -> (Arc<ServerConfig>, ConfigOfConnection) {
-        let current = self.read();
+        let current = lock(&self.current);
         (current.config.clone(), self.retirements.of_connection(current.number))
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, CurrentConfig> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, CurrentConfig> {
-        self.current.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
