@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -43,9 +44,8 @@ const READ_AHEAD_BYTES: usize = 8 * 1024;
 #[derive(Debug)]
 pub struct AcceptedStream {
     inner: InnerStream,
-    /// Bytes that were read before hyper asked for them, and how many of them it has.
-    ahead: Vec<u8>,
-    start: usize,
+    /// Bytes that were read before hyper asked for them, and that it does not have.
+    ahead: BytesMut,
 }
 
 #[derive(Debug)]
@@ -66,13 +66,13 @@ macro_rules! with_stream {
 
 impl From<ServerStream> for AcceptedStream {
     fn from(stream: ServerStream) -> Self {
-        Self { inner: InnerStream::Tls(stream), ahead: Vec::new(), start: 0 }
+        Self { inner: InnerStream::Tls(stream), ahead: BytesMut::new() }
     }
 }
 
 impl From<PlainStream> for AcceptedStream {
     fn from(stream: PlainStream) -> Self {
-        Self { inner: InnerStream::Plain(stream), ahead: Vec::new(), start: 0 }
+        Self { inner: InnerStream::Plain(stream), ahead: BytesMut::new() }
     }
 }
 
@@ -219,7 +219,7 @@ impl AcceptedStream {
 
     /// What was read ahead, and was not taken.
     pub(super) fn ahead(&self) -> &[u8] {
-        &self.ahead[self.start..]
+        &self.ahead
     }
 
     /// Reads more ahead. Returns the number of bytes, 0 at the end of the stream.
@@ -228,8 +228,6 @@ impl AcceptedStream {
             // While a connection waits for its client, it needs no buffer.
             ready!(stream.poll_read_ready(cx))?;
         }
-        self.ahead.drain(..self.start);
-        self.start = 0;
         self.ahead.reserve(READ_AHEAD_BYTES);
         with_stream!(&mut self.inner, |stream| poll_read_buf(Pin::new(stream), cx, &mut self.ahead))
     }
@@ -251,7 +249,7 @@ impl AsyncRead for AcceptedStream {
         Pin::new(&mut *this).consume(amount);
         if this.ahead.is_empty() {
             // Most HTTP/1 connections read ahead once, or never.
-            this.ahead = Vec::new();
+            this.ahead = BytesMut::new();
         }
         Poll::Ready(Ok(()))
     }
@@ -260,13 +258,12 @@ impl AsyncRead for AcceptedStream {
 impl AsyncBufRead for AcceptedStream {
     fn poll_fill_buf(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
         let this = self.get_mut();
-        let has_tls = matches!(this.inner, InnerStream::Tls(_));
-        if this.ahead().is_empty() && !has_tls {
+        if this.ahead.is_empty() && this.tls().is_none() {
             ready!(this.poll_read_ahead(cx))?;
         }
         match &mut this.inner {
             InnerStream::Tls(stream) if this.ahead.is_empty() => Pin::new(stream).poll_fill_buf(cx),
-            _ => Poll::Ready(Ok(&this.ahead[this.start..])),
+            _ => Poll::Ready(Ok(&this.ahead)),
         }
     }
 
@@ -274,13 +271,7 @@ impl AsyncBufRead for AcceptedStream {
         let this = self.get_mut();
         match &mut this.inner {
             InnerStream::Tls(stream) if this.ahead.is_empty() => Pin::new(stream).consume(amount),
-            _ => {
-                this.start += amount;
-                if this.start == this.ahead.len() {
-                    this.ahead.clear();
-                    this.start = 0;
-                }
-            }
+            _ => this.ahead.advance(amount),
         }
     }
 }
