@@ -4,7 +4,7 @@ use std::{fmt, io, sync::Arc};
 
 use rustls::{AlertDescription, Error, InvalidMessage, PeerIncompatible};
 
-use crate::tls::{Alert, Ending, ShutdownReport};
+use crate::tls::{Alert, Ending, ShutdownReport, tls_error::tls_error};
 
 /// Why the TLS handshake of an accepted connection has failed.
 ///
@@ -108,53 +108,51 @@ impl HandshakeFailure {
     /// assert_eq!(HandshakeFailure::NoCommonVersion.name(), "no_common_version");
     /// ```
     pub const fn name(self) -> &'static str {
+        self.texts().0
+    }
+
+    /// The name, and the plain words.
+    const fn texts(self) -> (&'static str, &'static str) {
         match self {
-            Self::NothingSent => "nothing_sent",
-            Self::UnexpectedEof => "unexpected_eof",
-            Self::Reset => "reset",
-            Self::Transport(_) => "transport",
-            Self::TimedOut => "timed_out",
-            Self::Shed => "shed",
-            Self::Drained => "drained",
-            Self::Refused => "refused",
-            Self::AlertReceived(_) => "alert_received",
-            Self::NoCommonVersion => "no_common_version",
-            Self::NoCommonParameters => "no_common_parameters",
-            Self::NoCommonProtocol => "no_common_protocol",
-            Self::NoClientCertificate => "no_client_certificate",
-            Self::ClientCertificateRejected => "client_certificate_rejected",
-            Self::NotTls => "not_tls",
-            Self::TlsLimit => "tls_limit",
-            Self::ProtocolError => "protocol_error",
-            Self::ServerFailed => "server_failed",
-            Self::Aborted => "aborted",
+            Self::NothingSent => ("nothing_sent", "the client left before it sent anything"),
+            Self::UnexpectedEof => ("unexpected_eof", "the client closed the connection within the handshake"),
+            Self::Reset => ("reset", "the client reset the connection within the handshake"),
+            Self::Transport(_) => ("transport", "the transport failed: "),
+            Self::TimedOut => ("timed_out", "the handshake took too long"),
+            Self::Shed => ("shed", "there were too many handshakes, and a newer connection took the place of this one"),
+            Self::Drained => ("drained", "the server was ending, and the handshake was not finished in time"),
+            Self::Refused => ("refused", "the server refused the connection before TLS"),
+            Self::AlertReceived(_) => ("alert_received", "the client sent the alert "),
+            Self::NoCommonVersion => ("no_common_version", "client and server share no version of TLS"),
+            Self::NoCommonParameters => {
+                ("no_common_parameters", "client and server share no cipher suite, key exchange or signature scheme")
+            }
+            Self::NoCommonProtocol => ("no_common_protocol", "client and server share no application protocol"),
+            Self::NoClientCertificate => {
+                ("no_client_certificate", "the client sent no certificate, and the server requires one")
+            }
+            Self::ClientCertificateRejected => {
+                ("client_certificate_rejected", "the server rejected the client's certificate")
+            }
+            Self::NotTls => ("not_tls", "the client sent something that is not TLS"),
+            Self::TlsLimit => ("tls_limit", "the client sent more than the TLS library accepts"),
+            Self::ProtocolError => ("protocol_error", "the client violated the TLS protocol"),
+            Self::ServerFailed => {
+                ("server_failed", "the server could not go on, for example because it has no certificate for the name")
+            }
+            Self::Aborted => ("aborted", "the server gave the connection up"),
         }
     }
 }
 
 impl fmt::Display for HandshakeFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NothingSent => "the client left before it sent anything",
-            Self::UnexpectedEof => "the client closed the connection within the handshake",
-            Self::Reset => "the client reset the connection within the handshake",
-            Self::Transport(kind) => return write!(f, "the transport failed: {kind}"),
-            Self::TimedOut => "the handshake took too long",
-            Self::Shed => "there were too many handshakes, and a newer connection took the place of this one",
-            Self::Drained => "the server was ending, and the handshake was not finished in time",
-            Self::Refused => "the server refused the connection before TLS",
-            Self::AlertReceived(alert) => return write!(f, "the client sent the alert {alert}"),
-            Self::NoCommonVersion => "client and server share no version of TLS",
-            Self::NoCommonParameters => "client and server share no cipher suite, key exchange or signature scheme",
-            Self::NoCommonProtocol => "client and server share no application protocol",
-            Self::NoClientCertificate => "the client sent no certificate, and the server requires one",
-            Self::ClientCertificateRejected => "the server rejected the client's certificate",
-            Self::NotTls => "the client sent something that is not TLS",
-            Self::TlsLimit => "the client sent more than the TLS library accepts",
-            Self::ProtocolError => "the client violated the TLS protocol",
-            Self::ServerFailed => "the server could not go on, for example because it has no certificate for the name",
-            Self::Aborted => "the server gave the connection up",
-        })
+        f.write_str(self.texts().1)?;
+        match self {
+            Self::Transport(kind) => kind.fmt(f),
+            Self::AlertReceived(alert) => alert.fmt(f),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -232,8 +230,4 @@ fn is_about_version(reason: &PeerIncompatible) -> bool {
             | PeerIncompatible::Tls12NotOfferedOrEnabled
             | PeerIncompatible::Tls13RequiredForQuic
     )
-}
-
-fn tls_error(error: &io::Error) -> Option<&Error> {
-    error.get_ref()?.downcast_ref()
 }

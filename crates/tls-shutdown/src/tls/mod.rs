@@ -19,7 +19,7 @@ mod session_io;
 mod shutdown;
 pub(crate) mod socket;
 mod stream;
-mod tls_error;
+pub(crate) mod tls_error;
 mod undelivered;
 mod unwrap;
 

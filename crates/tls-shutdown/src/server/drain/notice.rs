@@ -42,27 +42,25 @@ pub enum Notice {
 impl Notice {
     /// A short name, for metrics and JSON: `fixed`, `shortened`, `unwatched`, `seen`, `timed_out`, `interrupted`.
     pub fn name(self) -> &'static str {
+        self.texts().0
+    }
+
+    /// The name, and the words of the report.
+    fn texts(self) -> (&'static str, &'static str) {
         match self {
-            Self::Fixed => "fixed",
-            Self::Shortened => "shortened",
-            Self::Unwatched => "unwatched",
-            Self::Seen => "seen",
-            Self::TimedOut => "timed_out",
-            Self::Interrupted => "interrupted",
+            Self::Fixed => ("fixed", "fixed"),
+            Self::Shortened => ("shortened", "fixed, and shortened"),
+            Self::Unwatched => ("unwatched", "nobody watched"),
+            Self::Seen => ("seen", "seen by the probes"),
+            Self::TimedOut => ("timed_out", "timed out"),
+            Self::Interrupted => ("interrupted", "interrupted"),
         }
     }
 }
 
 impl fmt::Display for Notice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Fixed => "fixed",
-            Self::Shortened => "fixed, and shortened",
-            Self::Unwatched => "nobody watched",
-            Self::Seen => "seen by the probes",
-            Self::TimedOut => "timed out",
-            Self::Interrupted => "interrupted",
-        })
+        f.pad(self.texts().1)
     }
 }
 
