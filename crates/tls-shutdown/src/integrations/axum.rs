@@ -16,11 +16,7 @@ impl Listener for TlsListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (ServerStream, SocketAddr) {
-        match TlsListener::accept(self.serve_framework()).await {
-            Some(accept) => accept,
-            // axum stops when the future of `with_graceful_shutdown` resolves, and not when its listener ends.
-            None => std::future::pending().await,
-        }
+        self.accept_for_framework().await
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

@@ -1,6 +1,6 @@
 //! [`TlsListener`] as the listener of axum-server, and [`TlsAcceptor`] as its acceptor. Feature `axum-server`.
 
-use std::{future::pending, io, net::SocketAddr, pin::Pin};
+use std::{io, net::SocketAddr, pin::Pin};
 
 use ::axum_server::{AddrListener, Address, accept::Accept};
 use tokio::{net::TcpStream, sync::Mutex};
@@ -50,10 +50,7 @@ impl AddrListener<ServerStream, TlsAddress> for AxumServerListener {
     }
 
     async fn accept_stream(&self) -> io::Result<(ServerStream, TlsAddress)> {
-        let Some((stream, address)) = self.0.lock().await.serve_framework().accept().await else {
-            // axum-server stops by its handle, and not when its listener ends.
-            return pending().await;
-        };
+        let (stream, address) = self.0.lock().await.accept_for_framework().await;
         let connection = Some(ConnectionInfo::from(&stream));
         Ok((stream, TlsAddress { address, connection }))
     }

@@ -1,6 +1,6 @@
 //! [`TlsListener`] as poem's `Acceptor`. Feature `poem`.
 
-use std::{future::pending, io};
+use std::io;
 
 use ::poem::{
     Addr,
@@ -33,13 +33,8 @@ impl Acceptor for TlsListener {
     }
 
     async fn accept(&mut self) -> io::Result<(ServerStream, LocalAddr, RemoteAddr, Scheme)> {
-        match TlsListener::accept(self.serve_framework()).await {
-            Some((stream, peer)) => {
-                let local = stream.get_ref().get_ref().get_ref().0.local_addr()?;
-                Ok((stream, LocalAddr(local.into()), RemoteAddr(peer.into()), Scheme::HTTPS))
-            }
-            // poem stops by its signal, and not when its acceptor ends.
-            None => pending().await,
-        }
+        let (stream, peer) = self.accept_for_framework().await;
+        let local = stream.get_ref().get_ref().get_ref().0.local_addr()?;
+        Ok((stream, LocalAddr(local.into()), RemoteAddr(peer.into()), Scheme::HTTPS))
     }
 }

@@ -1,6 +1,6 @@
 //! [`TlsListener`] as salvo's `Acceptor`. Feature `salvo`, which needs Rust 1.95.
 
-use std::{future::pending, io};
+use std::io;
 
 use salvo_core::{
     conn::{Accepted, Acceptor, ConnCtrl, Holding, tcp::TcpCoupler},
@@ -38,10 +38,7 @@ impl Acceptor for TlsListener {
 
     async fn accept(&mut self, policy: Option<ArcFusePolicy>) -> io::Result<Accepted<Self::Coupler, ServerStream>> {
         loop {
-            let Some((stream, peer)) = TlsListener::accept(self.serve_framework()).await else {
-                // salvo stops by its handle, and not when its acceptor ends.
-                return pending().await;
-            };
+            let (stream, peer) = self.accept_for_framework().await;
             let local = stream.get_ref().get_ref().get_ref().0.local_addr()?;
             let peers = FuseInfo { trans_proto: TransProto::Tcp, remote_addr: peer.into(), local_addr: local.into() };
             let fuse_config = match &policy {

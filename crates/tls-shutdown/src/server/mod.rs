@@ -399,11 +399,8 @@ impl Server {
     {
         let (on_end, options) = (self.on_end, Arc::new(self.options));
         let mut listeners = self.listeners;
-        listeners.iter_mut().for_each(|listener| listener.0.join(drain, &on_end));
-        if let Some(max) = self.max_connections {
-            let places = Arc::new(Semaphore::new(max));
-            listeners.iter_mut().for_each(|listener| listener.0.limit(places.clone()));
-        }
+        let places = self.max_connections.map(|max| Arc::new(Semaphore::new(max)));
+        listeners.iter_mut().for_each(|listener| listener.0.join(drain, &on_end, places.as_ref()));
         // Dropped with this future, and with it all connections that are not upgraded.
         let mut tasks = JoinSet::new();
         // Of those in `tasks` that have not ended. To wait for it wakes this task once, and not for each connection that ends in a drain.

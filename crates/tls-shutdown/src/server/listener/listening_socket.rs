@@ -247,8 +247,8 @@ impl<L: Listener> ListeningSocket<L> {
     }
 
     /// Limits the connections, also those of other listeners that have the same places.
-    pub(super) fn limit(&mut self, places: Arc<Semaphore>) {
-        self.places = Some(PollSemaphore::new(places));
+    pub(super) fn limit(&mut self, places: Option<&Arc<Semaphore>>) {
+        self.places = places.cloned().map(PollSemaphore::new);
     }
 
     /// The drain with which the listener has to register now, once.

@@ -336,8 +336,17 @@ impl TlsListener {
         }
     }
 
+    /// Accepts for a server of another project. It stops by a signal or a handle of its own, and not when its listener ends.
+    #[cfg(any(feature = "axum", feature = "axum-server", feature = "poem", feature = "salvo"))]
+    pub(crate) async fn accept_for_framework(&mut self) -> (ServerStream, SocketAddr) {
+        match self.serve_framework().accept().await {
+            Some(accepted) => accepted,
+            None => std::future::pending().await,
+        }
+    }
+
     /// A server that knows no phases accepts the connections.
-    pub(crate) fn serve_framework(&mut self) -> &mut Self {
+    fn serve_framework(&mut self) -> &mut Self {
         self.user = ListenerUser::Framework;
         self
     }
@@ -396,16 +405,13 @@ impl From<TlsListener> for ServerListener {
 }
 
 impl AnyListener for TlsListener {
-    fn join(&mut self, drain: &DrainHandle, on_end: &[OnConnectionEnd]) {
+    fn join(&mut self, drain: &DrainHandle, on_end: &[OnConnectionEnd], places: Option<&Arc<Semaphore>>) {
+        self.socket.limit(places);
         self.observers.on_end.extend_from_slice(on_end);
         if self.options.config.current().alpn_protocols.is_empty() {
             tracing::info!("HTTP/1 only: the TLS configuration offers no protocol by ALPN");
         }
         self.join_drain(drain);
-    }
-
-    fn limit(&mut self, places: Arc<Semaphore>) {
-        self.socket.limit(places);
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<AcceptedStream>> {

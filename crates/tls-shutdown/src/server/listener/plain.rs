@@ -72,7 +72,8 @@ impl<L: Listener> From<L> for ServerListener {
 }
 
 impl<L: Listener> AnyListener for PlainListener<L> {
-    fn join(&mut self, drain: &DrainHandle, on_end: &[OnConnectionEnd]) {
+    fn join(&mut self, drain: &DrainHandle, on_end: &[OnConnectionEnd], places: Option<&Arc<Semaphore>>) {
+        self.socket.limit(places);
         self.observers.on_end.extend_from_slice(on_end);
         self.observers.drain = Some(drain.clone());
         self.socket.join(drain);
@@ -82,10 +83,6 @@ impl<L: Listener> AnyListener for PlainListener<L> {
             shed: Arc::default(),
             user: ListenerUser::default(),
         });
-    }
-
-    fn limit(&mut self, places: Arc<Semaphore>) {
-        self.socket.limit(places);
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<AcceptedStream>> {

@@ -21,11 +21,8 @@ pub struct ServerListener(pub(in crate::server) Box<dyn AnyListener>);
 
 /// A listener of any type. It is asked once for each connection, not for each byte.
 pub(in crate::server) trait AnyListener: fmt::Debug + Send {
-    /// Joins a server drain, and reports the connections to `on_end`.
-    fn join(&mut self, drain: &DrainHandle, on_end: &[OnConnectionEnd]);
-
-    /// Limits the connections, also those of other listeners that have the same places.
-    fn limit(&mut self, places: Arc<Semaphore>);
+    /// Joins a server drain, and reports the connections to `on_end`. `places` limit them, together with those of other listeners.
+    fn join(&mut self, drain: &DrainHandle, on_end: &[OnConnectionEnd], places: Option<&Arc<Semaphore>>);
 
     /// The next connection that is ready to be served. `None` once the listener is closed.
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<AcceptedStream>>;
