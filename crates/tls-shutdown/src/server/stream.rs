@@ -1,13 +1,16 @@
 //! [`ServerStream`]: the stream of an accepted connection.
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use tokio::{net::TcpStream, sync::OwnedSemaphorePermit};
 use tokio_rustls::server::TlsStream;
 
 use super::connection::ConnectionRecord;
 use crate::{
-    runtime::forward::{forward_reads, forward_socket, forward_writes},
+    runtime::{
+        debug::debug_struct,
+        forward::{forward_reads, forward_socket, forward_writes},
+    },
     tls::ShutdownStream,
 };
 
@@ -77,8 +80,4 @@ forward_writes!({} ServerStream => inner);
 
 forward_socket!({} ServerStream, TcpStream, |stream| stream.get_ref());
 
-impl fmt::Debug for ServerStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerStream").field("peer", &self.peer()).field("stream", &self.inner).finish()
-    }
-}
+debug_struct!({} ServerStream, |stream| { peer: stream.peer(), stream: stream.inner });

@@ -7,13 +7,7 @@ use crate::runtime::debug::debug_struct;
 /// Takes part in a server drain until it is dropped. [`DrainHandle::track`](super::DrainHandle::track) returns it, and has an example.
 #[must_use = "the drain waits only while the guard lives"]
 pub struct DrainGuard {
-    _token: TaskTrackerToken,
-}
-
-impl DrainGuard {
-    pub(super) fn new(token: TaskTrackerToken) -> Self {
-        Self { _token: token }
-    }
+    pub(super) _token: TaskTrackerToken,
 }
 
 debug_struct!({} DrainGuard, |_| {});

@@ -1,7 +1,6 @@
 //! [`DrainHandle`]: what all parts of a server share in its drain.
 
 use std::{
-    fmt,
     future::{Future, pending},
     mem,
     sync::{
@@ -25,7 +24,7 @@ use super::{
     within,
 };
 use crate::{
-    runtime::{lock::lock, timer::from_now},
+    runtime::{debug::debug_struct, lock::lock, timer::from_now},
     tls::Reaper,
 };
 
@@ -172,7 +171,7 @@ impl DrainHandle {
     /// }
     /// ```
     pub fn track(&self) -> DrainGuard {
-        DrainGuard::new(self.shared.jobs.token())
+        DrainGuard { _token: self.shared.jobs.token() }
     }
 
     /// Waits until the [time for a last request](ServerDrain::last_request) of idle connections is over.
@@ -391,14 +390,7 @@ impl DrainHandle {
     }
 }
 
-impl fmt::Debug for DrainHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DrainHandle")
-            .field("phase", &self.phase())
-            .field("connections", &self.connections())
-            .finish_non_exhaustive()
-    }
-}
+debug_struct!({} DrainHandle, |drain| { phase: drain.phase(), connections: drain.connections() });
 
 /// A server that waits for the end of the window.
 struct WindowWait(DrainHandle);
