@@ -1,11 +1,11 @@
 //! [`DrainHandle`]: what all parts of a server share in its drain.
 
 use std::{
-    future::{Future, pending},
+    future::Future,
     mem,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -55,11 +55,11 @@ struct DrainState {
     probes: Probes,
     scarcity: Scarcity,
     /// The servers that wait for the end of the window.
-    window_waits: AtomicUsize,
+    window_waits: TaskTracker,
     timing: Mutex<Timing>,
     tally: Mutex<Tally>,
     requests: AtomicU64,
-    in_flight: AtomicUsize,
+    in_flight: TaskTracker,
     listeners: Mutex<Vec<ListenerInDrain>>,
     /// Of the current phase.
     span: Mutex<Option<Span>>,
@@ -105,8 +105,7 @@ impl DrainHandle {
     /// The number of requests whose response was not yet passed to the connection as a whole. Counted by a
     /// [`Server`](crate::server::Server) and by a [`DrainLayer`].
     pub fn in_flight(&self) -> usize {
-        // A statistic: it orders nothing.
-        self.shared.in_flight.load(Ordering::Relaxed)
+        self.shared.in_flight.len()
     }
 
     /// When the grace period ends, or `None` while the server is [ready](Self::is_ready).
@@ -188,17 +187,14 @@ impl DrainHandle {
     ///
     /// You can drop the future and call this again. The time then starts again.
     pub fn last_request_over(self) -> impl Future<Output = ()> + Send + 'static {
-        let wait = WindowWait::begin(self);
+        let wait = self.shared.window_waits.token();
         async move {
-            let WindowWait(this) = &wait;
-            this.reached(DrainPhase::LastRequest).await;
-            let until_unused = async {
-                if this.knows_all_connections() { this.until_no_connections().await } else { pending().await }
-            };
+            let _wait = wait;
+            self.reached(DrainPhase::LastRequest).await;
             tokio::select! {
-                () = this.until_window_over() => {}
+                () = self.until_window_over() => {}
                 // Nothing is left that could use the time.
-                () = until_unused => {}
+                () = self.until_no_connections(), if self.knows_all_connections() => {}
             }
         }
     }
@@ -207,7 +203,7 @@ impl DrainHandle {
     fn knows_all_connections(&self) -> bool {
         let listeners = lock(&self.shared.listeners);
         let known = listeners.iter().filter(|listener| listener.user == ListenerUser::Framework).count();
-        self.shared.window_waits.load(Ordering::Relaxed) <= known
+        self.shared.window_waits.len() <= known
     }
 
     /// Returns a layer for HTTP servers other than [`Server`](crate::server::Server). It adds `Connection: close` to HTTP/1 responses from
@@ -249,8 +245,7 @@ impl DrainHandle {
     /// Counts a request. It is in flight until the returned value is dropped.
     pub(crate) fn begin_request(&self) -> InFlight {
         self.shared.requests.fetch_add(1, Ordering::Relaxed);
-        self.shared.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(self.clone())
+        self.shared.in_flight.token()
     }
 
     /// Whether this is a handle of the same drain.
@@ -392,28 +387,5 @@ impl DrainHandle {
 
 debug_struct!({} DrainHandle, |drain| { phase: drain.phase(), connections: drain.connections() });
 
-/// A server that waits for the end of the window.
-struct WindowWait(DrainHandle);
-
-impl WindowWait {
-    fn begin(drain: DrainHandle) -> Self {
-        drain.shared.window_waits.fetch_add(1, Ordering::Relaxed);
-        Self(drain)
-    }
-}
-
-impl Drop for WindowWait {
-    fn drop(&mut self) {
-        self.0.shared.window_waits.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A request that is in flight.
-#[derive(Debug)]
-pub(crate) struct InFlight(DrainHandle);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.shared.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
+/// A request, which is in flight until this is dropped.
+pub(crate) type InFlight = TaskTrackerToken;

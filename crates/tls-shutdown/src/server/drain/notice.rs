@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, Ordering},
     },
     time::Duration,
 };
@@ -79,8 +79,8 @@ const LOOK: Duration = Duration::from_millis(50);
 #[derive(Default)]
 pub(super) struct Probes {
     state: Mutex<ProbeState>,
-    connections: AtomicU64,
-    connections_of_probes: AtomicU64,
+    /// The connections that were not opened for a probe, as far as is known.
+    others: AtomicI64,
 }
 
 #[derive(Default)]
@@ -93,7 +93,7 @@ struct ProbeState {
 impl Probes {
     /// Counts a new connection.
     pub(super) fn on_connection(&self) {
-        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.others.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Somebody asks for the server's readiness.
@@ -105,7 +105,7 @@ impl Probes {
 
     /// A connection was opened for a probe.
     pub(super) fn on_connection_of_probe(&self) {
-        self.connections_of_probes.fetch_add(1, Ordering::Relaxed);
+        self.others.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn is_watched(&self) -> bool {
@@ -116,23 +116,17 @@ impl Probes {
         lock(&self.state).refusals >= REFUSALS
     }
 
-    /// The connections that were not opened for a probe, as far as is known.
-    fn others(&self) -> u64 {
-        let of_probes = self.connections_of_probes.load(Ordering::Relaxed);
-        self.connections.load(Ordering::Relaxed).saturating_sub(of_probes)
-    }
-
     /// Waits until the balancer has noticed that the server is not ready, for `max` at most. Does not wait if nobody watches.
     pub(super) async fn until_noticed(&self, max: Duration) -> Notice {
         if !self.is_watched() {
             return Notice::Unwatched;
         }
         let end = from_now(max);
-        let (mut known, mut quiet_since) = (self.others(), Instant::now());
+        let (mut known, mut quiet_since) = (self.others.load(Ordering::Relaxed), Instant::now());
         let mut unknown_since = None;
         while Instant::now() < end {
             sleep(LOOK).await;
-            let others = self.others();
+            let others = self.others.load(Ordering::Relaxed);
             if others <= known {
                 (known, unknown_since) = (others, None);
             } else if unknown_since.get_or_insert_with(Instant::now).elapsed() >= HANDSHAKE {
