@@ -15,7 +15,10 @@ use super::{
     retirement::{PoolLimits, Retirement},
 };
 use crate::{
-    runtime::{lock::lock, wakers::remember},
+    runtime::{
+        lock::lock,
+        wakers::{remember, wake},
+    },
     tls::{Abort, ShutdownReport, ShutdownState, ShutdownStream, TlsConnection, TlsSession},
 };
 
@@ -230,7 +233,8 @@ impl<S: TlsSession> Link<S> {
     }
 
     fn wake(&mut self) {
-        self.reader.take().into_iter().chain(self.writer.take()).for_each(Waker::wake);
+        wake(&mut self.reader);
+        wake(&mut self.writer);
     }
 
     /// Reads once, `room` bytes at most, and passes them to `put`.

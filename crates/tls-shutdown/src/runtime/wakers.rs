@@ -13,6 +13,13 @@ pub(crate) fn remember(slot: &mut Option<Waker>, waker: &Waker) {
     }
 }
 
+/// Wakes the task whose waker is in `slot`, once.
+pub(crate) fn wake(slot: &mut Option<Waker>) {
+    if let Some(waker) = slot.take() {
+        waker.wake();
+    }
+}
+
 /// A waker of both tasks, or `None` if there is only one task.
 pub(crate) fn wake_both(mine: &Waker, other: &Option<Waker>) -> Option<Waker> {
     struct Both([Waker; 2]);

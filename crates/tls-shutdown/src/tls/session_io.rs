@@ -76,33 +76,34 @@ struct SyncTransport<'a, 'b, T> {
     cx: &'a mut Context<'b>,
 }
 
+/// `WouldBlock` for a call that waits.
+#[inline]
+fn at_once<T>(result: Poll<io::Result<T>>, cx: &Context<'_>) -> io::Result<T> {
+    match retry_interrupted(result, cx) {
+        Poll::Ready(result) => result,
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
 impl<T: AsyncRead + Unpin> Read for SyncTransport<'_, '_, T> {
     #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut buffer = ReadBuf::new(buffer);
         let read = Pin::new(&mut *self.transport).poll_read(self.cx, &mut buffer);
-        match retry_interrupted(read, self.cx) {
-            Poll::Ready(result) => result.map(|()| buffer.filled().len()),
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
+        at_once(read, self.cx)?;
+        Ok(buffer.filled().len())
     }
 }
 
 impl<T: AsyncWrite + Unpin> Write for SyncTransport<'_, '_, T> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let written = Pin::new(&mut *self.transport).poll_write(self.cx, buffer);
-        match retry_interrupted(written, self.cx) {
-            Poll::Ready(result) => result,
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
+        at_once(written, self.cx)
     }
 
     fn write_vectored(&mut self, buffers: &[io::IoSlice<'_>]) -> io::Result<usize> {
         let written = Pin::new(&mut *self.transport).poll_write_vectored(self.cx, buffers);
-        match retry_interrupted(written, self.cx) {
-            Poll::Ready(result) => result,
-            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
-        }
+        at_once(written, self.cx)
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -17,7 +17,7 @@ use tokio::{io::AsyncWrite, task::coop, time::Instant};
 use crate::{
     runtime::{
         timer::from_now,
-        wakers::{remember, wake_both},
+        wakers::{remember, wake, wake_both},
         yield_once::YieldOnce,
     },
     tls::{
@@ -322,9 +322,7 @@ impl CloseDriver {
                     self.count_tickets(session);
                     self.times.ended.get_or_insert_with(Instant::now);
                     self.closer = None;
-                    if let Some(reader) = self.reader.take() {
-                        reader.wake();
-                    }
+                    wake(&mut self.reader);
                     return Poll::Ready(ending);
                 }
             }
@@ -400,8 +398,6 @@ impl CloseDriver {
     /// Applies an end that the application's read has met. The task that waits for the shutdown may be done with it.
     pub(crate) fn on_read(&mut self, failure: impl Into<Failure>) {
         self.on_failure(failure.into());
-        if let Some(closer) = self.closer.take() {
-            closer.wake();
-        }
+        wake(&mut self.closer);
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     runtime::{
         lock::lock,
         timer::{BoxedTimer, from_now},
-        wakers::remember,
+        wakers::{remember, wake},
     },
     tls::ShutdownPolicy,
 };
@@ -249,12 +249,6 @@ fn closed_error() -> io::Error {
 fn overdue_error() -> io::Error {
     let text = "the server has closed this WebSocket with code 1001, and the client has not ended it in time";
     io::Error::new(io::ErrorKind::TimedOut, text)
-}
-
-fn wake(slot: &mut Option<Waker>) {
-    if let Some(waker) = slot.take() {
-        waker.wake();
-    }
 }
 
 /// The application's side of a [`Socket`].
