@@ -106,9 +106,6 @@ impl EarlyEnds {
 
     /// Takes a stream whose end is due.
     pub(super) fn take_due(&mut self) -> Option<u32> {
-        if self.withheld.is_empty() {
-            return None;
-        }
         let (&stream, &last) = self.withheld.iter().min_by_key(|(_, last)| **last)?;
         if last + PROGRESS_TIMEOUT > Instant::now() {
             return None;

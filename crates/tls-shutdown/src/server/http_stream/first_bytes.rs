@@ -33,36 +33,29 @@ impl FirstBytes {
 }
 
 /// Takes the stream of a client that turns out to speak HTTP/2, by prior knowledge (RFC 9113 section 3.3).
-pub(super) struct Http2Taker(oneshot::Sender<AcceptedStream>);
+pub(super) type Http2Taker = oneshot::Sender<AcceptedStream>;
 
-impl Http2Taker {
-    pub(super) fn new() -> (Self, oneshot::Receiver<AcceptedStream>) {
-        let (sender, taken) = oneshot::channel();
-        (Self(sender), taken)
-    }
-
-    /// Waits for the first bytes in `stream`. `taker` is `None` once they show HTTP/1, and `stream` is `None` once they show HTTP/2.
-    pub(super) fn poll_decided(
-        taker: &mut Option<Self>,
-        stream: &mut Option<AcceptedStream>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        while let (Some(_), Some(bytes)) = (&taker, stream.as_mut()) {
-            match FirstBytes::of(bytes.ahead()) {
-                FirstBytes::Missing if ready!(bytes.poll_read_ahead(cx))? > 0 => {}
-                FirstBytes::Http2 => {
-                    if let (Some(Self(sender)), Some(bytes)) = (taker.take(), stream.take()) {
-                        *stream = sender.send(bytes).err();
-                    }
-                }
-                FirstBytes::Missing | FirstBytes::Other => {
-                    Span::current().record("protocol", "http/1.1");
-                    *taker = None;
+/// Waits for the first bytes in `stream`. `taker` is `None` once they show HTTP/1, and `stream` is `None` once they show HTTP/2.
+pub(super) fn poll_decided(
+    taker: &mut Option<Http2Taker>,
+    stream: &mut Option<AcceptedStream>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    while let (Some(_), Some(bytes)) = (&taker, stream.as_mut()) {
+        match FirstBytes::of(bytes.ahead()) {
+            FirstBytes::Missing if ready!(bytes.poll_read_ahead(cx))? > 0 => {}
+            FirstBytes::Http2 => {
+                if let (Some(taker), Some(bytes)) = (taker.take(), stream.take()) {
+                    *stream = taker.send(bytes).err();
                 }
             }
+            FirstBytes::Missing | FirstBytes::Other => {
+                Span::current().record("protocol", "http/1.1");
+                *taker = None;
+            }
         }
-        Poll::Ready(Ok(()))
     }
+    Poll::Ready(Ok(()))
 }
 
 #[cfg(test)]

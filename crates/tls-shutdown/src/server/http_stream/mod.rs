@@ -32,7 +32,7 @@ use tokio::{
 
 use self::{
     early_end::length_before_reset,
-    first_bytes::Http2Taker,
+    first_bytes::{Http2Taker, poll_decided},
     http1::{Delimiter, Http1Messages, ResponseProgress, Upgrade},
     http2::Http2Frames,
     stall::StallTimeout,
@@ -123,7 +123,7 @@ impl HttpStream {
 
     /// An HTTP/1 stream that gives itself away if the client turns out to speak HTTP/2, by prior knowledge (RFC 9113 section 3.3).
     pub(super) fn unless_http2(mut self) -> (Self, oneshot::Receiver<AcceptedStream>) {
-        let (taker, http2) = Http2Taker::new();
+        let (taker, http2) = oneshot::channel();
         self.http2 = Some(taker);
         (self, http2)
     }
@@ -308,7 +308,7 @@ impl AsyncRead for HttpStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.http2.is_some() {
-            ready!(Http2Taker::poll_decided(&mut this.http2, &mut this.stream, cx))?;
+            ready!(poll_decided(&mut this.http2, &mut this.stream, cx))?;
         }
         match this.parts() {
             Some((stream, ProtocolState::Http1(http1))) => http1.poll_read(stream, cx, buffer),

@@ -35,11 +35,6 @@ struct PlainListener<L: Listener> {
 }
 
 impl<L: Listener> PlainListener<L> {
-    fn new(listener: L) -> Self {
-        let socket = ListeningSocket::new(listener);
-        Self { socket, reaper: Reaper::new(), observers: ConnectionObservers::default() }
-    }
-
     fn transport() -> Transport {
         Transport::of_stream::<L::Stream>()
     }
@@ -67,7 +62,8 @@ impl<L: Listener> PlainListener<L> {
 
 impl<L: Listener> From<L> for ServerListener {
     fn from(listener: L) -> Self {
-        Self(Box::new(PlainListener::new(listener)))
+        let socket = ListeningSocket::new(listener);
+        Self(Box::new(PlainListener { socket, reaper: Reaper::new(), observers: ConnectionObservers::default() }))
     }
 }
 
