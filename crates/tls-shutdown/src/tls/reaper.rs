@@ -7,7 +7,7 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     task::Poll,
     time::Duration,
@@ -16,7 +16,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     runtime::Handle,
-    sync::Notify,
+    sync::{Notify, SetOnce},
     task::AbortHandle,
     time::{sleep, timeout, timeout_at},
 };
@@ -85,9 +85,8 @@ struct ReaperState {
     closings: Mutex<Closings>,
     /// The last closing has ended.
     idle: Notify,
-    /// Whether closings in which no answer is undelivered are to end soon.
-    is_hurrying: AtomicBool,
-    hurry: Notify,
+    /// Set once closings in which no answer is undelivered are to end soon.
+    hurry: SetOnce<()>,
     shed: AtomicU64,
     discard: Discard,
 }
@@ -126,8 +125,7 @@ impl Reaper {
                 limits,
                 closings: Mutex::default(),
                 idle: Notify::new(),
-                is_hurrying: AtomicBool::new(false),
-                hurry: Notify::new(),
+                hurry: SetOnce::new(),
                 shed: AtomicU64::new(0),
                 discard: Discard::new(),
             }),
@@ -199,8 +197,8 @@ impl Reaper {
     /// # }
     /// ```
     pub fn hurry(&self) {
-        self.shared.is_hurrying.store(true, Ordering::SeqCst);
-        self.shared.hurry.notify_waiters();
+        // It may hurry already.
+        let _ = self.shared.hurry.set(());
     }
 
     /// Sends FIN, and discards what arrives until the peer's FIN or the [limits](ReaperLimits), which bound both together. Drops the
@@ -357,11 +355,7 @@ impl ReaperState {
             Undelivered::CloseNotify(is_acknowledged) => Some(is_acknowledged),
             Undelivered::Alert => None,
         };
-        // Before the check: it receives every `notify_waiters` from here on.
-        let hurry = self.hurry.notified();
-        if !self.is_hurrying.load(Ordering::SeqCst) {
-            hurry.await;
-        }
+        self.hurry.wait().await;
         loop {
             sleep(COURTESY_TIMEOUT).await;
             if is_acknowledged.is_none_or(|is_acknowledged| is_acknowledged()) {
