@@ -1,20 +1,24 @@
-//! What an ending is called, where the handbook explains it, and what its error says.
+//! What there is to say about an ending: its name, its section of the handbook, and its error.
+
+use std::io::ErrorKind;
 
 use crate::tls::report::Ending;
 
-pub(crate) struct Texts {
+pub(crate) struct About {
     pub(crate) name: &'static str,
     /// The URL of a section of the handbook's page about endings.
     page: &'static str,
-    /// Why a shutdown that ended so has failed.
+    /// The kind of the error of a shutdown that ended so, and why it has failed.
+    pub(crate) kind: ErrorKind,
     pub(crate) reason: &'static str,
 }
 
-macro_rules! texts {
-    ($name:literal, $reason:expr) => {
-        Texts {
+macro_rules! about {
+    ($name:literal, $kind:expr, $reason:expr) => {
+        About {
             name: $name,
             page: concat!("https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#", $name),
+            kind: $kind,
             reason: $reason,
         }
     };
@@ -32,27 +36,33 @@ impl Ending {
     /// assert!(Ending::Truncated.page().ends_with("/guide/endings/index.html#truncated"));
     /// ```
     pub const fn page(self) -> &'static str {
-        self.texts().page
+        self.about().page
     }
 
-    pub(crate) const fn texts(self) -> Texts {
+    pub(crate) const fn about(self) -> About {
+        use ErrorKind::{
+            ConnectionAborted, ConnectionReset, InvalidData, NotConnected, Other, TimedOut, UnexpectedEof,
+        };
+
         match self {
-            Self::Complete => texts!("complete", STOPPED_SHORT),
-            Self::Sent => texts!("sent", STOPPED_SHORT),
-            Self::Quiet => texts!("quiet", STOPPED_SHORT),
-            Self::Truncated => texts!("truncated", "the transport ended before the peer's close_notify"),
-            Self::Reset => texts!("reset", "the peer reset the connection"),
-            Self::Transport(_) => texts!("transport", "the transport failed"),
-            Self::TimedOut => texts!("timed_out", "the peer did not answer or read our data in time"),
-            Self::DrainLimit => texts!("drain_limit", "the peer sent more than the drain limit"),
-            Self::PeerData => texts!("peer_data", "application data of the peer is still unread"),
-            Self::PeerAlert(_) => texts!("peer_alert", "the peer ended the connection with an alert"),
-            Self::ProtocolError => texts!("protocol_error", "the peer violated the TLS protocol"),
-            Self::TlsLimit => texts!("tls_limit", "the peer sent more than the TLS library accepts"),
-            Self::NotStarted => texts!("not_started", "the TLS handshake is not finished"),
-            Self::Refused => texts!("refused", "the connection failed before, and close_notify must not follow"),
-            Self::NotTls => texts!("not_tls", "the peer sent bytes that are not TLS"),
-            Self::Aborted => texts!("aborted", "the connection was aborted"),
+            Self::Complete => about!("complete", Other, STOPPED_SHORT),
+            Self::Sent => about!("sent", Other, STOPPED_SHORT),
+            Self::Quiet => about!("quiet", Other, STOPPED_SHORT),
+            Self::Truncated => about!("truncated", UnexpectedEof, "the transport ended before the peer's close_notify"),
+            Self::Reset => about!("reset", ConnectionReset, "the peer reset the connection"),
+            Self::Transport(kind) => about!("transport", kind, "the transport failed"),
+            Self::TimedOut => about!("timed_out", TimedOut, "the peer did not answer or read our data in time"),
+            Self::DrainLimit => about!("drain_limit", InvalidData, "the peer sent more than the drain limit"),
+            Self::PeerData => about!("peer_data", InvalidData, "application data of the peer is still unread"),
+            Self::PeerAlert(_) => about!("peer_alert", InvalidData, "the peer ended the connection with an alert"),
+            Self::ProtocolError => about!("protocol_error", InvalidData, "the peer violated the TLS protocol"),
+            Self::TlsLimit => about!("tls_limit", InvalidData, "the peer sent more than the TLS library accepts"),
+            Self::NotStarted => about!("not_started", NotConnected, "the TLS handshake is not finished"),
+            Self::Refused => {
+                about!("refused", ConnectionAborted, "the connection failed before, and close_notify must not follow")
+            }
+            Self::NotTls => about!("not_tls", InvalidData, "the peer sent bytes that are not TLS"),
+            Self::Aborted => about!("aborted", ConnectionAborted, "the connection was aborted"),
         }
     }
 }

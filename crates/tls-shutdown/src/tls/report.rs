@@ -78,7 +78,7 @@ impl Ending {
 
     /// The snake-case name, without the details of [`Ending::Transport`] and [`Ending::PeerAlert`].
     pub const fn name(self) -> &'static str {
-        self.texts().name
+        self.about().name
     }
 
     /// The ending of a transport whose read or write failed so.
@@ -88,24 +88,6 @@ impl Ending {
                 Self::Reset
             }
             kind => Self::Transport(kind),
-        }
-    }
-
-    pub(crate) fn error_kind(self) -> io::ErrorKind {
-        match self {
-            Self::Truncated => io::ErrorKind::UnexpectedEof,
-            Self::Reset => io::ErrorKind::ConnectionReset,
-            Self::Transport(kind) => kind,
-            Self::TimedOut => io::ErrorKind::TimedOut,
-            Self::NotStarted => io::ErrorKind::NotConnected,
-            Self::Refused | Self::Aborted => io::ErrorKind::ConnectionAborted,
-            Self::DrainLimit
-            | Self::PeerData
-            | Self::PeerAlert(_)
-            | Self::ProtocolError
-            | Self::TlsLimit
-            | Self::NotTls => io::ErrorKind::InvalidData,
-            Self::Complete | Self::Sent | Self::Quiet => io::ErrorKind::Other,
         }
     }
 }
@@ -388,7 +370,7 @@ impl ShutdownError {
 impl fmt::Display for ShutdownError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ending = self.report.ending;
-        write!(f, "TLS shutdown failed: {} [{}]; see {}", ending.texts().reason, self.report, ending.page())
+        write!(f, "TLS shutdown failed: {} [{}]; see {}", ending.about().reason, self.report, ending.page())
     }
 }
 
@@ -400,6 +382,6 @@ impl error::Error for ShutdownError {
 
 impl From<ShutdownError> for io::Error {
     fn from(error: ShutdownError) -> Self {
-        Self::new(error.report.ending.error_kind(), error)
+        Self::new(error.ending().about().kind, error)
     }
 }

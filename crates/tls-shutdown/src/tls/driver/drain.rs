@@ -306,5 +306,5 @@ impl CloseDriver {
 
 /// The error of a read at an end that only the driver knows any more.
 fn read_error(ending: Ending) -> io::Error {
-    io::Error::new(ending.error_kind(), format!("TLS read failed: {ending}"))
+    io::Error::new(ending.about().kind, format!("TLS read failed: {ending}"))
 }
