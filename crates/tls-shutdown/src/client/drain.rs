@@ -15,7 +15,7 @@ use super::{
     draining::Draining,
     report::ClientDrainReport,
     retirement::PoolLimits,
-    shared_stream::{Drained, Owner, SharedStream},
+    shared_stream::{Drained, Link, Owner, SharedStream},
     stream::ClientStream,
 };
 use crate::{
@@ -181,7 +181,7 @@ impl ClientDrain {
         match phase {
             RegisterPhase::Open => Ok(ClientStream::tls(stream)),
             RegisterPhase::Draining => {
-                stream.close_unused();
+                stream.with(Link::close);
                 Err(Draining)
             }
         }

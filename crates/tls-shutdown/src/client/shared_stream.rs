@@ -128,11 +128,6 @@ impl<S: TlsSession> SharedStream<S> {
         Self { link: Mutex::new(link), on_ended: Box::new(on_ended) }
     }
 
-    /// Closes a connection that nobody has used.
-    pub(super) fn close_unused(&self) {
-        self.with(Link::close);
-    }
-
     pub(super) fn with<T>(&self, act: impl FnOnce(&mut Link<S>) -> T) -> T {
         let mut link = lock(&self.link);
         let result = act(&mut link);
@@ -176,7 +171,7 @@ impl<S: TlsSession> Link<S> {
     }
 
     /// Begins the shutdown in the place of the owner. The reaper finishes it.
-    fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         self.closed = self.take();
         if let Some(stream) = &mut self.closed {
             stream.begin_shutdown();

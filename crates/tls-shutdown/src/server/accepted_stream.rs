@@ -97,34 +97,32 @@ impl AcceptedStream {
 
     /// The TCP socket, also under TLS.
     pub fn tcp(&self) -> Option<&TcpStream> {
-        match &self.inner {
-            InnerStream::Tls(stream) => Some(stream.get_ref().get_ref().get_ref().0),
-            InnerStream::Plain(stream) => match stream.socket() {
-                PlainSocket::Tcp(tcp) => Some(tcp),
-                _ => None,
-            },
+        match self.plain() {
+            Some(PlainSocket::Tcp(tcp)) => Some(tcp),
+            _ => Some(self.tls()?.get_ref().get_ref().get_ref().0),
         }
     }
 
     /// The Unix socket.
     #[cfg(unix)]
     pub fn unix(&self) -> Option<&tokio::net::UnixStream> {
-        match &self.inner {
-            InnerStream::Plain(stream) => match stream.socket() {
-                PlainSocket::Unix(unix) => Some(unix),
-                _ => None,
-            },
-            InnerStream::Tls(_) => None,
+        match self.plain()? {
+            PlainSocket::Unix(unix) => Some(unix),
+            _ => None,
         }
     }
 
     /// The stream of a [listener](super::Listener) of your own, if it is of this type and neither a TCP socket nor a Unix socket.
     pub fn custom<T: 'static>(&self) -> Option<&T> {
+        match self.plain()? {
+            PlainSocket::Custom(custom) => (&**custom as &dyn Any).downcast_ref(),
+            _ => None,
+        }
+    }
+
+    fn plain(&self) -> Option<&PlainSocket> {
         match &self.inner {
-            InnerStream::Plain(stream) => match stream.socket() {
-                PlainSocket::Custom(custom) => (&**custom as &dyn Any).downcast_ref(),
-                _ => None,
-            },
+            InnerStream::Plain(stream) => Some(stream.socket()),
             InnerStream::Tls(_) => None,
         }
     }
