@@ -178,12 +178,11 @@ impl FrameScanner {
         let length = u32::from_be_bytes([0, x, y, z]);
         let stream = u32::from_be_bytes([a, b, c, d]) & EVERY_STREAM;
         let ends_stream = match kind {
-            DATA => flags & END_STREAM != 0,
             HEADERS if flags & END_HEADERS == 0 => {
                 self.block = Some(flags);
                 false
             }
-            HEADERS => flags & END_STREAM != 0,
+            DATA | HEADERS => flags & END_STREAM != 0,
             CONTINUATION if flags & END_HEADERS != 0 => self.block.take().is_some_and(|flags| flags & END_STREAM != 0),
             _ => kind == RST_STREAM,
         };

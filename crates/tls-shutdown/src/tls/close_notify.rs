@@ -50,10 +50,7 @@ impl CloseNotify {
             connection.write_tls(&mut free).map_err(|_| Ending::Refused)?;
         }
         self.unwritten = 0..Self::SIZE - free.len();
-        match self.unwritten.is_empty() || connection.wants_write() {
-            true => Err(Ending::Refused),
-            false => Ok(()),
-        }
+        if self.unwritten.is_empty() || connection.wants_write() { Err(Ending::Refused) } else { Ok(()) }
     }
 
     //= https://www.rfc-editor.org/rfc/rfc8446#section-4.6.3

@@ -47,10 +47,8 @@ impl CloseDriver {
             Arrival::Unread => report.counts.discarded_unread += self.kept.len() as u64,
             Arrival::Late => report.counts.discarded_late += self.kept.len() as u64,
         }
-        report.elapsed = match self.times.began {
-            Some(began) => self.times.ended.unwrap_or_else(Instant::now) - began,
-            None => Duration::ZERO,
-        };
+        let ended = || self.times.ended.unwrap_or_else(Instant::now);
+        report.elapsed = self.times.began.map_or(Duration::ZERO, |began| ended() - began);
         report
     }
 

@@ -23,7 +23,7 @@ pub(super) fn follow<B>(request: &mut Request<B>, lifetime: &Arc<ConnectionLifet
     if !opens_websocket(request) {
         return None;
     }
-    let socket = Arc::new(Mutex::new(Socket::new()));
+    let socket = Arc::<Mutex<Socket>>::default();
     let (replacement, task) = upgrade::replace(upgrade, &socket, lifetime.clone())?;
     request.extensions_mut().insert(replacement);
     Some(Handshake { socket, task, is_accepted: false, version: request.version() })

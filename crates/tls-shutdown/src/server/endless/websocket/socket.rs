@@ -41,7 +41,7 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: webso
 ///
 /// From then on, the client has the [close timeout](ShutdownPolicy::CLOSE_TIMEOUT) to end the WebSocket. A read that still waits for it then
 /// ends the connection. What has arrived in time is read, however late the application is.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Socket {
     stream: Stream,
     frames: FrameScanner,
@@ -70,9 +70,16 @@ enum Stream {
     Dropped,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+impl Default for Stream {
+    fn default() -> Self {
+        Self::Handshake { request: REQUEST, upgraded: None }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Closing {
     /// The last request has not come.
+    #[default]
     NotYet,
     /// The application has sent a Close frame, or has shut the stream down, or has chosen another protocol.
     ByApplication,
@@ -85,21 +92,6 @@ enum Closing {
 }
 
 impl Socket {
-    pub(super) fn new() -> Self {
-        Self {
-            stream: Stream::Handshake { request: REQUEST, upgraded: None },
-            frames: FrameScanner::default(),
-            closing: Closing::NotYet,
-            writer: None,
-            reader: None,
-            read_ends: None,
-            read_timer: BoxedTimer::default(),
-            closer: None,
-            send_ends: None,
-            send_timer: BoxedTimer::default(),
-        }
-    }
-
     /// The client's stream is there. Its first byte follows hyper's response.
     pub(super) fn open(&mut self, stream: Upgraded) {
         if let Stream::Handshake { upgraded, .. } = &mut self.stream {
@@ -300,19 +292,13 @@ impl Write for SocketIo {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match ready!(lock(&self.0).poll_writable(cx)) {
-            Some(stream) => Pin::new(stream).poll_flush(cx),
-            None => Poll::Ready(Ok(())),
-        }
+        ready!(lock(&self.0).poll_writable(cx)).map_or(Poll::Ready(Ok(())), |stream| Pin::new(stream).poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut socket = lock(&self.0);
         socket.leave_to_application();
-        match ready!(socket.poll_writable(cx)) {
-            Some(stream) => Pin::new(stream).poll_shutdown(cx),
-            None => Poll::Ready(Ok(())),
-        }
+        ready!(socket.poll_writable(cx)).map_or(Poll::Ready(Ok(())), |stream| Pin::new(stream).poll_shutdown(cx))
     }
 }
 
