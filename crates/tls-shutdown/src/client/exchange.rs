@@ -3,11 +3,11 @@
 //! A client's stream sees neither requests nor responses. hyper does not report when it has read a response to its end, and each user
 //! would have to add a wrapper around requests. The framing shows it.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::LazyLock};
 
 use super::draining::Draining;
 use crate::{
-    http::h2_scanner::{FrameScanner, GOAWAY, HEAD_LENGTH},
+    http::h2_scanner::{FrameScanner, GOAWAY},
     http::{
         h1_chunks::NotHttp,
         h1_scanner::{MessagePart, MessageScanner},
@@ -104,7 +104,7 @@ impl Exchange {
     /// The GOAWAY of an HTTP/2 client that is not drained. It has no debug data, which would say that it is.
     pub(super) fn retire(&mut self) {
         if let Self::Http2(http2) = self
-            && http2.goaway == OUR_GOAWAY
+            && http2.goaway == *OUR_GOAWAY
         {
             http2.goaway = RETIRING_GOAWAY;
         }
@@ -190,27 +190,21 @@ pub(super) struct Http2 {
     goaway: &'static [u8],
 }
 
-const GOAWAY_FIELDS: usize = 8;
-
 /// A server's graceful GOAWAY: NO_ERROR, and a last stream that is beyond all (RFC 9113 section 6.8). A client opens no more
-/// streams then, and ends the connection after its last one, or at once. The debug data is what errors tell then.
-const OUR_GOAWAY: &[u8; HEAD_LENGTH + GOAWAY_FIELDS + Draining::TEXT.len()] = &{
-    let mut frame = [0; HEAD_LENGTH + GOAWAY_FIELDS + Draining::TEXT.len()];
-    frame[2] = (GOAWAY_FIELDS + Draining::TEXT.len()) as u8;
-    frame[3] = GOAWAY;
-    let (_, fields) = frame.split_at_mut(HEAD_LENGTH);
-    let (last_stream_and_error, debug_data) = fields.split_at_mut(GOAWAY_FIELDS);
-    last_stream_and_error.copy_from_slice(b"\x7f\xff\xff\xff\0\0\0\0");
-    debug_data.copy_from_slice(Draining::TEXT.as_bytes());
-    frame
-};
+/// streams then, and ends the connection after its last one, or at once.
+const RETIRING_GOAWAY: &[u8] = b"\0\0\x08\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\0";
 
-/// The same without debug data.
-const RETIRING_GOAWAY: &[u8; HEAD_LENGTH + GOAWAY_FIELDS] = b"\0\0\x08\x07\0\0\0\0\0\x7f\xff\xff\xff\0\0\0\0";
+/// The same with debug data, which errors tell then.
+static OUR_GOAWAY: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let mut frame = [RETIRING_GOAWAY, Draining::TEXT.as_bytes()].concat();
+    // The last byte of the length.
+    frame[2] += Draining::TEXT.len() as u8;
+    frame
+});
 
 impl Default for Http2 {
     fn default() -> Self {
-        Self { frames: FrameScanner::default(), goaway: OUR_GOAWAY }
+        Self { frames: FrameScanner::default(), goaway: &OUR_GOAWAY }
     }
 }
 

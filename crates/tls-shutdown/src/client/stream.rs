@@ -1,7 +1,6 @@
 //! [`ClientStream`]: a stream that its owner and the drain share.
 
 use std::{
-    fmt,
     io::{self, IoSlice},
     pin::{Pin, pin},
     sync::Arc,
@@ -16,7 +15,10 @@ use hyper_util::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::shared_stream::{Link, SharedStream};
-use crate::tls::{Records, TlsSession};
+use crate::{
+    runtime::debug::debug_struct,
+    tls::{Records, TlsSession},
+};
 
 /// The response of a [`ShutdownService`](super::ShutdownService): a [`ShutdownStream`](crate::ShutdownStream) that the
 /// [`ClientDrain`](super::ClientDrain) can end, or the bare transport of a connection without TLS. It is a stream of tokio and of
@@ -190,12 +192,4 @@ impl<S: TlsSession> Drop for ClientStream<S> {
     }
 }
 
-impl<S: TlsSession> fmt::Debug for ClientStream<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match &self.inner {
-            Inner::Tls(_) => "ClientStream::Tls",
-            Inner::Plain(_) => "ClientStream::Plain",
-        };
-        f.debug_struct(name).finish_non_exhaustive()
-    }
-}
+debug_struct!({S: TlsSession} ClientStream<S>, |stream| { has_tls: matches!(stream.inner, Inner::Tls(_)) });

@@ -152,7 +152,7 @@ fn goaway_goes_between_two_frames_and_once() {
             assert!(piece.len() <= room);
             told.extend_from_slice(piece);
         }
-        assert_eq!(told, OUR_GOAWAY);
+        assert_eq!(told, *OUR_GOAWAY);
     }
     assert_eq!(Exchange::new(false).goaway(100), None);
 }
@@ -160,7 +160,7 @@ fn goaway_goes_between_two_frames_and_once() {
 #[test]
 fn after_the_servers_own_goaway_there_is_none_of_ours() {
     let mut exchange = http2();
-    exchange.received(OUR_GOAWAY);
+    exchange.received(&OUR_GOAWAY);
     assert_eq!(exchange.goaway(100), None);
 }
 
