@@ -58,13 +58,6 @@ impl Read {
     }
 }
 
-impl<F, R> AnswerAfterRead<F, R> {
-    /// The answer of a service that was given the request.
-    pub(super) fn new(read: Read, answer: F) -> Self {
-        Self::Awaited { read, answer }
-    }
-}
-
 impl<F: Future<Output = Result<R, E>>, R, E> Future for AnswerAfterRead<F, R> {
     type Output = Result<R, E>;
 

@@ -116,12 +116,7 @@ impl<S: TlsSession> Connection<S> {
             return Poll::Ready(Err(write_after_shutdown()));
         }
         let result = write(Pin::new(&mut self.session), cx);
-        match &result {
-            Poll::Ready(Err(error)) => self.apply_write_error(error),
-            Poll::Pending => self.driver.remember_writer(cx),
-            Poll::Ready(Ok(_)) => {}
-        }
-        result
+        self.after_write(result, cx)
     }
 
     /// Flushes application data, and adds what the transport accepts to `written`. Once close_notify is sealed, flushes the transport.
@@ -131,11 +126,15 @@ impl<S: TlsSession> Connection<S> {
             Some(written) => session_io::poll_flush_data(&mut self.session, cx, written),
             None => Pin::new(&mut self.session).poll_flush(cx),
         };
-        let result = session_io::retry_interrupted(result, cx);
+        self.after_write(session_io::retry_interrupted(result, cx), cx)
+    }
+
+    #[inline]
+    fn after_write<T>(&mut self, result: Poll<io::Result<T>>, cx: &Context<'_>) -> Poll<io::Result<T>> {
         match &result {
             Poll::Ready(Err(error)) => self.apply_write_error(error),
             Poll::Pending => self.driver.remember_writer(cx),
-            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Ok(_)) => {}
         }
         result
     }

@@ -136,7 +136,7 @@ impl<F, R> DrainResponse<F, R> {
             version: request.version(),
             messages,
             in_flight,
-            response: AnswerAfterRead::new(read, call(request)),
+            response: AnswerAfterRead::Awaited { read, answer: call(request) },
         }
     }
 }
