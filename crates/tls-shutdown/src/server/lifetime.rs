@@ -22,10 +22,6 @@ use super::{
 };
 use crate::runtime::{timer::from_now, when_woken::WhenWoken};
 
-/// [`Server::HEADER_TIMEOUT`](super::Server::HEADER_TIMEOUT).
-pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// [`Server::IDLE_TIMEOUT`](super::Server::IDLE_TIMEOUT).
-pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 /// The shortest time between two looks at a client, also if a timeout is zero: it must not become a busy loop.
 const MIN_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// A client that is idle for less than this may be about to send its next request.
@@ -45,10 +41,9 @@ pub(super) struct Limits {
     pub(super) idle_timeout: Duration,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self { max_age: None, max_requests: None, header_timeout: HEADER_TIMEOUT, idle_timeout: IDLE_TIMEOUT }
-    }
+impl Limits {
+    pub(super) const NONE: Self =
+        Self { max_age: None, max_requests: None, header_timeout: Duration::MAX, idle_timeout: Duration::MAX };
 }
 
 /// What a connection without a request in flight waits for.
@@ -93,7 +88,7 @@ impl ConnectionLifetime {
 
     /// Of connections of which nothing else is known.
     pub(super) fn of_drain(drain: DrainHandle) -> Self {
-        Self::new(Limits::default(), drain, None)
+        Self::new(Limits::NONE, drain, None)
     }
 
     /// Leaves some kinds of endless responses to the application.
@@ -290,7 +285,7 @@ mod tests {
     /// Without an interval, the loop never waits, and its task takes all of a processor.
     #[tokio::test(start_paused = true)]
     async fn a_timeout_of_zero_is_no_busy_loop() {
-        let zero = Limits { header_timeout: Duration::ZERO, idle_timeout: Duration::ZERO, ..Limits::default() };
+        let zero = Limits { header_timeout: Duration::ZERO, idle_timeout: Duration::ZERO, ..Limits::NONE };
         let lifetime = ConnectionLifetime::new(zero, ServerDrain::on(pending()).handle(), None);
         let looks = Cell::new(0);
         let busy = || {
@@ -307,7 +302,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_deadline_comes_in_a_task_without_budget() {
         let drain = ServerDrain::on(ready(())).grace_period(Duration::ZERO).ack_timeout(Duration::ZERO);
-        let lifetime = ConnectionLifetime::new(Limits::default(), drain.handle(), None);
+        let lifetime = ConnectionLifetime::new(Limits::NONE, drain.handle(), None);
         drain.run(pending::<()>()).await;
         let mut polls = 0;
         let busy = poll_fn(|cx| {

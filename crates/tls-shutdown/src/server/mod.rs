@@ -139,10 +139,10 @@ pub struct Server {
 
 impl Server {
     /// Default [header timeout](Self::header_timeout).
-    pub const HEADER_TIMEOUT: Duration = lifetime::HEADER_TIMEOUT;
+    pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
     /// Default [idle timeout](Self::idle_timeout), as nginx's `keepalive_timeout`. It is longer than the 60 s for which most load balancers
     /// keep idle connections: the side that closes first should be the one that sends requests.
-    pub const IDLE_TIMEOUT: Duration = lifetime::IDLE_TIMEOUT;
+    pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
     /// Default number of HTTP/2 streams that a client may have open.
     pub const MAX_CONCURRENT_STREAMS: u32 = 200;
     /// Default [stall timeout](Self::stall_timeout), as nginx's `send_timeout` and `client_body_timeout`.
@@ -163,7 +163,9 @@ impl Server {
         let mut http2 = http2::Builder::new(HyperExecutor::new());
         http2.timer(TokioTimer::new()).max_concurrent_streams(Self::MAX_CONCURRENT_STREAMS);
         let (connect_info, stall_timeout) = (Vec::new(), Self::STALL_TIMEOUT);
-        let (limits, left_to_application) = (Limits::default(), LeftToApplication::default());
+        let (header_timeout, idle_timeout) = (Self::HEADER_TIMEOUT, Self::IDLE_TIMEOUT);
+        let limits = Limits { header_timeout, idle_timeout, ..Limits::NONE };
+        let left_to_application = LeftToApplication::default();
         let options = ConnectionOptions { http1, http2, connect_info, limits, stall_timeout, left_to_application };
         let (listeners, on_end) = (vec![listener.into()], Vec::new());
         add_connect_info(Self { listeners, on_end, drain: None, max_connections: None, options })
