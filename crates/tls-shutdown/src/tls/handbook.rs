@@ -66,3 +66,46 @@ impl Ending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::Ending;
+    use crate::tls::report::{Alert, ShutdownError, ShutdownReport};
+
+    #[test]
+    fn each_ending_has_a_section_of_its_name_and_its_error_prints_the_url() {
+        let page = include_str!("../../guide/src/endings.md");
+        let endings = [
+            Ending::Complete,
+            Ending::Sent,
+            Ending::Quiet,
+            Ending::Truncated,
+            Ending::Reset,
+            Ending::Transport(io::ErrorKind::Other),
+            Ending::TimedOut,
+            Ending::DrainLimit,
+            Ending::PeerData,
+            Ending::PeerAlert(Alert(80)),
+            Ending::ProtocolError,
+            Ending::TlsLimit,
+            Ending::NotStarted,
+            Ending::Refused,
+            Ending::NotTls,
+            Ending::Aborted,
+        ];
+        assert_eq!(
+            page.matches("\n| [`").count(),
+            endings.len(),
+            "the table of the page has another number of endings"
+        );
+        for ending in endings {
+            let name = ending.name();
+            assert!(page.contains(&format!("\n## {name}\n")), "{name}");
+            assert_eq!(ending.page().split_once('#').map(|(_, anchor)| anchor), Some(name));
+            let error = ShutdownError::new(ShutdownReport::new(ending), None).to_string();
+            assert!(error.ends_with(&format!("; see {}", ending.page())), "{error}");
+        }
+    }
+}
