@@ -1,7 +1,12 @@
 //! systemd: the sockets that it has opened for this process, and the notifications of a service of `Type=notify`. Feature `systemd`.
 //! Without systemd there are no sockets, and notifications have no effect.
 
-use std::{env, io, net::TcpListener, os::unix::net::UnixDatagram, time::Duration};
+use std::{
+    env, io,
+    net::TcpListener,
+    os::{fd::IntoRawFd, unix::net::UnixDatagram},
+    time::Duration,
+};
 
 use sd_notify::NotifyState;
 use tokio::time::{Instant, sleep, timeout};
@@ -37,7 +42,7 @@ pub fn listening_sockets() -> io::Result<Vec<TcpListener>> {
     let mut descriptors = listenfd::ListenFd::from_env();
     let mut sockets = Vec::new();
     for index in 0..descriptors.len() {
-        match descriptors.take_tcp_listener(index) {
+        match descriptors.take_tcp_listener(index).and_then(|socket| socket.map(listening).transpose()) {
             Ok(Some(socket)) => sockets.push(socket),
             Ok(None) => {}
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
@@ -47,6 +52,18 @@ pub fn listening_sockets() -> io::Result<Vec<TcpListener>> {
         }
     }
     Ok(sockets)
+}
+
+/// A TCP socket that does not listen is a connection that was passed, or one of the service's own in systemd's store (`FDSTORE=1`).
+fn listening(socket: TcpListener) -> io::Result<TcpListener> {
+    #[cfg(target_os = "linux")]
+    if !rustix::net::sockopt::socket_acceptconn(&socket)? {
+        // It is not ours to close.
+        let descriptor = socket.into_raw_fd();
+        let message = format!("fd {descriptor} does not listen");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    Ok(socket)
 }
 
 /// Notifies systemd that the service is ready, and later of the progress of its drain (`sd_notify(3)`). Spawn it, or poll it beside the
@@ -149,6 +166,23 @@ mod tests {
 
     use super::*;
     use crate::server::ServerDrain;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_connection_is_no_socket_that_listens() {
+        use std::{io::Read, net::TcpStream, os::fd::OwnedFd};
+
+        let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = socket.local_addr().expect("an address");
+        let connection = OwnedFd::from(TcpStream::connect(address).expect("a listener"));
+        let error = listening(TcpListener::from(connection)).expect_err("it does not listen");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+        let (mut accepted, _) = socket.accept().expect("the connection");
+        accepted.set_nonblocking(true).expect("an option");
+        let error = accepted.read(&mut [0]).expect_err("it stays open");
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
+        assert_eq!(listening(socket).expect("it listens").local_addr().expect("an address"), address);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn notifications_go_on_after_a_drain_that_was_cancelled() {
