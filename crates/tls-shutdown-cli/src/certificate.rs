@@ -52,9 +52,11 @@ impl ServerCertificate {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_single_cert(chain, key).map_err(|error| {
-            Failure::new(format!(
-                "cannot use this certificate with this key: {error}; pass the certificate's own key with --key"
-            ))
+            let advice = match error {
+                Error::InconsistentKeys(_) => "; pass the certificate's own key with --key",
+                _ => "",
+            };
+            Failure::new(format!("cannot use this certificate with this key: {error}{advice}"))
         })?;
         let names = self.arguments.alpn.iter().copied().flat_map(Protocol::alpn);
         config.alpn_protocols = names.map(|name| name.as_bytes().to_vec()).collect();
@@ -98,8 +100,8 @@ fn load_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Failur
     let certificates = read(&pem).map_err(|error| cannot_read("certificate", file, &error))?;
     match (certificates.len(), begun_certificates(&pem)) {
         (found, begun) if begun > found => Err(Failure::new(format!(
-            "{}: only {found} of {begun} certificates can be read: each must begin with the line -----BEGIN CERTIFICATE-----, without a \
-             space or a byte order mark before it",
+            "{}: only {found} of {begun} certificates can be read: each must begin with the line -----BEGIN CERTIFICATE-----, without \
+             a space, a byte order mark or the END of another before it",
             file.display()
         ))),
         (0, _) => Err(cannot_read("certificate", file, &pem::Error::NoItemsFound)),
@@ -111,7 +113,8 @@ fn load_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Failur
 fn begun_certificates(pem: &[u8]) -> usize {
     let is_begin = |line: &&str| {
         let line = line.trim_start_matches('\u{feff}').trim();
-        line.starts_with("-----BEGIN ") && line.ends_with(" CERTIFICATE-----")
+        // Files without a newline at their end were joined if END stands before it. A line that is commented out begins otherwise.
+        line.starts_with("-----") && line.contains("-----BEGIN ") && line.ends_with(" CERTIFICATE-----")
     };
     String::from_utf8_lossy(pem).lines().filter(is_begin).count()
 }

@@ -78,8 +78,14 @@ async fn failures_are_one_line_with_exit_code_1() {
     let marked = Certificate::write("marked");
     let pem = std::fs::read_to_string(&marked.cert).expect("a certificate");
     std::fs::write(&marked.cert, format!("\u{feff}{pem}{pem}")).expect("a file");
-    let (cut, encrypted, marked) = (cut.cert(), encrypted.key(), marked.cert());
-    let cases: [(&[&str], &str); 18] = [
+    let joined = Certificate::write("joined");
+    let pem = std::fs::read_to_string(&joined.cert).expect("a certificate");
+    std::fs::write(&joined.cert, format!("{}{pem}", pem.trim_end())).expect("a file");
+    let unknown = Certificate::write("unknown");
+    std::fs::write(&unknown.key, "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n").expect("a file");
+    let unknown = unknown.key();
+    let (cut, encrypted, marked, joined) = (cut.cert(), encrypted.key(), marked.cert(), joined.cert());
+    let cases: [(&[&str], &str); 20] = [
         (&["serve", "--listen", &busy], "another port with --listen"),
         (&["serve", "--listen", "192.0.2.1:0"], "an address of this machine"),
         (&["serve", "--listen", "host.invalid:0"], "cannot listen on host.invalid:0"),
@@ -91,7 +97,10 @@ async fn failures_are_one_line_with_exit_code_1() {
         (&["serve", "--cert", cert, "--key", encrypted], "decrypt what is encrypted"),
         (&["serve", "--cert", marked, "--key", key], "only 1 of 2 certificates can be read"),
         (&["serve", "--client-ca", marked], "a byte order mark"),
-        (&["serve", "--cert", cert, "--key", &other_key], "this certificate with this key"),
+        (&["serve", "--client-ca", joined], "the END of another"),
+        (&["serve", "--cert", cert, "--key", &other_key], "the certificate's own key with --key"),
+        // It is not the key of another certificate.
+        (&["serve", "--cert", cert, "--key", unknown], "or EdDSA\n"),
         (&["send", &closed, "--insecure", "--bytes", "1"], "is the server running"),
         (&["send", "host.invalid:443", "--insecure", "--bytes", "1"], "cannot find the host host.invalid"),
         (&["send", &closed, "--ca", missing, "--bytes", "1"], "cannot read the certificate"),

@@ -53,13 +53,14 @@ fn read_chain(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
     // The reader skips a certificate whose first line it does not recognize, and says nothing.
     let is_begin = |line: &&str| {
         let line = line.trim_start_matches('\u{feff}').trim();
-        line.starts_with("-----BEGIN ") && line.ends_with(" CERTIFICATE-----")
+        // Files without a newline at their end were joined if END stands before it. A line that is commented out begins otherwise.
+        line.starts_with("-----") && line.contains("-----BEGIN ") && line.ends_with(" CERTIFICATE-----")
     };
     let (found, begun) = (chain.len(), String::from_utf8_lossy(&pem).lines().filter(is_begin).count());
     if begun > found {
         let message = format!(
-            "{}: only {found} of {begun} certificates can be read: each must begin with the line -----BEGIN CERTIFICATE-----, without a \
-             space or a byte order mark before it",
+            "{}: only {found} of {begun} certificates can be read: each must begin with the line -----BEGIN CERTIFICATE-----, without \
+             a space, a byte order mark or the END of another before it",
             file.display()
         );
         return Err(io::Error::new(ErrorKind::InvalidData, message));
