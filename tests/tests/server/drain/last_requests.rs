@@ -124,6 +124,24 @@ async fn requests_behind_connection_close_are_not_counted() {
     assert_eq!(report.responses_cut(), 0, "{report}");
 }
 
+/// Many clients of HTTP/1.0 look for `keep-alive` alone (RFC 9112 appendix C.2.2).
+#[tokio::test]
+async fn the_last_response_of_http_1_0_says_close_and_not_keep_alive() {
+    const KEEP_ALIVE: &str = "GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n";
+    let mut running = start(|drain| drain.last_request(LONG)).await;
+    let mut client = Client::connect(running.address).await;
+    client.send(KEEP_ALIVE).await;
+    assert!(client.read_message().await.0.contains("\r\nconnection: keep-alive\r\n"));
+    running.signal();
+    soon(running.drain.reached(DrainPhase::LastRequest)).await;
+    client.send(KEEP_ALIVE).await;
+    let (head, body) = client.read_message().await;
+    assert!(head.starts_with("http/1.0 200") && head.contains("\r\nconnection: close\r\n"), "{head}");
+    assert_eq!((body.len(), client.read_to_end().await), (10, (vec![], End::CloseNotify)));
+    drop(client);
+    running.report().await;
+}
+
 /// RFC 9112 section 2.2 requires that servers ignore it.
 #[tokio::test]
 async fn an_empty_line_is_no_half_head() {

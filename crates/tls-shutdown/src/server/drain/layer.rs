@@ -157,7 +157,7 @@ where
                     None => *this.version < Version::HTTP_2 && this.lifetime.drain().phase() >= DrainPhase::LastRequest,
                 };
                 if closes {
-                    announce_close(&mut response, this.method);
+                    announce_close(&mut response, this.method, *this.version);
                 }
                 let messages = this.messages.take();
                 progress =
@@ -176,13 +176,17 @@ where
 //# A server that sends a "close" connection option MUST initiate closure
 //# of the connection (see below) after it sends the response containing
 //# the "close" connection option.
-/// Adds `Connection: close` to an HTTP/1 response to a request with `method`. hyper then closes the connection. A response that changes the
-/// protocol stays as it is, because its `Connection` names the upgrade. So does one that opens a tunnel (RFC 9110 section 9.3.6): the
-/// connection goes on.
-fn announce_close<R>(response: &mut Response<R>, method: &Method) {
+/// Adds `Connection: close` to an HTTP/1 response to a request with `method`, in `version`. hyper then closes the connection. A response that
+/// changes the protocol stays as it is, because its `Connection` names the upgrade. So does one that opens a tunnel (RFC 9110 section 9.3.6):
+/// the connection goes on.
+fn announce_close<R>(response: &mut Response<R>, method: &Method, version: Version) {
     let status = response.status();
     let is_tunnel = *method == Method::CONNECT && status.is_success();
     if status != StatusCode::SWITCHING_PROTOCOLS && !is_tunnel {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        if version == Version::HTTP_10 {
+            // hyper would send it in this version anyway, but with `keep-alive` beside `close` if it had to lower the version itself.
+            *response.version_mut() = version;
+        }
     }
 }
