@@ -9,7 +9,7 @@ use tls_shutdown_tests::{
         Integration::{self, AcceptLoop, PlainServer, UnixServer},
         Site,
     },
-    time::leap,
+    time::{leap, rest},
 };
 
 use crate::ways_to_serve::{CONNECTIONS, SHORT, all, each};
@@ -97,6 +97,35 @@ async fn a_response_in_progress_is_finished() {
         })
         .await;
         site.ends_completely().await;
+    }
+}
+
+/// Its head was out before the drain, without `Connection: close`.
+#[tokio::test]
+async fn a_client_that_was_never_told_has_a_window_behind_its_response() {
+    // The real clock runs while the clients are served.
+    let window = 10 * SHORT;
+    for integration in Integration::SERVERS {
+        let mut site = Site::start_with(integration, |drain| drain.last_request(window)).await;
+        let begun = each(async || {
+            let mut client = site.connect().await;
+            client.send("GET /wait HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+            assert!(!client.head().await.contains("connection: close"));
+            client.read_until("begun,\r\n").await;
+            client
+        });
+        let begun = begun.await;
+        site.drain().await;
+        rest(2 * window).await;
+        site.release();
+        all(begun, async |mut client| {
+            assert_eq!(client.read_until("\r\n0\r\n\r\n").await, "8\r\nreleased\r\n0\r\n\r\n");
+            client.is_served_last(GET).await;
+        })
+        .await;
+        let report = site.ends_completely().await;
+        assert!(report.time_in(DrainPhase::LastRequest) >= 2 * window, "{integration:?}: {report}");
+        assert_eq!((report.requests(), report.responses_cut()), (CONNECTIONS as u64, 0), "{integration:?}: {report}");
     }
 }
 
