@@ -2,7 +2,9 @@
 //! Without systemd there are no sockets, and notifications have no effect.
 
 use std::{
-    env, io,
+    env,
+    ffi::OsStr,
+    io,
     net::TcpListener,
     os::{fd::IntoRawFd, unix::net::UnixDatagram},
     time::Duration,
@@ -149,9 +151,25 @@ fn try_send(states: &[NotifyState<'_>]) -> io::Result<()> {
     let Some(path) = env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
-    socket.connect(path)?;
+    connect(&socket, &path)?;
     let message: String = states.iter().map(|state| format!("{state}\n")).collect();
     socket.send(message.as_bytes()).map(|_| ())
+}
+
+/// Connects to a path, or to an abstract name behind `@` (`sd_notify(3)`).
+fn connect(socket: &UnixDatagram, path: &OsStr) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::{
+            linux::net::SocketAddrExt,
+            unix::{ffi::OsStrExt, net::SocketAddr},
+        };
+
+        if let Some(name) = path.as_bytes().strip_prefix(b"@") {
+            return socket.connect_addr(&SocketAddr::from_abstract_name(name)?);
+        }
+    }
+    socket.connect(path)
 }
 
 fn warn(error: &io::Error) {
@@ -182,6 +200,22 @@ mod tests {
         let error = accepted.read(&mut [0]).expect_err("it stays open");
         assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
         assert_eq!(listening(socket).expect("it listens").local_addr().expect("an address"), address);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_notification_reaches_an_abstract_name() {
+        use std::os::{linux::net::SocketAddrExt, unix::net::SocketAddr};
+
+        let name = format!("tls-shutdown-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).expect("a name");
+        let systemd = UnixDatagram::bind_addr(&address).expect("a free name");
+        let socket = UnixDatagram::unbound().expect("a socket");
+        connect(&socket, format!("@{name}").as_ref()).expect("connected");
+        socket.send(b"READY=1").expect("sent");
+        let mut message = [0; 7];
+        systemd.recv(&mut message).expect("a notification");
+        assert_eq!(&message, b"READY=1");
     }
 
     #[tokio::test(start_paused = true)]
