@@ -1,8 +1,9 @@
 //! The window for a last request, and the grace period.
 
-use std::{pin::pin, time::Duration};
+use std::{io::Read, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt};
+use rustls::{ClientConnection, StreamOwned};
 use tls_shutdown::{
     Ending,
     server::{DrainPhase, ServerDrain},
@@ -12,15 +13,15 @@ use tls_shutdown_tests::{
     serving::{
         Client, LONG, Running,
         http2::{self, END_HEADERS, GET, HEADERS, frame, get, hello},
-        listener,
+        listener, offer,
     },
     soon,
-    time::{pass_time, real_time, turns},
+    time::{leap, pass_time, real_time, turns},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    task::yield_now,
+    task::{spawn_blocking, yield_now},
     time::Instant,
 };
 
@@ -188,6 +189,32 @@ async fn a_request_that_the_system_has_at_the_end_of_the_window_is_answered() {
         assert!(data.ends_with(b"xxxxxxxxxx"), "{}", String::from_utf8_lossy(&data));
         drop(client);
         running.report().await;
+    }
+}
+
+/// As a request in the same place.
+#[tokio::test]
+async fn a_client_hello_that_the_system_has_at_the_end_of_the_window_is_answered() {
+    for _ in 0..20 {
+        let mut running = start(|drain| drain.last_request(SHORT)).await;
+        let mut tcp = std::net::TcpStream::connect(running.address).expect("a server");
+        running.signal();
+        soon(running.drain.reached(DrainPhase::LastRequest)).await;
+        turns(50).await;
+        let name = "localhost".try_into().expect("a name");
+        let mut tls = ClientConnection::new(Arc::new(offer("http/1.1")), name).expect("a client");
+        // In one turn of the runtime: nothing polls the server between the ClientHello and the end of the window.
+        tls.write_tls(&mut tcp).expect("sent");
+        leap(SHORT).await;
+        let ended = spawn_blocking(move || {
+            while tls.is_handshaking() {
+                tls.complete_io(&mut tcp)?;
+            }
+            StreamOwned::new(tls, tcp).read(&mut [0])
+        });
+        assert_eq!(soon(ended).await.expect("no panic").expect("close_notify"), 0);
+        let report = running.report().await;
+        assert_eq!((report.handshakes_finished(), report.handshakes_cut()), (1, 0), "{report}");
     }
 }
 

@@ -17,7 +17,7 @@ use std::{
 use rustls::ServerConfig;
 use tokio::{
     net::TcpStream,
-    task::{AbortHandle, JoinSet},
+    task::{AbortHandle, JoinSet, yield_now},
     time::{Instant, timeout},
 };
 use tokio_rustls::{StartHandshake, server::TlsStream};
@@ -351,9 +351,15 @@ async fn make_handshake(
         return finish(client_hello.await?).await;
     };
     // A draining server waits for a ClientHello no longer than for a last request.
+    let window_over = async {
+        drain.until_window_over().await;
+        // A ClientHello may be in the system's buffer, and Tokio's sockets ask the system again only after a turn of the runtime.
+        yield_now().await;
+    };
     let start = tokio::select! {
+        biased;
         start = client_hello => start?,
-        () = drain.until_window_over() => return Err(HandshakeFailure::Drained.into()),
+        () = window_over => return Err(HandshakeFailure::Drained.into()),
     };
     tokio::select! {
         stream = finish(start) => stream,
