@@ -4,7 +4,10 @@ use std::{
     future::{Future, pending, poll_fn},
     ops::ControlFlow,
     pin::Pin,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     task::Poll,
     time::Duration,
 };
@@ -68,6 +71,8 @@ pub(super) struct ConnectionLifetime {
     config: Option<ConfigOfConnection>,
     /// Set once the connection was told to end.
     closing: SetOnce<()>,
+    /// When the window of a client that negotiated HTTP/2 and has sent nothing began.
+    first_window: OnceLock<Instant>,
     pub(super) left_to_application: LeftToApplication,
     had_grpc_call: AtomicBool,
 }
@@ -81,6 +86,7 @@ impl ConnectionLifetime {
             drain,
             config,
             closing: SetOnce::new(),
+            first_window: OnceLock::new(),
             left_to_application: LeftToApplication::default(),
             had_grpc_call: AtomicBool::new(false),
         }
@@ -197,6 +203,11 @@ impl ConnectionLifetime {
         let timing = *self.drain.timing();
         let window = timing.last_request.saturating_add(at_random(timing.jitter));
         self.until_passed(window.saturating_sub(began.elapsed())).await;
+    }
+
+    /// The same for a client that has not begun to speak. Its window begins at the first call.
+    pub(super) async fn until_first_window_over(&self) {
+        self.until_window_over(*self.first_window.get_or_init(Instant::now)).await;
     }
 
     /// Waits for a random time, so that not all connections end at once.

@@ -9,10 +9,7 @@ use std::{
 };
 
 use hyper::rt::Executor;
-use tokio::{
-    task::yield_now,
-    time::{Instant, timeout},
-};
+use tokio::{task::yield_now, time::timeout};
 use tracing::Instrument;
 
 use super::{
@@ -45,10 +42,14 @@ pub(super) async fn speaks_http1(stream: &mut HttpStream, lifetime: &ConnectionL
         let bytes = ready!(stream.poll_first_bytes(cx)).unwrap_or_default();
         Poll::Ready(FirstBytes::of(bytes) == FirstBytes::Other && bytes.iter().take(3).all(u8::is_ascii_graphic))
     });
+    let window_over = async {
+        lifetime.until_last_request().await;
+        lifetime.until_first_window_over().await;
+    };
     tokio::select! {
         biased;
         is_other_method = is_other_method => is_other_method,
-        () = lifetime.until_last_request() => false,
+        () = window_over => false,
         () = lifetime.until_head_timeout(|| lifetime.preface_wait()) => false,
     }
 }
@@ -76,7 +77,7 @@ pub(super) async fn serve_http2<C: Future<Output = hyper::Result<()>>>(
             until(connection.as_mut(), pin!(lifetime.until_jitter_over())).await?;
         }
     } else {
-        until(connection.as_mut(), pin!(lifetime.until_window_over(Instant::now()))).await?;
+        until(connection.as_mut(), pin!(lifetime.until_first_window_over())).await?;
     }
     // A request may be in the system's buffer, and Tokio's sockets ask the system again only after a turn of the runtime.
     yield_now().await;

@@ -143,6 +143,21 @@ async fn the_last_response_of_http_1_0_says_close_and_not_keep_alive() {
     running.report().await;
 }
 
+/// As Envoy's health check does by default.
+#[tokio::test]
+async fn a_client_that_negotiated_http2_and_speaks_http1_has_its_window() {
+    let mut running = start(|drain| drain.last_request(LONG)).await;
+    let mut client = Client::connect_http2(running.address).await;
+    running.signal();
+    soon(running.drain.reached(DrainPhase::LastRequest)).await;
+    turns(50).await;
+    client.ask("/").await;
+    assert!(client.read_message().await.0.contains("connection: close"));
+    assert_eq!(client.read_to_end().await, (vec![], End::CloseNotify));
+    drop(client);
+    running.report().await;
+}
+
 /// RFC 9112 section 2.2 requires that servers ignore it.
 #[tokio::test]
 async fn an_empty_line_is_no_half_head() {
