@@ -66,7 +66,8 @@ pub struct UnixSocket {
 }
 
 impl UnixSocket {
-    /// Listens at `path`, or under an abstract name. Replaces the socket of a server that does not run any more.
+    /// Listens at `path`, or under an abstract name. Replaces the socket of a server that does not run any more. If two servers do that at the
+    /// same moment, both may listen, and clients reach only the later one.
     ///
     /// # Errors
     ///
