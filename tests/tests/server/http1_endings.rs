@@ -1,9 +1,13 @@
 //! How HTTP/1 connections end, on every path.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use http_body_util::BodyExt;
-use hyper::{Method, Request, body::Incoming};
+use hyper::{
+    Method, Request, Response,
+    body::Incoming,
+    header::{CONNECTION, HeaderValue},
+};
 use tls_shutdown::{
     Ending, Reaper, ReaperLimits,
     server::{Server, TlsListener},
@@ -123,6 +127,21 @@ async fn hypers_own_answers_say_that_the_connection_ends() {
         drop(client);
         assert_eq!(running.end().await.responses_cut(), 0, "{status}");
     }
+}
+
+/// A client of HTTP/1.0 may look for `keep-alive` alone.
+#[tokio::test]
+async fn a_service_that_closes_says_nothing_else_to_http_1_0() {
+    let answer = |_| async {
+        let mut response = Response::new(ScriptedBody::full(10));
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        Ok::<_, Infallible>(response)
+    };
+    let running = Running::start(answer).await;
+    let (data, end) = exchange(&running, "GET", "/", "1.0", "Connection: keep-alive\r\n").await;
+    let answer = String::from_utf8_lossy(&data).to_ascii_lowercase();
+    assert!(answer.starts_with("http/1.0 200") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    assert_eq!((body_of(&data).len(), end), (10, End::CloseNotify));
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use crate::{
     server::{
         connection_info::ConnectionInfo,
         endless::{DrainBody, EndlessResponse, UnansweredRequest},
-        http_stream::http1::{Http1Messages, ResponseInProgress},
+        http_stream::http1::{Http1Messages, ResponseInProgress, announces_close},
         lifetime::ConnectionLifetime,
         unread_body::{AnswerAfterRead, Read},
     },
@@ -157,7 +157,11 @@ where
                     None => *this.version < Version::HTTP_2 && this.lifetime.drain().phase() >= DrainPhase::LastRequest,
                 };
                 if closes {
-                    announce_close(&mut response, this.method, *this.version);
+                    announce_close(&mut response, this.method);
+                }
+                if *this.version == Version::HTTP_10 && announces_close(response.headers()) {
+                    // hyper sends it in this version in any case. If it had to lower the version, it would add `keep-alive` to `close`.
+                    *response.version_mut() = Version::HTTP_10;
                 }
                 let messages = this.messages.take();
                 progress =
@@ -176,17 +180,13 @@ where
 //# A server that sends a "close" connection option MUST initiate closure
 //# of the connection (see below) after it sends the response containing
 //# the "close" connection option.
-/// Adds `Connection: close` to an HTTP/1 response to a request with `method`, in `version`. hyper then closes the connection. A response that
-/// changes the protocol stays as it is, because its `Connection` names the upgrade. So does one that opens a tunnel (RFC 9110 section 9.3.6):
-/// the connection goes on.
-fn announce_close<R>(response: &mut Response<R>, method: &Method, version: Version) {
+/// Adds `Connection: close` to an HTTP/1 response to a request with `method`. hyper then closes the connection. A response that changes the
+/// protocol stays as it is, because its `Connection` names the upgrade. So does one that opens a tunnel (RFC 9110 section 9.3.6): the
+/// connection goes on.
+fn announce_close<R>(response: &mut Response<R>, method: &Method) {
     let status = response.status();
     let is_tunnel = *method == Method::CONNECT && status.is_success();
     if status != StatusCode::SWITCHING_PROTOCOLS && !is_tunnel {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        if version == Version::HTTP_10 {
-            // hyper would send it in this version anyway, but with `keep-alive` beside `close` if it had to lower the version itself.
-            *response.version_mut() = version;
-        }
     }
 }

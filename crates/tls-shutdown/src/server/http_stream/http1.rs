@@ -331,7 +331,7 @@ impl Drop for ResponseInProgress {
 }
 
 /// Whether a message says that the connection ends behind it (RFC 9112 section 9.6).
-fn announces_close(headers: &HeaderMap) -> bool {
+pub(in crate::server) fn announces_close(headers: &HeaderMap) -> bool {
     let mut options = headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
