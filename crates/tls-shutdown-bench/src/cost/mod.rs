@@ -70,8 +70,8 @@ const ROWS: &[Row] = &[
     row("new connection, HTTP/2", Transport::Tls, connection(Version::Http2, Session::New), 1.1),
     row("new connection, HTTP/2, resumed", Transport::Tls, connection(Version::Http2, Session::Resumed), 1.1),
     row("drain of an idle connection", Transport::Tls, Subject::Drain, 3.4),
-    row("bytes of an idle connection, HTTP/1", Transport::Tls, Subject::Memory { version: Version::Http1 }, 0.91),
-    row("bytes of an idle connection, HTTP/2", Transport::Tls, Subject::Memory { version: Version::Http2 }, 1.16),
+    row("bytes of an idle connection, HTTP/1", Transport::Tls, Subject::Memory { version: Version::Http1 }, 0.86),
+    row("bytes of an idle connection, HTTP/2", Transport::Tls, Subject::Memory { version: Version::Http2 }, 1.12),
 ];
 
 const fn row(name: &'static str, transport: Transport, subject: Subject, limit: f64) -> Row {
