@@ -66,6 +66,24 @@ async fn the_oldest_closing_is_shed() {
     assert_eq!(reaper.shed(), 7);
 }
 
+/// They are in the client's store, wherever its closing ends.
+#[tokio::test(start_paused = true)]
+async fn a_closing_that_is_shed_tells_the_tickets_that_it_has_received() {
+    let ways_to_end: [fn(&Reaper); 2] = [Reaper::abort_all, |reaper| assert!(reaper.shed_one())];
+    for end_early in ways_to_end {
+        let reaper = Reaper::new();
+        let (stream, peer) = connect(Side::Client, &rustls::version::TLS13);
+        let (mut stream, end) = reaped(stream, &reaper);
+        shut_down_now(&mut stream, UNIDIRECTIONAL).expect("sent");
+        drop(stream);
+        sleep(Duration::from_millis(1)).await;
+        assert!(peer.wire.script(|script| script.inbound.is_empty()), "the reaper has read what the server sent");
+        end_early(&reaper);
+        let (report, _) = end.await.expect("once");
+        assert_eq!((report.ending(), report.tickets()), (Ending::Sent, 2), "{report}");
+    }
+}
+
 /// The alert of a failed handshake is worth less than an answer.
 #[tokio::test(start_paused = true)]
 async fn a_linger_after_a_failed_handshake_is_shed_first() {

@@ -77,6 +77,8 @@ impl CloseDriver {
             let result = ready!(self.poll_read_records(session, cx));
             budget.made_progress();
             self.arrival = Arrival::Late;
+            // A reaper may have to end the closing at any wait from here on.
+            self.count_tickets(session);
             match result {
                 Ok(amount) => self.counts.wire_read += amount as u64,
                 Err(failure) => {
