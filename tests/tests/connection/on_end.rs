@@ -43,6 +43,20 @@ async fn every_observer_of_a_stream_is_called_also_if_one_panics() {
     assert_eq!(*calls.lock().expect("no panic"), ["first", "last"]);
 }
 
+/// A second panic out of a destructor would abort the process, and with it all other connections.
+#[tokio::test(start_paused = true)]
+async fn an_observer_that_panics_while_its_application_does_ends_no_process() {
+    let (stream, _peer) = connect(Side::Server, VERSIONS[1]);
+    let (stream, ends) = counted(stream.on_end(|_| panic!("an observer")));
+    let application = std::panic::AssertUnwindSafe(move || {
+        let _held = stream;
+        panic!("an application");
+    });
+    let panic = std::panic::catch_unwind(application).expect_err("the panic goes on");
+    assert_eq!(panic.downcast_ref(), Some(&"an application"));
+    assert_eq!(ends(), (1, Some(Ending::Aborted)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn on_end_is_called_once_whatever_the_path() {
     for (side, version) in each_kind() {
