@@ -30,6 +30,8 @@ use super::{Http1, Once, Protocol, patient, send, unchanged};
 const GOING_AWAY: &[u8] = &[0x88, 2, 0x03, 0xe9];
 /// The client's answer, masked with zeros.
 const CLIENT_CLOSE: &[u8] = &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9];
+/// A Ping of the client, masked with zeros.
+const CLIENT_PING: [u8; 6] = [0x89, 0x80, 0, 0, 0, 0];
 
 const FIN: u8 = 0x80;
 const CONTINUATION: u8 = 0;

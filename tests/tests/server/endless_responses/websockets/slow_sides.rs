@@ -1,6 +1,12 @@
 //! A client or an application that is slow, or does nothing, when the server closes their WebSocket.
 
-use std::{future::pending, io, time::Duration};
+use std::{
+    future::{pending, poll_fn},
+    io,
+    pin::pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use hyper::rt::Executor;
 use tls_shutdown::{
@@ -15,9 +21,12 @@ use tls_shutdown_tests::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::watch,
+    task::coop,
 };
 
-use super::{CLIENT_CLOSE, FIN, GOING_AWAY, Http1, Protocol, Stream, TEXT, WebSocket, frame, handshake, unchanged};
+use super::{
+    CLIENT_CLOSE, CLIENT_PING, FIN, GOING_AWAY, Http1, Protocol, Stream, TEXT, WebSocket, frame, handshake, unchanged,
+};
 use crate::endless_responses::{Http2, send_http2};
 
 /// A client that does not read holds the Close frame back, and a write of the application. Both end.
@@ -87,6 +96,67 @@ async fn a_client_that_never_answers_the_close_frame_is_waited_for_5_s() {
         let report = running.report().await;
         assert_eq!((report.left(), report.responses_cut()), (0, 0), "{protocol:?}: {report}");
         assert!(report.elapsed() < ShutdownPolicy::CLOSE_TIMEOUT + Duration::from_secs(1), "{protocol:?}: {report}");
+    }
+}
+
+/// The application reads on. Without a drain, nothing else would end such a connection that has reached its maximum age.
+#[tokio::test]
+async fn a_client_that_talks_on_after_the_close_frame_has_no_more_time() {
+    for protocol in Protocol::BOTH {
+        let WebSocket { mut running, mut application, mut client } = WebSocket::open(protocol).await;
+        let reading = tokio::spawn(async move {
+            loop {
+                if let Err(error) = application.read_u8().await {
+                    return error.kind();
+                }
+            }
+        });
+        running.signal();
+        let mut received = [0; GOING_AWAY.len()];
+        soon(client.read_exact(&mut received)).await.expect("a frame");
+        let pause = Duration::from_millis(50);
+        let mut time = Duration::ZERO;
+        while !reading.is_finished() {
+            assert!(time < ShutdownPolicy::CLOSE_TIMEOUT * 2, "{protocol:?}");
+            client.write_all(&CLIENT_PING).await.expect("sent");
+            client.flush().await.expect("sent");
+            pass_time(pause).await;
+            time += pause;
+        }
+        assert!(time >= ShutdownPolicy::CLOSE_TIMEOUT, "{protocol:?}: {time:?}");
+        assert_eq!(soon(reading).await.expect("no panic"), io::ErrorKind::TimedOut, "{protocol:?}");
+        drop(client);
+        assert_eq!(running.end().await.responses_cut(), 0, "{protocol:?}");
+    }
+}
+
+/// The rest of its task has used up what the task may do at once, and does not wake it.
+#[tokio::test]
+async fn an_application_that_was_busy_gives_up_in_time() {
+    for protocol in Protocol::BOTH {
+        let mut socket = WebSocket::open(protocol).await;
+        socket.drain().await;
+        socket.expect(GOING_AWAY).await;
+        let WebSocket { mut running, mut application, client } = socket;
+        let reading = tokio::spawn(async move {
+            let mut read = pin!(application.read_u8());
+            let mut polls = 0;
+            let read = poll_fn(|cx| {
+                polls += 1;
+                while polls == 1
+                    && let Poll::Ready(budget) = coop::poll_proceed(&mut Context::from_waker(Waker::noop()))
+                {
+                    budget.made_progress();
+                }
+                read.as_mut().poll(cx)
+            });
+            read.await.expect_err("no more bytes").kind()
+        });
+        pass_time(ShutdownPolicy::CLOSE_TIMEOUT * 2).await;
+        assert!(reading.is_finished(), "{protocol:?}");
+        assert_eq!(reading.await.expect("no panic"), io::ErrorKind::TimedOut, "{protocol:?}");
+        drop(client);
+        assert_eq!(running.end().await.responses_cut(), 0, "{protocol:?}");
     }
 }
 

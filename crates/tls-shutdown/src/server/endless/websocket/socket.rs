@@ -13,7 +13,7 @@ use hyper::{
     rt::{Read, ReadBufCursor, Write},
     upgrade::Upgraded,
 };
-use tokio::time::Instant;
+use tokio::{task::coop, time::Instant};
 
 use super::frames::FrameScanner;
 use crate::{
@@ -50,7 +50,7 @@ pub(super) struct Socket {
     writer: Option<Waker>,
     /// The application's task, if it waits to read.
     reader: Option<Waker>,
-    /// When the read that waits behind the Close frame gives up.
+    /// When reads that wait behind the Close frame give up.
     read_ends: Option<Instant>,
     read_timer: BoxedTimer,
     /// The task that waits for the last request, and then sends the Close frame.
@@ -196,6 +196,13 @@ impl Socket {
         }
     }
 
+    /// A read has found something. A client whose time is over gains none by talking on.
+    fn on_read(&mut self) {
+        if !matches!(self.closing, Closing::Done { due } if due <= Instant::now()) {
+            self.read_ends = None;
+        }
+    }
+
     //= https://www.rfc-editor.org/rfc/rfc6455#section-7.1.1
     //# An endpoint MAY close the connection via any means available when
     //# necessary, such as when under attack.
@@ -252,8 +259,13 @@ impl Read for SocketIo {
         match &mut socket.stream {
             Stream::Open(stream) => {
                 if let Poll::Ready(read) = Pin::new(stream).poll_read(cx, buffer) {
-                    socket.read_ends = None;
+                    socket.on_read();
                     return Poll::Ready(read);
+                }
+                if !coop::has_budget_remaining() {
+                    // It may not have looked. The task is to look once more.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
                 let overdue = ready!(socket.poll_overdue(cx));
                 drop(socket);
