@@ -8,7 +8,7 @@ use tls_shutdown_tests::{VERSIONS, scripted::BIDIRECTIONAL};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy_bidirectional, duplex, split},
     sync::mpsc,
-    time::{Instant, sleep, timeout},
+    time::{Instant, advance, sleep, timeout},
 };
 
 use crate::exchanges::{
@@ -189,6 +189,26 @@ async fn a_half_close_without_an_answer_is_reported_as_such() {
         client.shutdown().await.expect("sent");
         drop(client);
         assert_eq!(ends.recv().await, Some(Ending::TimedOut));
+    }
+}
+
+/// It has its answer, and waits for nothing more. How much its last read had room for changes nothing.
+#[tokio::test(start_paused = true)]
+async fn an_application_that_stops_to_read_behind_its_answer_has_not_waited_in_vain() {
+    for version in VERSIONS {
+        for room in [3, 100] {
+            let (client, mut server) = connect(version, pipe()).await;
+            let (sender, mut ends) = mpsc::unbounded_channel();
+            let mut client = client.on_end(move |report| sender.send(report.ending()).expect("a test"));
+            timeout(Duration::from_secs(1), client.read(&mut [0; 9])).await.expect_err("silence");
+            server.write_all(b"all").await.expect("written");
+            server.flush().await.expect("flushed");
+            client.shutdown().await.expect("sent");
+            assert_eq!(client.read(&mut vec![0; room]).await.expect("an answer"), 3);
+            advance(ShutdownPolicy::CLOSE_TIMEOUT * 2).await;
+            drop(client);
+            assert_eq!(ends.recv().await, Some(Ending::Sent), "with room for {room}");
+        }
     }
 }
 

@@ -333,7 +333,11 @@ impl<S: TlsSession> AsyncRead for ShutdownStream<S> {
                     connection.read_error = Some(error);
                     return Poll::Ready(Ok(()));
                 }
-                Poll::Pending if amount > 0 => return Poll::Ready(Ok(())),
+                Poll::Pending if amount > 0 => {
+                    // Its task does not wait.
+                    connection.driver.begin_reading();
+                    return Poll::Ready(Ok(()));
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,
             }
