@@ -125,7 +125,8 @@ use crate::{
 /// - Without TLS, a client that sends FIN while it is answered may have closed only its half, and is answered. A client that has left is
 ///   noticed when its system resets the connection. `half_close(false)` of [`http1`](Self::http1) takes FIN for a client that has left.
 /// - A disconnect is noticed only after all received bytes have been read, so not while the service leaves a request's body unread. A client
-///   that has sent close_notify may still wait for its response, and is answered.
+///   that has sent close_notify may still wait for its response, and is answered. If it has left, the next write shows that, and nothing
+///   before. `half_close(false)` takes close_notify, too, for a client that has left.
 /// - If an HTTP/2 request ends short of its Content-Length after you have answered, the body error is delayed until the response makes no
 ///   progress for 5 s, so that the response is not lost. Exception: requests that end with trailers.
 #[must_use]
