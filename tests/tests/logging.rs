@@ -2,9 +2,15 @@
 //!
 //! This test has a process of its own, since its subscriber is that of the process.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use futures_util::future::join_all;
-use tls_shutdown::server::ResponseDelivery;
+use tls_shutdown::{
+    Ending,
+    server::{HandshakeFailure, ResponseDelivery},
+};
 use tls_shutdown_tests::{
+    Side, VERSIONS, connect,
     log::Log,
     serving::{
         Client, Integration, Site, Untouched,
@@ -13,7 +19,7 @@ use tls_shutdown_tests::{
     },
     soon,
 };
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::mpsc};
 
 #[tokio::test]
 async fn each_end_is_logged_with_its_peer_and_each_phase_of_the_drain() {
@@ -21,6 +27,7 @@ async fn each_end_is_logged_with_its_peer_and_each_phase_of_the_drain() {
     failed_handshakes_are_logged_with_their_reason(&log).await;
     clients_that_skip_close_notify_are_no_errors(&log).await;
     the_end_has_a_peer_also_without_a_server(&log).await;
+    a_log_that_panics_hides_no_end(&log).await;
     let mut site = Site::start(Integration::Server).await;
     let connect = async || {
         let tcp = TcpStream::connect(site.tcp_address()).await.unwrap();
@@ -115,4 +122,27 @@ async fn the_end_has_a_peer_also_without_a_server(log: &Log) {
         let ends: Vec<_> = text.lines().filter(|line| line.contains(&format!("peer={peer}"))).collect();
         assert!(matches!(ends[..], [end] if end.contains("TLS connection ended ending=")), "{integration:?}: {ends:?}");
     }
+}
+
+async fn a_log_that_panics_hides_no_end(log: &Log) {
+    log.panic_in(&["tls_shutdown::tls::observers", "tls_shutdown::server::connection"]);
+    let (stream, _peer) = connect(Side::Client, VERSIONS[0]);
+    let (sender, mut ends) = mpsc::unbounded_channel();
+    let stream = stream.on_end(move |report| sender.send(report.ending()).expect("a test"));
+    let panic = catch_unwind(AssertUnwindSafe(|| drop(stream))).expect_err("the panic goes on");
+    assert_eq!(panic.downcast_ref(), Some(&"a log"));
+    assert_eq!(ends.recv().await, Some(Ending::Aborted));
+
+    let mut site = Site::start(Integration::Server).await;
+    drop(TcpStream::connect(site.tcp_address()).await.unwrap());
+    let end = soon(site.ends.recv()).await.expect("a report");
+    assert_eq!(end.handshake_failure(), Some(HandshakeFailure::NothingSent));
+    let mut client = Client::try_connect(site.tcp_address(), offer("http/1.1")).await.unwrap();
+    client.is_served().await;
+    site.drain().await;
+    client.close().await;
+    let end = soon(site.ends.recv()).await.expect("a report");
+    assert_eq!(end.ending(), Ending::Complete);
+    assert_eq!(site.ends_completely().await.connections(), 1);
+    log.panic_in(&[]);
 }

@@ -35,12 +35,12 @@ pub(super) struct ConnectionObservers {
 }
 
 impl ConnectionObservers {
-    /// The drain first: a callback of the user may panic.
-    fn report(&self, report: &ConnectionReport) {
+    /// The drain first: a log and a callback of the user may panic.
+    fn report(&self, report: &ConnectionReport, log: impl FnOnce()) {
         if let Some(drain) = &self.drain {
             drain.count(|tally| tally.add(report));
         }
-        call_each(self.on_end.iter().map(|on_end| || on_end(report)));
+        call_each(log, self.on_end.iter().map(|on_end| || on_end(report)));
     }
 }
 
@@ -112,20 +112,11 @@ impl Accepted {
 impl Drop for Accepted {
     fn drop(&mut self) {
         let Some(failed) = self.failed.take() else { return };
-        let FailedHandshake { failure, error, alert_sent } = &failed;
-        tracing::debug!(
-            peer = %self.peer,
-            reason = failure.name(),
-            server_name = self.negotiated.server_name.as_deref(),
-            alert_sent = alert_sent.map(tracing::field::display),
-            error = error.as_ref().map(tracing::field::display),
-            "the TLS handshake failed"
-        );
-        let shutdown = match error {
+        let shutdown = match &failed.error {
             Some(error) => ShutdownReport::of_failed_handshake(error),
             None => ShutdownReport::new(Ending::NotStarted),
         };
-        self.observers.report(&ConnectionReport {
+        let report = ConnectionReport {
             peer: self.peer,
             transport: Transport::Tls,
             shutdown,
@@ -137,6 +128,17 @@ impl Drop for Accepted {
             negotiated: mem::take(&mut self.negotiated),
             is_half_closed: false,
             is_upgraded: false,
+        };
+        self.observers.report(&report, || {
+            let Some(FailedHandshake { failure, error, alert_sent }) = &report.failure else { return };
+            tracing::debug!(
+                peer = %self.peer,
+                reason = failure.name(),
+                server_name = report.negotiated.server_name.as_deref(),
+                alert_sent = alert_sent.map(tracing::field::display),
+                error = error.as_ref().map(tracing::field::display),
+                "the TLS handshake failed"
+            );
         });
     }
 }
@@ -247,14 +249,15 @@ impl ConnectionRecord {
             is_half_closed: self.noted.is_half_closed.load(Ordering::Relaxed),
             is_upgraded: self.noted.is_upgraded.load(Ordering::Relaxed),
         };
-        let (peer, ending, delivery) = (self.peer, report.ending(), report.delivery().name());
-        let (sent, received) = (shutdown.sent(), shutdown.received());
-        let (discarded, elapsed) = (shutdown.discarded(), shutdown.elapsed());
-        if self.transport == Transport::Tls {
-            tracing::debug!(%ending, sent, received, discarded, ?elapsed, %peer, requests, delivery, "TLS connection ended");
-        } else {
-            tracing::debug!(%ending, sent, received, discarded, ?elapsed, %peer, requests, delivery, "plain connection ended");
-        }
-        self.observers.report(&report);
+        self.observers.report(&report, || {
+            let (peer, ending, delivery) = (self.peer, report.ending(), report.delivery().name());
+            let (sent, received) = (shutdown.sent(), shutdown.received());
+            let (discarded, elapsed) = (shutdown.discarded(), shutdown.elapsed());
+            if self.transport == Transport::Tls {
+                tracing::debug!(%ending, sent, received, discarded, ?elapsed, %peer, requests, delivery, "TLS connection ended");
+            } else {
+                tracing::debug!(%ending, sent, received, discarded, ?elapsed, %peer, requests, delivery, "plain connection ended");
+            }
+        });
     }
 }

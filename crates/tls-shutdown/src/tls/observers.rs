@@ -24,8 +24,21 @@ impl Observers {
         self.on_end.push(Box::new(on_end));
     }
 
-    /// Calls each once, in the order in which they were added.
+    /// Logs the end, and calls each once, in the order in which they were added.
     pub(crate) fn report(&mut self, report: &ShutdownReport) {
-        call_each(self.on_end.drain(..).map(|on_end| move || on_end(report)));
+        let Self { on_end, log } = self;
+        let log = || {
+            if *log == EndLog::ByDriver {
+                tracing::debug!(
+                    ending = %report.ending(),
+                    sent = report.sent(),
+                    received = report.received(),
+                    discarded = report.discarded(),
+                    elapsed = ?report.elapsed(),
+                    "TLS connection ended"
+                );
+            }
+        };
+        call_each(log, on_end.drain(..).map(|on_end| move || on_end(report)));
     }
 }

@@ -7,7 +7,6 @@ use tokio::time::Instant;
 use super::{Arrival, CloseDriver, Reading};
 use crate::tls::{
     close_state::{Local, Remote, Step},
-    observers::EndLog,
     policy::ShutdownPolicy,
     report::{Ending, ShutdownError, ShutdownReport},
 };
@@ -75,16 +74,6 @@ impl CloseDriver {
 impl Drop for CloseDriver {
     fn drop(&mut self) {
         let report = self.report(self.ending());
-        if self.observers.log == EndLog::ByDriver {
-            tracing::debug!(
-                ending = %report.ending(),
-                sent = report.sent(),
-                received = report.received(),
-                discarded = report.discarded(),
-                elapsed = ?report.elapsed(),
-                "TLS connection ended"
-            );
-        }
         self.observers.report(&report);
     }
 }
