@@ -17,7 +17,7 @@ use tls_shutdown::{
 };
 use tls_shutdown_tests::{
     End,
-    serving::{Client, Running, ScriptedBody, answer, body_of, socket_path},
+    serving::{Client, LONG, Running, ScriptedBody, answer, body_of, socket_path},
     soon,
     time::turns,
 };
@@ -239,4 +239,15 @@ async fn who_connects_until_a_listener_has_stopped_is_served() {
     assert!(connect.is_closed());
     let report = running.report().await;
     assert_eq!((report.requests(), report.responses_cut()), (1, 0), "{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_never_stops_is_dropped_all_the_same() {
+    let (connect, accept) = unbounded_channel();
+    let stop = Box::pin(std::future::pending());
+    let server = Server::new(Stopping { pipes: Pipes(accept), asked: Arc::default(), stop });
+    let mut running = Running::start_server(server, NOWHERE, |drain| drain.grace_period(LONG), routes);
+    running.signal();
+    let report = running.report().await;
+    assert!(connect.is_closed() && report.connections() == 0, "{report}");
 }

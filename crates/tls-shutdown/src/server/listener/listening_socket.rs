@@ -88,7 +88,7 @@ pub trait Listener: Send + 'static {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Stream, Self::Peer)>>;
 
     /// Lets no new connection enter the system's queue, and waits for those that are on their way. A server drain calls this before it drops
-    /// the listener, again and again until it is ready.
+    /// the listener, again and again until it is ready, for 10 s at most.
     ///
     /// The default is ready at once. A connection that enters the queue between the last accept and the drop is reset then.
     /// [`TcpSocket`](crate::server::TcpSocket) does better.
@@ -194,7 +194,7 @@ enum ListeningPhase<L> {
         arrivals: Arrivals,
         /// How many more connections may come out of the queue: clients that go on connecting must not keep the server from stopping.
         left: usize,
-        /// Until when the system may refuse to accept.
+        /// Until when the system may refuse to accept, and the listener need not stop.
         end: Instant,
     },
     Closed,
@@ -296,8 +296,11 @@ impl<L: Listener> ListeningSocket<L> {
             }
             let listener = match &mut self.phase {
                 ListeningPhase::Open(listener) => listener,
-                ListeningPhase::EmptyingQueue { listener, arrivals, .. } => {
-                    if *arrivals == Arrivals::Awaited && listener.poll_stop(cx).is_ready() {
+                ListeningPhase::EmptyingQueue { listener, arrivals, end, .. } => {
+                    // A listener of the user's may never stop.
+                    if *arrivals == Arrivals::Awaited
+                        && (listener.poll_stop(cx).is_ready() || self.timer.poll_until(*end, cx).is_ready())
+                    {
                         *arrivals = Arrivals::Over;
                     }
                     if let Some(retry_at) = self.retry_at {
