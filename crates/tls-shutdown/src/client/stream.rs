@@ -92,7 +92,10 @@ impl<S: TlsSession> rt::Read for ClientStream<S> {
 
 impl<S: TlsSession> AsyncWrite for ClientStream<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
-        AsyncWrite::poll_write_vectored(self, cx, &[IoSlice::new(buffer)])
+        match &mut self.get_mut().inner {
+            Inner::Tls(shared) => shared.with(|link| link.poll_write(cx, &[IoSlice::new(buffer)])),
+            Inner::Plain(transport) => Pin::new(transport).poll_write(cx, buffer),
+        }
     }
 
     fn poll_write_vectored(

@@ -1,14 +1,7 @@
 //! systemd: the sockets that it has opened for this process, and the notifications of a service of `Type=notify`. Feature `systemd`.
 //! Without systemd there are no sockets, and notifications have no effect.
 
-use std::{
-    env,
-    ffi::OsStr,
-    io,
-    net::TcpListener,
-    os::{fd::IntoRawFd, unix::net::UnixDatagram},
-    time::Duration,
-};
+use std::{env, ffi::OsStr, io, net::TcpListener, os::unix::net::UnixDatagram, time::Duration};
 
 use sd_notify::NotifyState;
 use tokio::time::{Instant, sleep, timeout};
@@ -61,7 +54,7 @@ fn listening(socket: TcpListener) -> io::Result<TcpListener> {
     #[cfg(target_os = "linux")]
     if !rustix::net::sockopt::socket_acceptconn(&socket)? {
         // It is not ours to close.
-        let descriptor = socket.into_raw_fd();
+        let descriptor = std::os::fd::IntoRawFd::into_raw_fd(socket);
         let message = format!("fd {descriptor} does not listen");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
     }

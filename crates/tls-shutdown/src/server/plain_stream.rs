@@ -315,7 +315,9 @@ impl AsyncRead for PlainEnd {
 
 impl AsyncWrite for PlainEnd {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[io::IoSlice::new(bytes)])
+        let this = self.get_mut();
+        let written = with_socket!(&mut this.socket, |socket| Pin::new(socket).poll_write(cx, bytes));
+        this.note(written)
     }
 
     fn poll_write_vectored(

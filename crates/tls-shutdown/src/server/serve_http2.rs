@@ -45,6 +45,8 @@ pub(super) async fn speaks_http1(stream: &mut HttpStream, lifetime: &ConnectionL
     let window_over = async {
         lifetime.until_last_request().await;
         lifetime.until_first_window_over().await;
+        // The first bytes may be in the system's buffer, and Tokio's sockets ask the system again only after a turn of the runtime.
+        yield_now().await;
     };
     tokio::select! {
         biased;

@@ -63,8 +63,8 @@ pub enum Ending {
     /// The peer sent bytes that are not TLS where a record must begin.
     /// [Handbook](https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#not_tls).
     NotTls,
-    /// This side gave the connection up: it was aborted, or its stream was dropped before a shutdown had begun. Our close_notify was not
-    /// sent, unless the abort came after it ([`ShutdownReport::sent`] is true then).
+    /// This side gave the connection up: it was aborted, or its stream was dropped before close_notify was sent, and no reaper has finished
+    /// that. If it was aborted after close_notify, [`ShutdownReport::sent`] is true.
     /// [Handbook](https://docs.rs/tls-shutdown/latest/tls_shutdown/guide/endings/index.html#aborted).
     Aborted,
 }

@@ -158,6 +158,25 @@ async fn a_client_that_negotiated_http2_and_speaks_http1_has_its_window() {
     running.report().await;
 }
 
+/// The request is in the system's buffer at the end of the window.
+#[tokio::test]
+async fn a_client_that_negotiated_http2_and_speaks_http1_at_the_end_of_its_window_is_answered() {
+    for _ in 0..20 {
+        let mut running = start(|drain| drain.last_request(SHORT)).await;
+        let mut client = Client::connect_http2(running.address).await;
+        running.signal();
+        soon(running.drain.reached(DrainPhase::LastRequest)).await;
+        turns(50).await;
+        // In one turn of the runtime: nothing polls the server between the request and the end of the window.
+        client.ask("/").await;
+        leap(SHORT).await;
+        assert!(client.read_message().await.0.starts_with("http/1.1 200"));
+        drop(client);
+        let report = running.report().await;
+        assert_eq!((report.requests(), report.responses_cut()), (1, 0), "{report}");
+    }
+}
+
 /// RFC 9112 section 2.2 requires that servers ignore it.
 #[tokio::test]
 async fn an_empty_line_is_no_half_head() {

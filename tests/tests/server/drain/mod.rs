@@ -7,6 +7,8 @@ mod last_requests;
 mod notice;
 mod phases;
 mod sharing;
+#[cfg(target_os = "linux")]
+mod tcp_handshakes;
 
 use std::time::Duration;
 

@@ -18,7 +18,8 @@ pub enum DrainPhase {
     Serving,
     /// Readiness fails; everything else still works. The balancer has time to notice.
     Notice,
-    /// The server accepts no more connections. Each open one may have one more request.
+    /// The server closes its sockets. It still accepts the connections in the system's queue, and those of
+    /// [handshakes in progress](crate::server::TcpSocket). Each open connection may have one more request.
     LastRequest,
     /// What is still in progress is cut.
     Deadline,

@@ -44,14 +44,18 @@ pub enum EndlessResponse {
 
 /// The kinds of endless responses that the application ends by itself.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::server) struct LeftToApplication([bool; 3]);
+pub(in crate::server) struct LeftToApplication {
+    pub(super) event_streams: bool,
+    pub(super) websockets: bool,
+    pub(super) grpc: bool,
+}
 
 impl LeftToApplication {
     pub(in crate::server) fn leave(&mut self, kind: EndlessResponse) {
-        self.0[kind as usize] = true;
-    }
-
-    pub(super) fn has(self, kind: EndlessResponse) -> bool {
-        self.0[kind as usize]
+        *match kind {
+            EndlessResponse::EventStream => &mut self.event_streams,
+            EndlessResponse::WebSocket => &mut self.websockets,
+            EndlessResponse::Grpc => &mut self.grpc,
+        } = true;
     }
 }

@@ -30,12 +30,12 @@ use super::lifetime::ConnectionLifetime;
 impl ConnectionLifetime {
     /// Looks at a request before the service does. If it opens a WebSocket, the service receives one that ends with the server.
     pub(super) fn follow_request<B>(self: &Arc<Self>, request: &mut Request<B>) -> UnansweredRequest {
-        if !self.left_to_application.has(EndlessResponse::WebSocket)
+        if !self.left_to_application.websockets
             && let Some(handshake) = websocket::follow(request, self)
         {
             return UnansweredRequest::WebSocket(handshake);
         }
-        if !self.left_to_application.has(EndlessResponse::Grpc) && is_grpc_call(request) {
+        if !self.left_to_application.grpc && is_grpc_call(request) {
             self.note_grpc_call();
             return UnansweredRequest::Grpc(GrpcCall::begin(self.drain()));
         }
@@ -53,7 +53,7 @@ impl ConnectionLifetime {
             UnansweredRequest::WebSocket(handshake) => handshake.answer(&response),
             UnansweredRequest::Other => {}
         }
-        if !self.left_to_application.has(EndlessResponse::EventStream) && event_stream::is_event_stream(&response) {
+        if !self.left_to_application.event_streams && event_stream::is_event_stream(&response) {
             let last_request = Wait::until_last_request(self);
             return response.map(|body| DrainBody::of_events(body, last_request));
         }

@@ -116,7 +116,7 @@ impl Http2Frames {
         self.ping_timed_out = true;
     }
 
-    /// What the server waits for from the client. Nothing before the preface is complete, which has its own timeout.
+    /// What the server waits for from the client. `None` before the preface is complete: `serve_http2` waits for that.
     pub(in crate::server) fn wait(&self) -> ClientWait {
         match (self.requests.idle_since(), &self.opening) {
             (Some(_), Some(opening)) => ClientWait::Head { since: opening.began },

@@ -88,7 +88,7 @@ pub trait Listener: Send + 'static {
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(Self::Stream, Self::Peer)>>;
 
     /// Lets no new connection enter the system's queue, and waits for those that are on their way. A server drain calls this before it drops
-    /// the listener, again and again until it is ready, for 10 s at most.
+    /// the listener, until it is ready, for 10 s at most. Wake the task also for each connection that enters the queue meanwhile.
     ///
     /// The default is ready at once. A connection that enters the queue between the last accept and the drop is reset then.
     /// [`TcpSocket`](crate::server::TcpSocket) does better.
@@ -97,8 +97,8 @@ pub trait Listener: Send + 'static {
         Poll::Ready(())
     }
 
-    /// Accepts the next connection of the system's queue, without a wait. The server calls this until the queue is empty, and then drops
-    /// the listener.
+    /// Accepts the next connection of the system's queue, without a wait. A server drain calls this until the listener has
+    /// [stopped](Self::poll_stop) and the queue is empty, and then drops the listener.
     ///
     /// The default calls [`poll_accept`](Self::poll_accept) once. Tokio's own listeners ask the system only after the runtime has polled
     /// it: call their `accept_queued`.
@@ -191,7 +191,7 @@ enum ListeningPhase<L> {
     Open(L),
     EmptyingQueue {
         listener: L,
-        arrivals: Arrivals,
+        state: QueueState,
         /// How many more connections may come out of the queue: clients that go on connecting must not keep the server from stopping.
         left: usize,
         /// Until when the system may refuse to accept, and the listener need not stop.
@@ -200,13 +200,13 @@ enum ListeningPhase<L> {
     Closed,
 }
 
-/// Whether more connections may enter the queue that is emptied.
+/// Whether connections still enter the queue that is emptied.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Arrivals {
+enum QueueState {
     /// The listener has not [stopped](Listener::poll_stop).
-    Awaited,
+    Fills,
     /// None that is waited for.
-    Over,
+    Stopped,
 }
 
 /// The part that an open listener takes in a server drain.
@@ -267,13 +267,17 @@ impl<L: Listener> ListeningSocket<L> {
     /// Stops listening at once. [`next_queued`](Self::next_queued) returns the connections in the system's queue. If the system refuses to
     /// accept, the socket stays open until that is over, for `timeout` at most. Does nothing on a closed listener.
     pub(super) fn close(&mut self, timeout: Duration) {
-        self.empty_queue(Arrivals::Over, timeout);
+        self.empty_queue(timeout);
+        if let ListeningPhase::EmptyingQueue { state, .. } = &mut self.phase {
+            *state = QueueState::Stopped;
+        }
     }
 
-    fn empty_queue(&mut self, arrivals: Arrivals, timeout: Duration) {
+    fn empty_queue(&mut self, timeout: Duration) {
         self.phase = match mem::replace(&mut self.phase, ListeningPhase::Closed) {
             ListeningPhase::Open(listener) => {
-                ListeningPhase::EmptyingQueue { listener, arrivals, left: MAX_QUEUED, end: from_now(timeout) }
+                let state = QueueState::Fills;
+                ListeningPhase::EmptyingQueue { listener, state, left: MAX_QUEUED, end: from_now(timeout) }
             }
             phase => phase,
         };
@@ -292,16 +296,16 @@ impl<L: Listener> ListeningSocket<L> {
                 && stop.as_mut().poll(cx).is_ready()
             {
                 self.retry_at = None;
-                self.empty_queue(Arrivals::Awaited, close_timeout);
+                self.empty_queue(close_timeout);
             }
             let listener = match &mut self.phase {
                 ListeningPhase::Open(listener) => listener,
-                ListeningPhase::EmptyingQueue { listener, arrivals, end, .. } => {
+                ListeningPhase::EmptyingQueue { listener, state, end, .. } => {
                     // A listener of the user's may never stop.
-                    if *arrivals == Arrivals::Awaited
+                    if *state == QueueState::Fills
                         && (listener.poll_stop(cx).is_ready() || self.timer.poll_until(*end, cx).is_ready())
                     {
-                        *arrivals = Arrivals::Over;
+                        *state = QueueState::Stopped;
                     }
                     if let Some(retry_at) = self.retry_at {
                         ready!(self.timer.poll_until(retry_at, cx));
@@ -309,7 +313,7 @@ impl<L: Listener> ListeningSocket<L> {
                     }
                     match self.next_queued() {
                         Some(accepted) => return Poll::Ready(Some(accepted)),
-                        None if self.retry_at.is_none() && self.awaits_arrivals() => return Poll::Pending,
+                        None if self.retry_at.is_none() && self.fills() => return Poll::Pending,
                         None => continue,
                     }
                 }
@@ -346,32 +350,36 @@ impl<L: Listener> ListeningSocket<L> {
         }
     }
 
-    fn awaits_arrivals(&self) -> bool {
-        matches!(self.phase, ListeningPhase::EmptyingQueue { arrivals: Arrivals::Awaited, .. })
+    /// Whether connections still enter the queue that is emptied.
+    fn fills(&self) -> bool {
+        matches!(self.phase, ListeningPhase::EmptyingQueue { state: QueueState::Fills, .. })
     }
 
-    /// The next connection in the queue of a socket that [closes](Self::close). `None` if the queue is empty, and the socket is closed unless
-    /// more connections are awaited, and if the system refuses to accept for now.
+    /// The next connection in the queue of a socket that [closes](Self::close). `None` if the queue is empty, or if the system refuses to
+    /// accept for now. Once the queue is empty and stopped, the socket is closed.
     ///
     /// The limit of connections is no limit here: a client that still waits in the queue would be reset.
     pub(super) fn next_queued(&mut self) -> Option<Arrival<L>> {
         if let Some((stream, peer)) = self.waiting.take() {
             return Some(Arrival { stream, peer, place: None });
         }
-        while let ListeningPhase::EmptyingQueue { listener, arrivals, left, end } = &mut self.phase {
+        while let ListeningPhase::EmptyingQueue { listener, state, left, end } = &mut self.phase {
             if *left == 0 {
                 if listener.has_waiting() {
                     warn_of_reset(&io::Error::other("clients connect faster than they are accepted"));
                 }
                 break;
             }
-            *left -= 1;
             match listener.accept_queued() {
-                Ok((stream, peer)) => return Some(Arrival { stream, peer, place: None }),
-                Err(error) if error.kind() == ErrorKind::WouldBlock && *arrivals == Arrivals::Awaited => return None,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) if is_of_one_connection(&error) => {}
-                Err(_) if !listener.has_waiting() => break,
+                Ok((stream, peer)) => {
+                    *left -= 1;
+                    return Some(Arrival { stream, peer, place: None });
+                }
+                Err(error) if is_of_one_connection(&error) => *left -= 1,
+                Err(error) if error.kind() == ErrorKind::WouldBlock || !listener.has_waiting() => match state {
+                    QueueState::Fills => return None,
+                    QueueState::Stopped => break,
+                },
                 Err(_) if Instant::now() < *end => {
                     self.retry_at = Some(from_now(RETRY_PAUSE));
                     return None;

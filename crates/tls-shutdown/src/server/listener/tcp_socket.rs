@@ -1,4 +1,4 @@
-//! [`TcpSocket`]: a listening TCP socket that resets no client when a server drain closes it.
+//! [`TcpSocket`]: a listening TCP socket that serves clients in the middle of their TCP handshake before a server drain closes it.
 
 use std::{
     future::Future,
@@ -15,17 +15,22 @@ use tokio::net::{TcpListener, TcpStream, ToSocketAddrs, lookup_host};
 use super::{bind::listen, listening_socket::Listener};
 use crate::runtime::{debug::debug_struct, forward::forward_socket};
 
-/// Listens on a TCP socket without TLS, and resets no client when a server drain closes it.
+/// Listens on a TCP socket without TLS. On Linux, a server drain also serves the clients that are in the middle of their TCP handshake when
+/// it closes the socket.
 ///
-/// When a listening socket is closed, the system resets the clients that are in the middle of their TCP handshake, and those that have
-/// entered its queue behind the last accept. Their requests are lost, and a balancer does not repeat a POST. So on Linux, a drain first lets
-/// no new handshake begin. It waits until those in progress are over, for [`STOP_TIMEOUT`](Self::STOP_TIMEOUT) at most, and accepts these
-/// connections, too. The system of a client that connects in this time tries again after a second, and finds the port closed.
+/// Otherwise, the system resets these clients, and those that have entered its queue behind the last accept. Their requests are lost, and a
+/// balancer does not repeat a POST. So the drain first lets no new handshake begin: the system ignores SYN on this socket. It waits until the
+/// handshakes in progress are over, for [`STOP_TIMEOUT`](Self::STOP_TIMEOUT) at most, and accepts their connections. The system of a client
+/// that connects in this time sends SYN again after a second. It is refused then, or reaches a successor.
 ///
-/// Its limits: a handshake that takes longer is reset. Under a flood of handshakes, the system forgets those in progress (SYN cookies,
-/// `tcp(7)`). Where another process may have the socket, too, this process stops nothing: once a descriptor was taken by
-/// [`AsFd`](std::os::fd::AsFd), and for [`tokio::net::TcpListener`]. A successor that has the socket accepts these clients. If there is none,
-/// use a [notice](crate::server::ServerDrain::notice), so that no client connects any more.
+/// Its limits:
+///
+/// - A handshake that takes longer is reset.
+/// - Under a flood of handshakes, the system forgets those in progress (SYN cookies, `tcp(7)`). They are reset.
+/// - The drain does not do this if another process may have the socket: after somebody has taken its descriptor by
+///   [`AsFd`](std::os::fd::AsFd), and on a [`tokio::net::TcpListener`]. A successor that has the socket accepts these clients. If there is
+///   none, use a [notice](crate::server::ServerDrain::notice), so that no client connects any more.
+/// - On other systems, this is an ordinary listener.
 ///
 /// [`TlsListener::bind`](crate::server::TlsListener::bind) makes such a socket, too.
 ///
@@ -110,7 +115,13 @@ impl Listener for TcpSocket {
     }
 
     fn accept_queued(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
-        self.listener.accept_queued()
+        let accepted = self.listener.accept_queued();
+        #[cfg(target_os = "linux")]
+        if let (Ok((tcp, _)), Some(_)) = (&accepted, &self.stop) {
+            // A connection inherits the filter of its listener. Without one, this fails.
+            let _ = socket2::SockRef::from(tcp).detach_filter();
+        }
+        accepted
     }
 
     fn has_waiting(&self) -> bool {
@@ -164,12 +175,12 @@ fn ignore_syn(listener: &TcpListener) -> io::Result<()> {
     ])
 }
 
-/// Waits for the [timeout](TcpSocket::STOP_TIMEOUT) at most.
+/// Waits for the [timeout](TcpSocket::STOP_TIMEOUT) at most, and as long if the system does not tell.
 #[cfg(target_os = "linux")]
 async fn until_handshakes_are_over(address: SocketAddr) {
     use tokio::{
         task::spawn_blocking,
-        time::{Instant, sleep},
+        time::{Instant, sleep, timeout},
     };
 
     use crate::server::unacknowledged::has_handshakes;
@@ -177,12 +188,18 @@ async fn until_handshakes_are_over(address: SocketAddr) {
     /// Most handshakes end sooner.
     const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
-    let end = Instant::now() + TcpSocket::STOP_TIMEOUT;
-    // It is unknown also if the runtime ends.
-    while let Ok(Some(true)) = spawn_blocking(move || has_handshakes(address)).await
-        && Instant::now() < end
-    {
-        sleep(LOOK_INTERVAL).await;
+    let over = async {
+        loop {
+            let asked_at = Instant::now();
+            if let Ok(Some(false)) = spawn_blocking(move || has_handshakes(address)).await {
+                return;
+            }
+            // A large table keeps the kernel busy for a while.
+            sleep(LOOK_INTERVAL.max(asked_at.elapsed())).await;
+        }
+    };
+    if timeout(TcpSocket::STOP_TIMEOUT, over).await.is_err() {
+        tracing::debug!(%address, "TCP handshakes in progress may be reset");
     }
 }
 
@@ -218,6 +235,8 @@ mod tests {
             poll_fn(|cx| socket.poll_stop(cx)).await;
             assert_eq!(has_handshakes(listening), Some(false));
             let (mut accepted, _) = socket.accept_queued().expect("the client's half has arrived");
+            let filter = SockRef::from(&accepted).detach_filter();
+            assert_eq!(filter.map_err(|error| error.kind()).err(), Some(ErrorKind::NotFound), "it is filtered");
             drop(socket);
             accepted.write_all(b"created").await.expect("a connection");
             accepted.shutdown().await.expect("a connection");
@@ -236,12 +255,13 @@ mod tests {
         let address = socket.local_addr().expect("an address");
         let queued = TcpStream::connect(address).await.expect("a listener");
         poll_fn(|cx| socket.poll_stop(cx)).await;
-        let late = tokio::spawn(TcpStream::connect(address));
+        let mut late = tokio::spawn(TcpStream::connect(address));
         let (accepted, peer) = socket.accept_queued().expect("who has connected before");
         assert_eq!(peer, queued.local_addr().expect("an address"));
-        // The connection itself is not filtered.
         SockRef::from(&accepted).shutdown(Shutdown::Write).expect("a connection");
         assert_eq!({ queued }.read(&mut [0]).await.expect("FIN"), 0);
+        let answer = timeout(Duration::from_millis(100), &mut late).await;
+        assert!(answer.is_err(), "{answer:?}");
         drop(socket);
         // Its system sends SYN again after a second.
         let late = timeout(Duration::from_secs(5), late).await.expect("an answer").expect("no panic");
