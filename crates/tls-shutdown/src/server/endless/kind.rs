@@ -24,7 +24,8 @@ pub enum EndlessResponse {
     /// frames are discarded, and it reads on until the client's Close frame. A client that has not ended the WebSocket 5 s after the
     /// server's Close frame ([`CLOSE_TIMEOUT`](crate::ShutdownPolicy::CLOSE_TIMEOUT)) is not waited for any longer: the application reads
     /// what has arrived, then its read fails with [`TimedOut`](std::io::ErrorKind::TimedOut), and the connection ends in order. A drain then
-    /// waits half a second for its close_notify, or longer until its system has acknowledged everything.
+    /// waits half a second for its close_notify, or longer until its system has acknowledged everything. Its limit: a client that sends faster
+    /// than the application reads is read until the drain's deadline.
     ///
     /// A client that reads nothing, so that the Close frame cannot be sent, is given up after 60 s
     /// ([`STALL_TIMEOUT`](crate::ShutdownPolicy::STALL_TIMEOUT)).
